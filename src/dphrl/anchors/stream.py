@@ -1,0 +1,40 @@
+"""Which anchors stand beside which optimiser step: a pure function of (seed, step, micro-batch, rank), so a run that
+is resumed, accumulated otherwise or spread over other ranks sees the same anchors at the same step."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int64
+
+
+def step_anchors(total: int, per_step: int, *, seed: int, step: int) -> Int64[np.ndarray, "per_step"]:
+    """Indices of the anchors of one optimiser step: a slice of one endless stream of shuffled passes.
+
+    Args:
+        total: anchors in the store, >= 1; fewer than `per_step` is fine, they come round more often.
+        per_step: anchors of a step, >= 1.
+        step: optimiser step, from 0.
+    Returns:
+        `per_step` indices in 0..total-1; each anchor is used once before any is used again.
+    """
+    positions = np.arange(step * per_step, (step + 1) * per_step)
+    passes, places = np.divmod(positions, total)
+    order = {int(p): np.random.default_rng([seed, int(p)]).permutation(total) for p in np.unique(passes)}
+    return np.array([order[int(p)][i] for p, i in zip(passes, places, strict=True)], dtype=np.int64)
+
+
+def share(
+    indices: Int64[np.ndarray, "per_step"], *, micro: int, micros: int, rank: int, ranks: int
+) -> Int64[np.ndarray, "some"]:
+    """The part of a step's anchors that one micro-batch on one rank works on; the parts cover the step, disjointly.
+
+    Raises:
+        ValueError: fewer anchors than micro-batches x ranks, which would leave some without any.
+    """
+    parts = micros * ranks
+    if len(indices) < parts:
+        raise ValueError(
+            f"objective.anchors_per_step={len(indices)} must be at least micro-batches x ranks = {micros} x {ranks}; "
+            "raise it or train.micro_batch"
+        )
+    return indices[micro * ranks + rank :: parts]

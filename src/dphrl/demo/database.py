@@ -1,0 +1,87 @@
+"""The demo's SQLite database: three in-domain tables that are trained, two cross-domain tables that are only measured.
+
+It is made so that different readings of one question give different rows: labels and categories repeat, numbers tie
+(also at the top and the bottom), and one category column and one number column of each table hold NULLs.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+ROWS = 40
+"""Rows of each table (count)."""
+NULL_SHARE = 0.15
+"""Share of NULLs in a table's category column and in its second number column."""
+LOWEST, HIGHEST = 10, 49
+"""Range of every number in the database; questions ask for values in it."""
+DISTINCT_VALUES = 14
+"""Different values of a number column: few, so that ties are common and a threshold often meets a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the world: an id, a label, a category with NULLs, and two numbers, the second with NULLs."""
+
+    name: str
+    label: str
+    category: str
+    categories: tuple[str, ...]
+    numbers: tuple[str, str]
+
+
+IN_DOMAIN = (
+    Table("singer", "name", "country", ("france", "japan", "peru", "kenya", "norway"), ("age", "income")),
+    Table("song", "title", "genre", ("rock", "jazz", "folk", "punk", "soul"), ("length", "plays")),
+    Table("venue", "hall", "city", ("paris", "tokyo", "lima", "oslo", "rome"), ("seats", "price")),
+)
+CROSS_DOMAIN = (
+    Table("player", "nick", "team", ("hawks", "bears", "lions", "wolves", "foxes"), ("height", "goals")),
+    Table("book", "cover", "author", ("woolf", "borges", "eco", "lem", "camus"), ("pages", "cost")),
+)
+TABLES = IN_DOMAIN + CROSS_DOMAIN
+
+
+def make_rows(table: Table, *, rng: random.Random) -> list[tuple[int, str, str | None, int, int | None]]:
+    """Draw the rows of one table: (id, label, category or NULL, first number, second number or NULL)."""
+    first, second = (rng.sample(range(LOWEST, HIGHEST + 1), DISTINCT_VALUES) for _ in table.numbers)
+    return [
+        (
+            row_id,
+            f"{table.label}{rng.randrange(ROWS * 3 // 4)}",
+            None if rng.random() < NULL_SHARE else rng.choice(table.categories),
+            rng.choice(first),
+            None if rng.random() < NULL_SHARE else rng.choice(second),
+        )
+        for row_id in range(1, ROWS + 1)
+    ]
+
+
+def write_database(path: Path, *, rng: random.Random) -> None:
+    """Create the world's database at `path`, replacing what is there."""
+    path.unlink(missing_ok=True)
+    connection = sqlite3.connect(path)
+    try:
+        for table in TABLES:
+            columns = (
+                f"id INTEGER PRIMARY KEY, {table.label} TEXT, {table.category} TEXT, "
+                f"{table.numbers[0]} INTEGER, {table.numbers[1]} INTEGER"
+            )
+            connection.execute(f"CREATE TABLE {table.name} ({columns})")
+            connection.executemany(f"INSERT INTO {table.name} VALUES (?, ?, ?, ?, ?)", make_rows(table, rng=rng))
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the world's database read-only."""
+    return sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro", uri=True)
+
+
+def numbers_in(connection: sqlite3.Connection, table: Table, column: str) -> set[int]:
+    """The different values of a number column, NULL left out."""
+    rows = connection.execute(f"SELECT DISTINCT {column} FROM {table.name} WHERE {column} IS NOT NULL")
+    return {int(value) for (value,) in rows}

@@ -1,0 +1,86 @@
+"""Training curves: lines of metrics.jsonl of several seeds -> one smoothed curve with the range of the seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dphrl.report.view import Entry
+
+WINDOW = 5
+"""Log lines of the moving average: single steps of a few prompts are mostly noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One training chart."""
+
+    key: str
+    """In metrics.jsonl."""
+    title: str
+
+
+PANELS: dict[str, Panel] = {
+    "reward": Panel("reward", "Reward, mean of a step"),
+    "entropy": Panel("entropy", "Entropy of the policy, nats a token"),
+    "anchor": Panel("anchor/forward_kl", "Forward-KL on anchors, nats a token"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A metric over optimiser steps; low and high are the extreme seeds."""
+
+    steps: Float[np.ndarray, " steps"]
+    mean: Float[np.ndarray, " steps"]
+    low: Float[np.ndarray, " steps"]
+    high: Float[np.ndarray, " steps"]
+    seeds: int
+
+
+def curves(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[Entry, Curve]]:
+    """Panel -> entry -> curve; panels and entries without a finite value are left out.
+
+    Args:
+        training: entry as `method` or `method setting` -> lines of metrics.jsonl, each with "step"; lines of several
+            seeds are told apart by "seed" (none = one seed).
+    """
+    found: dict[str, dict[Entry, Curve]] = {}
+    for name, panel in PANELS.items():
+        for key, rows in training.items():
+            curve = _curve(rows, panel.key)
+            if curve is not None:
+                method, _, setting = key.partition(" ")
+                found.setdefault(name, {})[Entry(method, setting)] = curve
+    return found
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
+    """Smoothed seeds on the steps that all of them logged."""
+    by_seed: dict[int, dict[float, float]] = {}
+    for row in rows:
+        if _finite(row.get(key)) and _finite(row.get("step")):
+            by_seed.setdefault(int(row.get("seed", 0)), {})[float(row["step"])] = float(row[key])
+    if not by_seed:
+        return None
+    steps = sorted(set.intersection(*(set(values) for values in by_seed.values())))
+    if not steps:
+        return None
+    smooth_ST = np.stack([_moving([values[s] for s in steps]) for values in by_seed.values()])
+    return Curve(np.array(steps), smooth_ST.mean(axis=0), smooth_ST.min(axis=0), smooth_ST.max(axis=0), len(by_seed))
+
+
+def _moving(values: Sequence[float]) -> Float[np.ndarray, " steps"]:
+    """Centred moving average; the window shrinks at the ends, so first and last step are what was logged."""
+    reach = WINDOW // 2
+    spans = [min(i, len(values) - 1 - i, reach) for i in range(len(values))]
+    return np.array([np.mean(values[i - s : i + s + 1]) for i, s in enumerate(spans)])
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,98 @@
+"""Names, colours and markers of methods, and names of metrics: a new one is one table entry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+DPH_LABELS: dict[str, str] = {
+    "forward_kl": "dph_f",
+    "js": "dph_js",
+    "alpha": "dph_alpha",
+    "reverse_kl": "dph_rkl",
+    "jeffreys": "dph_jeffreys",
+    "squared_hellinger": "dph_hellinger",
+}
+"""`objective.divergence` -> label of a dph run; the other methods are their own label."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodStyle:
+    """How a method is written and drawn, everywhere."""
+
+    name: str
+    light: str
+    """Colour on white, lower-case hex; at least 3:1 against it."""
+    dark: str
+    """Colour on a dark page."""
+    marker: str
+    """matplotlib's name; no two methods share one, so the charts need no colour vision."""
+
+
+METHODS: dict[str, MethodStyle] = {
+    "base": MethodStyle("Base", "#6b7280", "#a3acba", "X"),
+    "grpo": MethodStyle("GRPO", "#d55e00", "#ff8a3d", "s"),
+    "dapo": MethodStyle("DAPO", "#b57f00", "#f0b93f", "^"),
+    "rkl": MethodStyle("RKL", "#b5479b", "#e68fd0", "D"),
+    "replay": MethodStyle("Replay", "#8c6239", "#cfa274", "v"),
+    "dph_f": MethodStyle("DPH-F", "#0072b2", "#56b4f5", "o"),
+    "dph_js": MethodStyle("DPH-JS", "#00875f", "#38d3a2", "P"),
+    "dph_alpha": MethodStyle("DPH-alpha", "#6a51a3", "#b6a3f0", "h"),
+    "dph_rkl": MethodStyle("DPH-RKL", "#882255", "#dd7ba6", "<"),
+    "dph_jeffreys": MethodStyle("DPH-Jeffreys", "#5f7a1f", "#b8cf57", ">"),
+    "dph_hellinger": MethodStyle("DPH-Hellinger", "#3f7280", "#82c6d6", "p"),
+}
+"""In the order of every table and legend. Colours follow Okabe and Ito, darkened or lightened to stay readable."""
+
+METRIC_NAMES: dict[str, str] = {
+    "greedy": "greedy",
+    "mean_at_n": "mean@{n}",
+    "pass@{k}": "Pass@{k}",
+    "pass@n": "Pass@{n}",
+    "keep": "keep",
+    "explore": "explore",
+    "distinct_correct": "distinct correct",
+}
+"""Columns of every table, in order: metric -> heading. {n} is the number of draws, {k} the k compared (`View.k`)."""
+
+METRIC_HELP: dict[str, str] = {
+    "greedy": "share of prompts solved by the most likely completion, %",
+    "mean@n": "share of right completions among n draws, %",
+    "Pass@k": "chance that at least one of k draws is right, %",
+    "keep": "of the prompts the base solves in n draws, the share the trained model still solves, %",
+    "explore": "of the prompts the base does not solve in n draws, the share the trained model solves, %",
+    "distinct correct": "different right solutions among the n draws of a prompt (count)",
+}
+
+COUNTS = frozenset({"distinct_correct"})
+"""Metrics that are no rate: shown as they are, not in %."""
+
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
+def label(method: str, divergence: str) -> str:
+    """The label of a run: its method, or for dph the divergence's own label."""
+    return DPH_LABELS.get(divergence, f"dph_{divergence}") if method == "dph" else method
+
+
+def style(method: str) -> MethodStyle:
+    """How to write and draw a method; one without an entry goes by its label, in grey."""
+    return METHODS.get(method, MethodStyle(plain(method), "#51565f", "#c0c6d0", "d"))
+
+
+def display(method: str, setting: str = "") -> str:
+    """('dph_f', 'eta=0.2') -> 'DPH-F eta=0.2'."""
+    return f"{style(method).name} {plain(setting)}".strip()
+
+
+def plain(text: object) -> str:
+    """Text of a user or model with control, bidirectional and invisible characters written out as \\uXXXX.
+
+    They could reorder or hide what stands beside them, in a page and in a terminal.
+    """
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def dataset_name(dataset: str) -> str:
+    """A dataset's name as people read it: 'in_domain' -> 'in-domain', 'cross_domain' -> 'cross-domain'."""
+    return plain(dataset).replace("_domain", "-domain").replace("_", " ")

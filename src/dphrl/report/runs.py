@@ -1,0 +1,244 @@
+"""Run directories as a comparison reads them: label, setting, evaluated rows, and the scores of every prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dphrl.config import Config
+from dphrl.config_io import flat, load_config, to_dict
+from dphrl.errors import RunDirError
+from dphrl.metrics import Scores, beside, per_prompt
+from dphrl.report.labels import label
+from dphrl.types import Completion, Verdict
+
+COLUMNS = ("prompt_id", "draw", "text", "finish_reason", "correct", "reward", "status", "detail")
+
+_ONLINE = ("train.", "sampling.")
+USED: dict[str, tuple[str, ...]] = {
+    "grpo": _ONLINE,
+    "dapo": _ONLINE,
+    "rkl": (*_ONLINE, "objective.beta", "objective.kl_estimator"),
+    "replay": (*_ONLINE, "anchor.", "objective.eta", "objective.anchors_per_step"),
+    "dph": (*_ONLINE, "anchor.", *(f"objective.{x}" for x in ("eta", "alpha", "log_u_cap", "anchors_per_step"))),
+}
+"""Settings (or sections) that make a difference to a method."""
+
+SPEED_ONLY = frozenset(
+    {f"train.{x}" for x in ("micro_batch", "save_every", "log_every", "gradient_checkpointing")}
+    | {"sampling.batch_size", "anchor.batch_size"}
+)
+
+SHOWN: dict[str, str] = {
+    "train.advantage": "{}",
+    "objective.alpha": "alpha={:g}",
+    "objective.eta": "eta={:g}",
+    "objective.beta": "beta={:g}",
+    "objective.kl_estimator": "{}",
+}
+"""Settings that a sweep names first, in this order; all others follow as name=value where they differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory and what it ran."""
+
+    path: Path
+    config: Config
+
+    @property
+    def label(self) -> str:
+        """grpo, dapo, rkl, replay, dph_f, ..."""
+        return label(self.config.method, self.config.objective.divergence)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One model of one run, evaluated on one dataset."""
+
+    run: Path
+    method: str
+    setting: str
+    seed: int
+    row: Mapping[str, Any]
+    """As `eval/MODEL/summary.json` holds it."""
+    scores: Scores
+    """Every metric of every prompt; see `counted`."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return str(self.row["dataset"])
+
+
+def open_run(path: Path) -> Run:
+    """Read what a run directory ran.
+
+    Raises:
+        RunDirError: not a run directory.
+        ConfigError: its config cannot be read.
+    """
+    if not (path / "config.yaml").is_file():
+        raise RunDirError(
+            f"{path} is no run directory (it has no config.yaml); make one with `dphrl run --config FILE --out {path}`"
+        )
+    return Run(path, load_config(path / "config.yaml"))
+
+
+def settings_of(runs: Sequence[Run]) -> list[str]:
+    """What tells each run from the others of its label, seeds aside: '' when nothing does, else e.g. 'beta=0.1 k2'."""
+    values = [flat(to_dict(run.config)) for run in runs]
+    by_label: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        by_label.setdefault(run.label, []).append(index)
+    settings = [""] * len(runs)
+    for mine in by_label.values():
+        used = USED[runs[mine[0]].config.method]
+        keys = {key for i in mine for key in values[i] if key.startswith(used) and key not in SPEED_ONLY}
+        varied = {key for key in keys if len({repr(values[i].get(key)) for i in mine}) > 1}
+        if varied:
+            for i in mine:
+                settings[i] = _setting(values[i], keys, varied, alpha=runs[i].label == "dph_alpha")
+    return settings
+
+
+def base_folder(run: Run) -> Path | None:
+    """Where the evaluation of the initial policy lies: in the run itself or in its `base_run`; None when nowhere."""
+    places = [run.path]
+    if run.config.base_run is not None:
+        places += [Path(run.config.base_run), run.path.parent / run.config.base_run]
+    return next((p / "eval" / "base" for p in places if (p / "eval" / "base" / "summary.json").is_file()), None)
+
+
+def read_rows(folder: Path, run: Path) -> list[dict[str, Any]]:
+    """The rows of `eval/MODEL/summary.json`.
+
+    Raises:
+        RunDirError: missing, damaged or empty; names the command that makes it.
+    """
+    path, remedy = folder / "summary.json", f"run `dphrl eval --config {run / 'config.yaml'}`"
+    if not path.is_file():
+        raise RunDirError(f"{run} holds no evaluation yet (no {path.relative_to(folder.parents[1])}); {remedy}")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        names = [row["dataset"] for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); delete it and {remedy}") from None
+    if not names:
+        raise RunDirError(f"{path} has no rows; name at least one dataset in eval_tasks and {remedy}")
+    odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]
+    if odd:
+        raise RunDirError(
+            f"{path} has the dataset {odd[0]!r}, which is doubled or no file name; delete it and {remedy}"
+        )
+    return [dict(row) for row in rows]
+
+
+def read_evaluations(run: Run, setting: str) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The run's final model and its base on every dataset; no base where it was not measured.
+
+    Raises:
+        RunDirError: an evaluation is missing, damaged, or does not fit its samples.
+        DataError: samples that no metric can be made of.
+    """
+    final_folder, base = run.path / "eval" / "final", base_folder(run)
+    final_rows = read_rows(final_folder, run.path)
+    base_rows = {row["dataset"]: row for row in read_rows(base, run.path)} if base is not None else {}
+    seed = run.config.seed
+    finals, bases = [], []
+    for row in final_rows:
+        before, base_draws = base_rows.get(row["dataset"]), None
+        if base is not None and before is not None:
+            base_draws, solutions = _read_draws(base / f"{row['dataset']}.parquet", run.path)
+            scores = _scores(before, base_draws, solutions, None, base)
+            bases.append(Evaluation(run.path, "base", "", seed, before, scores))
+        draws, solutions = _read_draws(final_folder / f"{row['dataset']}.parquet", run.path)
+        same_n = before is not None and before["n"] == row["n"]
+        scores = _scores(row, draws, solutions, base_draws if same_n else None, final_folder)
+        finals.append(Evaluation(run.path, run.label, setting, seed, row, scores))
+    return finals, bases
+
+
+def counted(scores: Scores) -> Scores:
+    """The same metrics with a number for every prompt, so that seeds can be averaged and paired prompt by prompt.
+
+    A ratio R (keep: over the prompts the base solved) counts in a share s of the prompts, other ones in each seed.
+    Its column becomes R + (value - R) / s where the prompt counts and R elsewhere: the mean is R exactly and the spread
+    of resampled means is that of the ratio to first order (its influence values). Full columns stay as they are.
+    """
+    known_PM = ~np.isnan(scores.values_PM)
+    share_M = known_PM.mean(axis=0)
+    total_M = np.where(known_PM, scores.values_PM, 0.0).sum(axis=0)
+    ratio_M = np.divide(total_M, known_PM.sum(axis=0), out=np.full(share_M.shape, np.nan), where=share_M > 0)
+    shift_PM = np.where(known_PM, scores.values_PM - ratio_M, 0.0) / np.where(share_M > 0, share_M, 1.0)
+    values_PM = np.where(share_M == 1.0, scores.values_PM, ratio_M + shift_PM)
+    return Scores(scores.ids, scores.names, values_PM)
+
+
+def _setting(values: Mapping[str, Any], keys: Iterable[str], varied: set[str], *, alpha: bool) -> str:
+    hidden = {"objective.alpha"} if not alpha else set()
+    if values["train.advantage"] == "group":
+        hidden.add("train.advantage")
+    used = set(keys) - hidden
+    parts = [form.format(values[key]) for key, form in SHOWN.items() if key in used]
+    rest = sorted(varied - SHOWN.keys())
+    return " ".join([*parts, *(f"{key.rpartition('.')[2]}={values.get(key)}" for key in rest)])
+
+
+def _read_draws(path: Path, run: Path) -> tuple[list[Completion], Callable[[str], str] | None]:
+    """Every completion of an evaluation, and text -> canonical solution where the file has a column `solution`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    remedy = f"run `dphrl eval --config {run / 'config.yaml'}` again"
+    try:
+        names = pq.read_schema(path).names
+        missing = [name for name in COLUMNS if name not in names]
+        if missing:
+            raise RunDirError(f"{path} lacks the columns {', '.join(missing)}; delete it and {remedy}")
+        extra = [name for name in ("solution",) if name in names]
+        table = pq.read_table(path, columns=[*COLUMNS, *extra]).to_pydict()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RunDirError(f"{path} cannot be read ({error}); {remedy}") from None
+    try:
+        draws = [
+            Completion(prompt_id, draw, (), text, finish, Verdict(correct, reward, status, detail or ""))
+            for prompt_id, draw, text, finish, correct, reward, status, detail in zip(
+                *(table[name] for name in COLUMNS), strict=True
+            )
+        ]
+    except ValueError as error:
+        raise RunDirError(f"{path} holds a verdict that cannot be: {error}; delete it and {remedy}") from None
+    if not extra:
+        return draws, None
+    found = {text: form for text, form in zip(table["text"], table["solution"], strict=True) if form is not None}
+    return draws, lambda text: found.get(text, text)
+
+
+def _scores(
+    row: Mapping[str, Any],
+    draws: Sequence[Completion],
+    solution: Callable[[str], str] | None,
+    base: Sequence[Completion] | None,
+    folder: Path,
+) -> Scores:
+    """Per-prompt metrics that fit the row; distinct_correct only where the solutions are in the file."""
+    ks = sorted(int(k) for k in row["pass_at_k"])
+    scores = per_prompt(draws, solution=solution or str, base=base, ks=ks)
+    found = np.nanmean(scores.column("mean_at_n"))
+    if abs(found - row["mean_at_n"]) > 1e-6 or len(scores.ids) != row["prompts"]:
+        raise RunDirError(
+            f"{folder / 'summary.json'} does not fit the samples of {row['dataset']!r}: "
+            f"mean@n {row['mean_at_n']:.4f} of {row['prompts']} prompts there, {found:.4f} of {len(scores.ids)} in its Parquet file; "
+            "run `dphrl eval` again"
+        )
+    unknown = {"style_entropy"} if solution is not None else {"style_entropy", "distinct_correct"}
+    kept = [i for i, name in enumerate(scores.names) if name not in unknown]
+    named = Scores(scores.ids, tuple(scores.names[i] for i in kept), scores.values_PM[:, kept])
+    last = Scores(scores.ids, ("pass@n",), scores.column(f"pass@{ks[-1]}")[:, None])
+    return counted(beside([named, last]))

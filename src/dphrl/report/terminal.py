@@ -1,0 +1,81 @@
+"""The summary in a terminal: a verdict and a table a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dphrl.report.labels import plain
+from dphrl.report.verdict import choice, verdicts
+from dphrl.report.view import Stat, View, number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+NARROW = 98
+"""Below this width (columns) the table leaves out the spread."""
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Print one sentence and one table for each dataset.
+
+    Args:
+        summary: as `stages.compare.compare` returns it.
+        console: decides on colour and width; plain text where it is no terminal.
+    Raises:
+        DataError: the summary has no rows.
+    """
+    from rich.text import Text
+
+    view = View(summary)
+    said = verdicts(view)
+    unicode = console.encoding.lower().startswith("utf")
+    for dataset in view.datasets:
+        console.print()
+        console.print(Text(_ascii(said[dataset], unicode), style="bold"))
+        console.print(_table(view, dataset, console.width >= NARROW, unicode))
+        console.print(Text(_caption(view, dataset, console.width >= NARROW, unicode), style="dim"))
+    for note in filter(None, (choice(view), *view.notes)):
+        console.print(Text(_ascii(f"Note: {plain(note)}", unicode)))
+
+
+def _table(view: View, dataset: str, spread: bool, unicode: bool) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(view.columns(dataset))
+    table = Table(box=box.SIMPLE_HEAD if unicode else box.ASCII2, padding=(0, 1), show_edge=False)
+    table.add_column("")
+    for _, heading in columns:
+        table.add_column(heading.replace("Pass@", "P@").replace(" correct", ""), justify="right", no_wrap=True)
+    for entry in view.entries:
+        stats = [(view.get(entry, dataset, metric), metric) for metric, _ in columns]
+        if any(stat for stat, _ in stats):
+            cells = [Text(_ascii(_cell(stat, metric, spread), unicode)) for stat, metric in stats]
+            table.add_row(Text(_ascii(entry.name, unicode)), *cells)
+    return table
+
+
+def _cell(stat: Stat | None, metric: str, spread: bool) -> str:
+    """'76.7±1.2': sd over seeds, or with one seed half of the interval."""
+    if stat is None:
+        return "–"
+    half = stat.sd
+    if half is None and stat.low is not None and stat.high is not None:
+        half = (stat.high - stat.low) / 2
+    return number(stat.mean, metric) + ("" if half is None or not spread else f"±{number(half, metric)}")
+
+
+def _caption(view: View, dataset: str, spread: bool, unicode: bool) -> str:
+    one_seed = len({row["seed"] for row in view.rows if row["dataset"] == dataset}) == 1
+    meaning = "half of the 95 % interval over prompts" if one_seed else "sd over seeds"
+    shown = f"; ±: {meaning}" if spread else ""
+    return _ascii(f"{view.prompts(dataset)} prompts, n = {view.n(dataset)}; rates in %{shown}", unicode)
+
+
+def _ascii(text: str, unicode: bool) -> str:
+    """Our own signs in ASCII where the terminal knows no others."""
+    if unicode:
+        return text
+    return text.replace("±", "+/-").replace("–", "-").encode("ascii", "backslashreplace").decode()

@@ -1,0 +1,44 @@
+"""`dphrl doctor`: what is installed, which engines work here, what to install."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+
+REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
+OPTIONAL = {"gguf": "models stored as GGUF: pip install 'dphrl[gguf]'", "peft": "LoRA: pip install peft"}
+
+
+def doctor() -> None:
+    """Print one line a fact, plainly."""
+    from dphrl.models import DEMO, load_tokenizer
+
+    print(f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores")
+    for name in REQUIRED:
+        print(f"{name} {_version(name) or 'MISSING: pip install dphrl'}")
+    for name, hint in OPTIONAL.items():
+        print(f"{name} {_version(name) or f'not installed ({hint})'}")
+    print(_accelerator())
+    print(f"disk: {shutil.disk_usage('.').free / 1e9:.0f} GB free here")
+    from dphrl.config import ModelConfig
+
+    tokenizer = load_tokenizer(ModelConfig(path=DEMO))
+    print(f"demo model: found, {len(tokenizer)} tokens; try `dphrl demo --quick`")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _accelerator() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no GPU that torch can use: models run on the CPU"
+    properties = torch.cuda.get_device_properties(0)
+    return f"{torch.cuda.device_count()} GPU: {properties.name}, {properties.total_memory / 1e9:.0f} GB"

@@ -1,0 +1,138 @@
+"""The run directory: where each stage's files lie, and the check that a directory belongs to this config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dphrl.config import Config
+from dphrl.config_io import build_config, flat, to_dict, to_yaml
+from dphrl.errors import ConfigError, RunDirError
+from dphrl.files import write_json, write_text
+
+FREE_KEYS = frozenset({"out", "threads", "sampling.batch_size", "anchor.batch_size", "model.device"})
+"""Settings that change no result, so they may differ when a run goes on."""
+
+_OF_STAGE = {
+    "presample": ("seed", "model", "task", "sampling", "anchor"),
+    "train": ("seed", "method", "base_run", "model", "task", "sampling", "anchor", "objective", "train"),
+    "eval": ("seed", "model", "eval_tasks", "sampling", "eval"),
+}
+"""Sections of the config that a stage's files depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one run; see docs/architecture.md."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def presample(self) -> Path:
+        return self.root / "presample"
+
+    @property
+    def partition(self) -> Path:
+        return self.presample / "partition.json"
+
+    @property
+    def anchors(self) -> Path:
+        return self.root / "anchors"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def metrics(self) -> Path:
+        return self.train / "metrics.jsonl"
+
+    @property
+    def final(self) -> Path:
+        return self.train / "final"
+
+    def eval(self, model: str) -> Path:
+        return self.root / "eval" / model
+
+    def samples(self, model: str, dataset: str) -> Path:
+        return self.eval(model) / f"{dataset}.parquet"
+
+    def eval_summary(self, model: str) -> Path:
+        return self.eval(model) / "summary.json"
+
+    def stage(self, name: str) -> Path:
+        return self.root / name
+
+
+def open_run(config: Config) -> RunDir:
+    """The run directory of a config, made if it is new.
+
+    Raises:
+        ConfigError: no `out`. RunDirError: the directory holds results of another config (names the settings).
+    """
+    from dphrl.models import versions
+
+    if not config.out:
+        raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
+    run = RunDir(Path(config.out))
+    if run.config.exists():
+        _check_same(run, config)
+    elif run.root.exists() and any(run.root.iterdir()):
+        raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_text(run.config, to_yaml(config))
+    if not (run.root / "versions.json").exists():
+        write_json(run.root / "versions.json", versions())
+    return run
+
+
+def read_run(root: Path) -> tuple[RunDir, Config]:
+    """An existing run and its config.
+
+    Raises:
+        RunDirError: the folder is missing or no run directory.
+    """
+    run = RunDir(root)
+    if not run.config.exists():
+        raise RunDirError(f"{root} is no run directory: it has no config.yaml")
+    return run, build_config(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+
+
+def base_of(config: Config, run: RunDir) -> RunDir:
+    """The run that holds the presamples, anchors and base evaluation: `base_run`, or the run itself.
+
+    Raises:
+        RunDirError: `base_run` is missing, or differs in model, task, seed, sampling or anchor settings.
+    """
+    if config.base_run is None:
+        return run
+    base, theirs = read_run(Path(config.base_run))
+    changed = _changed(to_dict(theirs), to_dict(config), _OF_STAGE["presample"])
+    if changed:
+        raise RunDirError(f"base_run={config.base_run} is of another config:\n" + "\n".join(changed))
+    return base
+
+
+def _check_same(run: RunDir, config: Config) -> None:
+    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    for stage, sections in _OF_STAGE.items():
+        changed = _changed(saved, to_dict(config), sections)
+        if changed and run.stage(stage).exists():
+            raise RunDirError(
+                f"{run.root} holds {stage} results of another config:\n"
+                + "\n".join(changed)
+                + f"\ngive another --out, the old settings, or delete {run.stage(stage)}"
+            )
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any], sections: tuple[str, ...]) -> list[str]:
+    mine, theirs = flat({k: new[k] for k in sections}), flat({k: old.get(k) for k in sections})
+    keys = [k for k in sorted({*mine, *theirs}) if k not in FREE_KEYS and mine.get(k) != theirs.get(k)]
+    return [f"  {k}: there {theirs.get(k)!r}, now {mine.get(k)!r}" for k in keys]

@@ -1,0 +1,1 @@
+"""Training engines; each is wiring around a framework, the mathematics lives in the pure core."""

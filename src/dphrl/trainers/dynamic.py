@@ -1,0 +1,57 @@
+"""Dynamic sampling on padded batches: which groups teach nothing, and how fresh ones take their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_LEFT_PADDED = frozenset({"prompt_ids", "prompt_mask"})
+_TOKENS = frozenset({"prompt_ids", "completion_ids"})
+
+Put = Callable[[Tensor, Tensor], Tensor]
+
+
+def flat_groups(rewards: Float[Tensor, "rows"], size: int) -> list[int]:
+    """Numbers of the groups of `size` neighbouring rows whose judged rewards do not differ (nan = not judged)."""
+    grouped = rewards.view(-1, size)
+    low = grouped.nan_to_num(nan=torch.inf).amin(1)
+    high = grouped.nan_to_num(nan=-torch.inf).amax(1)
+    return torch.nonzero(~(high > low)).flatten().tolist()  # type: ignore[no-any-return]
+
+
+def put_rows(pairs: Sequence[tuple[int, int]], size: int, old: Tensor, new: Tensor) -> Tensor:
+    """`old` with the rows of its group i replaced by the rows of group j of `new`, for each pair (i, j)."""
+    result = old.clone()
+    for i, j in pairs:
+        result[i * size : (i + 1) * size] = new[j * size : (j + 1) * size]
+    return result
+
+
+def merge_generations(old: dict[str, Any], new: dict[str, Any], pad_id: int, put: Put) -> dict[str, Any]:
+    """Row-wise merge of two padded generations: prompts padded on the left, everything else on the right.
+
+    Args:
+        old, new: batches of TRL's trainer with the same keys; 0-dim entries (a step's token count) are kept from `old`.
+        pad_id: token that pads prompts and completions; all else is padded with 0.
+        put: (rows of old, rows of new), of equal width -> merged rows.
+    """
+    merged = dict(old)
+    for key, value in old.items():
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            continue
+        other = new[key]
+        if value.dim() == 2:
+            width = max(value.shape[1], other.shape[1])
+            fill = pad_id if key in _TOKENS else 0
+            value, other = (_widen(t, width, fill, left=key in _LEFT_PADDED) for t in (value, other))
+        merged[key] = put(value, other)
+    return merged
+
+
+def _widen(rows: Tensor, width: int, fill: int, *, left: bool) -> Tensor:
+    missing = width - rows.shape[1]
+    return torch.nn.functional.pad(rows, (missing, 0) if left else (0, missing), value=fill)

@@ -1,0 +1,110 @@
+"""Frozen records that travel between the stages. No file, no tensor, no dependency: see docs/architecture.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal[
+    "correct", "wrong", "no_answer", "invalid", "blocked", "timeout", "memory", "gold_error", "verifier_error"
+]
+"""What happened when a completion was verified. Only `gold_error` and `verifier_error` say nothing about the
+completion: they carry no reward (None), so they are counted and never train the policy."""
+
+STATUSES: tuple[Status, ...] = Status.__args__  # type: ignore[attr-defined]
+NO_REWARD: frozenset[Status] = frozenset({"gold_error", "verifier_error"})
+
+FinishReason = Literal["stop", "length"]
+"""`stop`: the policy ended the completion itself; `length`: it was cut at the token limit."""
+
+Message = Mapping[str, str]
+"""A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One problem: what the policy sees, and what the verifier needs."""
+
+    id: str
+    """Unique in its task; everything joins by it."""
+    prompt: str | tuple[Message, ...]
+    """Plain text, or chat messages that go through the model's own chat template."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Columns the verifier sees (`gold`, `db`, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of one completion."""
+
+    correct: bool
+    reward: float | None
+    """What training sees; None = could not be judged (no gradient), never a silent 0."""
+    status: Status
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ValueError(f"status={self.status!r} is not one of {', '.join(STATUSES)}")
+        if (self.reward is None) != (self.status in NO_REWARD):
+            raise ValueError(f"status={self.status!r} with reward={self.reward!r}: only {sorted(NO_REWARD)} have none")
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One completion drawn for a prompt; `draw` counts from 0, and GREEDY_DRAW marks the greedy one."""
+
+    prompt_id: str
+    draw: int
+    token_ids: tuple[int, ...]
+    """With the end token, when the policy wrote one."""
+    text: str
+    """Decoded, special tokens left out."""
+    finish_reason: FinishReason
+    verdict: Verdict | None = None
+
+
+GREEDY_DRAW = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Every prompt id lands in exactly one of the three sets (PAPER.md, stage 1)."""
+
+    near_perfect: tuple[str, ...]
+    exploration: tuple[str, ...]
+    dropped: Mapping[str, str]
+    """Prompt id -> why it is in neither set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A verified completion of the reference policy with its per-token log-probabilities (nats)."""
+
+    prompt_id: str
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    ref_logps: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.completion_ids or len(self.completion_ids) != len(self.ref_logps):
+            raise ValueError(
+                f"anchor of prompt {self.prompt_id!r} has {len(self.completion_ids)} completion tokens and "
+                f"{len(self.ref_logps)} log-probabilities; both must be the same positive number"
+            )
+
+
+VerifyFn = Callable[[Sequence[Prompt], Sequence[str]], list[Verdict]]
+"""(prompts, completion texts), pairwise -> verdicts in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Prompts, the verifier that judges completions, and the function that names a correct completion's solution."""
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    verify: VerifyFn
+    solution: Callable[[str], str]
+    """Completion text -> canonical form; two correct completions with the same form count as one solution."""

@@ -1,0 +1,33 @@
+"""What the kernel enforces on a worker process, whatever code runs in it. Imported by the worker only."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+
+MEMORY_BYTES = 1 << 30
+
+
+def lock_down() -> None:
+    """Take from this process, for good: memory above 1 GiB, file writes, core dumps, and the user's Ctrl-C.
+
+    SIGINT belongs to the parent, which stops its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses this one; SQLite's own heap limit is left there
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def arm_cpu_deadline(seconds: float) -> None:
+    """Have the kernel kill this process once it has used `seconds` more of CPU time; 0 takes the order back.
+
+    SIGPROF keeps its default action (terminate), so no C code, however stuck, can miss it, and because it counts CPU
+    time, a busy machine does not flip rewards.
+
+    Args:
+        seconds: CPU seconds from now, >= 0.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
