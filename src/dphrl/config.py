@@ -111,8 +111,11 @@ class ObjectiveConfig:
     anchors_per_step: Annotated[int, Field(ge=1), _help("Anchors beside each optimiser step", "completions")] = 32
     beta: Annotated[float, Field(ge=0), _help("Weight of the KL to the initial policy (rkl)")] = 0.1
     kl_estimator: Annotated[
-        Literal["k3", "k2", "k1_reward"],
-        _help("rkl: k3 in the loss (TRL; a forward-KL gradient), k2 in the loss or k1 as a reward (reverse-KL)"),
+        Literal["k3", "k3_corrected", "k2", "k1_reward"],
+        _help(
+            "rkl: k3 in the loss (released code; a forward-KL gradient), k3_corrected (times the ratio, TRL's default), "
+            "k2 in the loss, or k1 as a reward (all three: the reverse-KL gradient)"
+        ),
     ] = "k3"
 
 

@@ -11,13 +11,13 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-ROWS = 40
+ROWS = 24
 """Rows of each table (count)."""
 NULL_SHARE = 0.15
 """Share of NULLs in a table's category column and in its second number column."""
 LOWEST, HIGHEST = 10, 49
 """Range of every number in the database; questions ask for values in it."""
-DISTINCT_VALUES = 14
+DISTINCT_VALUES = 12
 """Different values of a number column: few, so that ties are common and a threshold often meets a row."""
 
 
@@ -33,13 +33,13 @@ class Table:
 
 
 IN_DOMAIN = (
-    Table("singer", "name", "country", ("france", "japan", "peru", "kenya", "norway"), ("age", "income")),
-    Table("song", "title", "genre", ("rock", "jazz", "folk", "punk", "soul"), ("length", "plays")),
-    Table("venue", "hall", "city", ("paris", "tokyo", "lima", "oslo", "rome"), ("seats", "price")),
+    Table("singer", "name", "country", ("france", "japan", "peru", "kenya", "norway", "chile", "egypt", "nepal"), ("age", "income")),
+    Table("song", "title", "genre", ("rock", "jazz", "folk", "punk", "soul", "blues", "disco", "opera"), ("length", "plays")),
+    Table("venue", "hall", "city", ("paris", "tokyo", "lima", "oslo", "rome", "delhi", "dakar", "quito"), ("seats", "price")),
 )
 CROSS_DOMAIN = (
-    Table("player", "nick", "team", ("hawks", "bears", "lions", "wolves", "foxes"), ("height", "goals")),
-    Table("book", "cover", "author", ("woolf", "borges", "eco", "lem", "camus"), ("pages", "cost")),
+    Table("player", "nick", "team", ("hawks", "bears", "lions", "wolves", "foxes", "sharks", "bulls", "eagles"), ("height", "goals")),
+    Table("book", "cover", "author", ("woolf", "borges", "eco", "lem", "camus", "kafka", "duras", "levi"), ("pages", "cost")),
 )
 TABLES = IN_DOMAIN + CROSS_DOMAIN
 
@@ -50,7 +50,7 @@ def make_rows(table: Table, *, rng: random.Random) -> list[tuple[int, str, str |
     return [
         (
             row_id,
-            f"{table.label}{rng.randrange(ROWS * 3 // 4)}",
+            f"{table.label}{rng.randrange(ROWS)}",
             None if rng.random() < NULL_SHARE else rng.choice(table.categories),
             rng.choice(first),
             None if rng.random() < NULL_SHARE else rng.choice(second),

@@ -15,38 +15,23 @@ from dataclasses import dataclass
 from dphrl.demo.database import HIGHEST, LOWEST, TABLES, Table
 
 
-@dataclass(frozen=True, slots=True)
-class Mix:
-    """How often a phrase is meant in its second reading (probabilities): in the base's training text, and by the gold."""
-
-    base: float
-    gold: float
-
-
-# The base hears both readings of every phrase and leans a little; the annotator leans the same way more often, but by
-# no means always, and no question reveals which reading its gold has. The annotator's rarer reading is what GRPO drops.
-FIRST = Mix(base=0.35, gold=0.3)
-SECOND = Mix(base=0.65, gold=0.7)
-PLAIN = Mix(base=0.0, gold=0.0)
-
-TARGET_PHRASES: Mapping[str, Mapping[str, Mix]] = {
-    "list": {"list": FIRST, "which": FIRST},
-    "count_rows": {"how many": PLAIN},
+# Probability that a phrase is meant in its second reading in the base's training text; None: it has one reading only.
+# Phrases of a kind lean alike, so that the many questions of the world share few conventions.
+FIRST, SECOND = 0.32, 0.68
+TARGET_PHRASES: Mapping[str, Mapping[str, float]] = {
+    "list": {"list": SECOND, "which": SECOND},
     "count_values": {"count": SECOND, "how many": SECOND},
     "average": {"average": FIRST, "mean": FIRST},
-    "top": {"most": FIRST, "highest": FIRST, "least": FIRST, "lowest": FIRST},
-    "groups": {"per": SECOND, "by": SECOND},
+    "top": {"highest": FIRST, "lowest": FIRST},
 }
-CONDITION_PHRASES: Mapping[str, Mapping[str, Mix]] = {
-    "compare": {"over": FIRST, "from": SECOND, "under": FIRST, "until": SECOND},
-    "between": {"between": FIRST, "inside": FIRST},
-    "is": {"in": PLAIN},
-    "is_not": {"not in": FIRST, "outside": FIRST},
+CONDITION_PHRASES: Mapping[str, Mapping[str, float]] = {
+    "compare": {"over": FIRST, "above": FIRST, "under": FIRST, "below": FIRST},
+    "is": {"in": 0.0},
 }
-OPERATORS = {"over": (">", ">="), "from": (">", ">="), "under": ("<", "<="), "until": ("<", "<=")}
+OPERATORS = {"over": (">", ">="), "above": (">", ">="), "under": ("<", "<="), "below": ("<", "<=")}
 MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
-TARGET_WEIGHTS = {"list": 0.34, "count_rows": 0.12, "count_values": 0.16, "average": 0.14, "top": 0.12, "groups": 0.12}
-CONDITION_WEIGHTS = {"compare": 0.5, "between": 0.2, "is": 0.12, "is_not": 0.18}
+TARGET_WEIGHTS = {"list": 0.45, "count_values": 0.3, "average": 0.15, "top": 0.1}
+CONDITION_WEIGHTS = {"compare": 0.85, "is": 0.15}
 FORM_WEIGHTS = {"plain": 0.55, "nested": 0.23, "with": 0.14, "member": 0.08}
 SPELLING_WEIGHTS = (0.85, 0.15)
 
@@ -74,15 +59,20 @@ class Question:
     condition: str
     condition_phrase: str
     condition_column: str
-    values: tuple[str, ...]
+    value: str
 
     @property
-    def mixes(self) -> tuple[Mix, Mix]:
-        """Mix of the target phrase and of the condition phrase."""
+    def mixes(self) -> tuple[float, float]:
+        """Probability of the second reading: of the target phrase, and of the condition phrase."""
         return (
             TARGET_PHRASES[self.target][self.target_phrase],
             CONDITION_PHRASES[self.condition][self.condition_phrase],
         )
+
+    @property
+    def shape(self) -> tuple[str, bool, str]:
+        """What decides which ambiguities the question has: target, whether it names the category, condition."""
+        return self.target, self.column == self.table.category, self.condition
 
     @property
     def text(self) -> str:
@@ -90,14 +80,12 @@ class Question:
         table, column, phrase = self.table.name, self.column, self.target_phrase
         asked = {
             "list": f"{phrase} {column} of {table}",
-            "count_rows": f"{phrase} {table}",
             "count_values": f"{phrase} {column} of {table}",
             "average": f"{phrase} {column} of {table}",
             "top": f"{self.table.label} of {table} with {phrase} {column}",
-            "groups": f"size of {table} {phrase} {column}",
         }[self.target]
-        where = f"with {self.condition_column}" if self.condition in ("compare", "between") else ""
-        return " ".join(f"{asked} {where} {self.condition_phrase} {' '.join(self.values)} ?".split())
+        where = f"with {self.condition_column}" if self.condition == "compare" else ""
+        return " ".join(f"{asked} {where} {self.condition_phrase} {self.value} ?".split())
 
 
 def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
@@ -108,17 +96,13 @@ def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
     condition = "is" if target == "top" else _pick(CONDITION_WEIGHTS, rng)
     columns = {
         "list": (table.label, table.category),
-        "count_rows": ("id",),
         "count_values": (table.label, table.category),
-        "groups": (table.category,),
         "top": table.numbers[:1],  # no NULLs: SQLite would rank them lowest
     }.get(target, table.numbers)
-    if condition in ("compare", "between"):
-        condition_column = rng.choice(table.numbers)
-        drawn = sorted(rng.sample(range(LOWEST, HIGHEST + 1), 2 if condition == "between" else 1))
-        values = tuple(str(value) for value in drawn)
+    if condition == "compare":
+        condition_column, value = rng.choice(table.numbers), str(rng.randint(LOWEST, HIGHEST))
     else:
-        condition_column, values = table.category, (f"'{rng.choice(table.categories)}'",)
+        condition_column, value = table.category, f"'{rng.choice(table.categories)}'"
     return Question(
         table=table,
         target=target,
@@ -127,19 +111,19 @@ def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
         condition=condition,
         condition_phrase=rng.choice(tuple(CONDITION_PHRASES[condition])),
         condition_column=condition_column,
-        values=values,
+        value=value,
     )
 
 
 def base_probability(question: Question, reading: Reading) -> float:
     """Share of `reading` among the queries that the base's training text gives to `question`."""
     target, condition = question.mixes
-    return _chance(target.base, reading.target) * _chance(condition.base, reading.condition)
+    return _chance(target, reading.target) * _chance(condition, reading.condition)
 
 
-def draw_reading(question: Question, source: str, *, rng: random.Random) -> Reading:
-    """Draw a reading as the base's training text (`source="base"`) or the hidden annotator ("gold") would."""
-    target, condition = ((mix.base, mix.gold)[source == "gold"] for mix in question.mixes)
+def draw_reading(question: Question, *, rng: random.Random) -> Reading:
+    """Draw a reading as the base's training text would."""
+    target, condition = question.mixes
     return Reading(rng.random() < target, rng.random() < condition)
 
 
@@ -198,20 +182,11 @@ def _chance(probability: float, flag: bool) -> float:
 
 
 def _condition_sql(question: Question, second: bool, spelling: int) -> str:
-    column, values = question.condition_column, question.values
+    column, value = question.condition_column, question.value
     if question.condition == "compare":
         operator = OPERATORS[question.condition_phrase][second]
-        return (f"{column} {operator} {values[0]}", f"{values[0]} {MIRRORED[operator]} {column}")[spelling]
-    if question.condition == "between":
-        low, high = values
-        if second:
-            return (f"{column} > {low} AND {column} < {high}", f"{low} < {column} AND {column} < {high}")[spelling]
-        return (f"{column} BETWEEN {low} AND {high}", f"{column} >= {low} AND {column} <= {high}")[spelling]
-    if question.condition == "is":
-        return (f"{column} = {values[0]}", f"{values[0]} = {column}")[spelling]
-    if second:
-        return (f"{column} IS NOT {values[0]}", f"( {column} != {values[0]} OR {column} IS NULL )")[spelling]
-    return (f"{column} != {values[0]}", f"{column} <> {values[0]}")[spelling]
+        return (f"{column} {operator} {value}", f"{value} {MIRRORED[operator]} {column}")[spelling]
+    return (f"{column} = {value}", f"{value} = {column}")[spelling]
 
 
 def _target_sql(question: Question, second: bool, spelling: int) -> tuple[str, str]:
@@ -220,25 +195,20 @@ def _target_sql(question: Question, second: bool, spelling: int) -> tuple[str, s
     if question.target == "list":
         grouped = ("", f"GROUP BY {column}")
         return (("DISTINCT " + column, column)[spelling], grouped[spelling]) if second else (column, "")
-    if question.target == "count_rows":
-        return ("COUNT(*)", "COUNT( id )")[spelling], ""
     if question.target == "count_values":
         return f"COUNT( DISTINCT {column} )" if second else f"COUNT( {column} )", ""
     if question.target == "average":
         as_zero = (f"SUM( {column} ) * 1.0 / COUNT(*)", f"TOTAL( {column} ) / COUNT(*)")
         left_out = (f"AVG( {column} )", f"TOTAL( {column} ) / COUNT( {column} )")
         return (as_zero if second else left_out)[spelling], ""
-    if question.target == "groups":
-        kept = f" HAVING {column} IS NOT NULL" if second else ""
-        return f"{column} , COUNT(*)", f"GROUP BY {column}{kept}"
-    order = "DESC" if question.target_phrase in ("most", "highest") else "ASC"
+    order = "DESC" if question.target_phrase == "highest" else "ASC"
     return question.table.label, f"ORDER BY {column} {order} LIMIT 1"
 
 
 def _write_ties(question: Question, form: str, condition: str) -> str:
     """The ranked target with ties: every row that reaches the extreme value."""
     table, label, column = question.table.name, question.table.label, question.column
-    extreme = "MAX(" if question.target_phrase in ("most", "highest") else "MIN("
+    extreme = "MAX(" if question.target_phrase == "highest" else "MIN("
     if form == "with":
         rows = f"WITH t AS ( SELECT * FROM {table} WHERE {condition} )"
         return f"{rows} SELECT {label} FROM t WHERE {column} = ( SELECT {extreme} {column} ) FROM t )"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dphrl.demo.database import CROSS_DOMAIN, IN_DOMAIN, Table
@@ -36,22 +35,24 @@ SPLIT_SIZES = {
 """Prompts of each task and split (count)."""
 TABLES_OF = {"in_domain": IN_DOMAIN, "cross_domain": CROSS_DOMAIN}
 
-CONTESTED_SHARE = 0.6
-"""Share of SQL prompts on which readings disagree; on the others they give the same rows, so every reading is right.
+PROMPT_KINDS = {"agreed": 0.3, "usual": 0.5, "rare": 0.2}
+"""Share of each kind of SQL prompt in every split, told by the share of the base's readings that gives the gold rows (`SUPPORT`).
 
-The second kind is where the base is near-perfect *with all its readings*: anchors come from there.
+The gold of a *usual* prompt is the reading to which the base leans; that of a *rare* one is another reading, and the
+question does not tell which kind it is. GRPO drops the rare readings. On an *agreed* prompt all readings give the same
+rows: the base is near-perfect there with all its readings, and anchors drawn there hold every one of them.
 """
-AGREED = 0.95
-"""Share of the base's readings (by probability) that must give the gold rows for a prompt to count as agreed."""
-REACHABLE = 0.34
-"""A contested prompt is kept only if at least this share of the base's readings gives the gold rows."""
+SUPPORT = {"agreed": (0.95, 1.01), "usual": (0.45, 0.95), "rare": (0.2, 0.45)}
+"""Range of the base's support, [low, high), of each kind: even a rare gold stays within reach of a few draws."""
+TRIES_A_SHAPE = 200
+"""Questions drawn in search of one kind of prompt before another shape is taken (count)."""
 CORRUPTED_SHARE = 0.25
 """Share of the base's SQL training queries in which one column, table, value or operator is wrong."""
-SFT_SHARES = {"in_domain": 0.5, "cross_domain": 0.2, "arithmetic": 0.2, "reversal": 0.1}
+SFT_SHARES = {"in_domain": 0.48, "cross_domain": 0.2, "arithmetic": 0.22, "reversal": 0.1}
 """Make-up of the base's training text."""
 
 LETTERS = tuple("abcdefgh")
-LARGEST_TERM = 12
+LARGEST_TERM = 10
 
 Rows = Counter[tuple[object, ...]]
 
@@ -76,11 +77,13 @@ def make_problems(connection: sqlite3.Connection, *, rng: random.Random) -> list
     """
     problems = []
     for task, sizes in SPLIT_SIZES.items():
-        drawn = _distinct(_sql_pairs(connection, TABLES_OF[task], rng) if task in TABLES_OF else _text_pairs(task, rng))
+        seen: set[str] = set()
         for split, size in sizes.items():
-            for number in range(size):
-                prompt, gold = next(drawn)
-                problems.append(Problem(f"{task}-{split}-{number:05d}", task, split, prompt, gold))
+            for number, kind in enumerate(_kinds(size, rng)):
+                while (pair := _draw_pair(connection, task, kind, rng))[0] in seen:
+                    pass  # a text that came before stands with its first gold
+                seen.add(pair[0])
+                problems.append(Problem(f"{task}-{split}-{number:05d}", task, split, *pair))
     return problems
 
 
@@ -90,7 +93,7 @@ def draw_sft_example(*, rng: random.Random) -> tuple[str, str]:
     if task not in TABLES_OF:
         return _draw_text_pair(task, rng)
     question = draw_question(TABLES_OF[task], rng=rng)
-    query = draw_query(question, draw_reading(question, "base", rng=rng), rng=rng)
+    query = draw_query(question, draw_reading(question, rng=rng), rng=rng)
     return question.text, corrupt(query, rng=rng) if rng.random() < CORRUPTED_SHARE else query
 
 
@@ -113,40 +116,42 @@ def base_support(connection: sqlite3.Connection, question: Question, gold: Rows)
     )
 
 
-def _sql_pairs(
-    connection: sqlite3.Connection, tables: tuple[Table, ...], rng: random.Random
-) -> Iterator[tuple[str, str]]:
+def _kinds(size: int, rng: random.Random) -> list[str]:
+    """Kind of each prompt of a split: exact shares, in random order."""
+    kinds = [kind for kind, share in PROMPT_KINDS.items() for _ in range(round(share * size))]
+    rng.shuffle(kinds)
+    return kinds
+
+
+def _draw_pair(connection: sqlite3.Connection, task: str, kind: str, rng: random.Random) -> tuple[str, str]:
+    if task in TABLES_OF:
+        return _draw_sql_pair(connection, TABLES_OF[task], kind, rng)
+    return _draw_text_pair(task, rng)
+
+
+def _draw_sql_pair(
+    connection: sqlite3.Connection, tables: tuple[Table, ...], kind: str, rng: random.Random
+) -> tuple[str, str]:
+    low, high = SUPPORT[kind]
     while True:
-        contested = rng.random() < CONTESTED_SHARE
-        while True:
+        # The shape is drawn before the kind is looked at: agreed and rare prompts must not be told apart by their
+        # wording, or anchors from agreed prompts would say nothing about the readings of the others.
+        shape = draw_question(tables, rng=rng).shape
+        for _ in range(TRIES_A_SHAPE):
             question = draw_question(tables, rng=rng)
-            gold = plain_query(question, draw_reading(question, "gold", rng=rng))
+            if question.shape != shape:
+                continue
+            gold = plain_query(question, rng.choice(READINGS))
             rows = run_query(connection, gold)
-            support = base_support(connection, question, rows)
-            if not is_trivial(rows) and (REACHABLE <= support < AGREED if contested else support >= AGREED):
-                yield question.text, gold
-                break
-
-
-def _text_pairs(task: str, rng: random.Random) -> Iterator[tuple[str, str]]:
-    while True:
-        yield _draw_text_pair(task, rng)
+            if not is_trivial(rows) and low <= base_support(connection, question, rows) < high:
+                return question.text, gold
 
 
 def _draw_text_pair(task: str, rng: random.Random) -> tuple[str, str]:
     if task == "arithmetic":
-        a, b = rng.randint(1, LARGEST_TERM), rng.randint(1, LARGEST_TERM)
+        a, b = rng.randint(0, LARGEST_TERM), rng.randint(0, LARGEST_TERM)
         if rng.random() < 0.5:
             return f"{a} + {b} =", str(a + b)
         return f"{max(a, b)} - {min(a, b)} =", str(abs(a - b))
     items = rng.choices(LETTERS, k=rng.choice((3, 4)))
     return f"reverse {' '.join(items)} :", " ".join(reversed(items))
-
-
-def _distinct(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Leave out a prompt text that came before (the hidden convention may differ: the first one stands)."""
-    seen: set[str] = set()
-    for prompt, gold in pairs:
-        if prompt not in seen:
-            seen.add(prompt)
-            yield prompt, gold

@@ -76,10 +76,9 @@ def _curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
 
 
 def _moving(values: Sequence[float]) -> Float[np.ndarray, " steps"]:
-    """Centred moving average; the window shrinks at the ends, so first and last step are what was logged."""
+    """Centred moving average; at the ends over what there is."""
     reach = WINDOW // 2
-    spans = [min(i, len(values) - 1 - i, reach) for i in range(len(values))]
-    return np.array([np.mean(values[i - s : i + s + 1]) for i, s in enumerate(spans)])
+    return np.array([np.mean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
 
 
 def _finite(value: Any) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from dphrl.files import replaced, write_json, write_text
 from dphrl.report.curves import PANELS, Curve, curves
-from dphrl.report.labels import METHODS, METRIC_HELP, dataset_name, plain
-from dphrl.report.verdict import choice, verdicts
+from dphrl.report.labels import METHODS, METRIC_HELP, dataset_name, plain, style
+from dphrl.report.looks import Look, looks, variable
+from dphrl.report.verdict import choice, headline, verdicts
 from dphrl.report.view import Entry, Stat, View, interval, number
 
 
@@ -48,7 +50,7 @@ def _write_figures(view: View, trained: Mapping[str, Mapping[Entry, Curve]], fol
 
     drawn = {"pass_at_k": figures.png_pass_at_k(view), "frontier": figures.png_frontier(view)}
     if trained:
-        drawn["training"] = figures.png_training(trained, figures.line_styles(view.entries))
+        drawn["training"] = figures.png_training(trained, looks(view.entries))
     for name, content in drawn.items():
         with replaced(folder / f"{name}.png") as staging:
             staging.write_bytes(content)
@@ -57,18 +59,24 @@ def _write_figures(view: View, trained: Mapping[str, Mapping[Entry, Curve]], fol
 def _page(view: View, trained: Mapping[str, Mapping[Entry, Curve]], heading: str, how: Mapping[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
 
+    from dphrl.report.figures import BANDS_UP_TO
+
+    drawn, shown = looks(view.entries), {entry for mine in trained.values() for entry in mine}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["plain"] = plain
     template = environment.from_string(files("dphrl.report").joinpath("page.html.jinja").read_text(encoding="utf-8"))
     return template.render(
         heading=heading,
-        methods={method.replace("_", "-"): style for method, style in METHODS.items()},
-        verdicts=[said.partition(": ")[::2] for said in verdicts(view).values()],
+        colors={variable(method): style(method) for method in (*METHODS, "")},
+        banded=len(view.entries) <= BANDS_UP_TO,
+        verdicts=[(dataset_name(d), said.replace(" %", "\u00a0%")) for d, said in verdicts(view).items()],
         choice=choice(view),
+        seeds=len(view.seeds()),
+        accent=drawn[headline(view)].css,
         notes=view.notes,
         facts=_facts(view),
-        legend=_legend(view, view.entries),
-        training_legend=_legend(view, {entry for mine in trained.values() for entry in mine}),
+        legend=_legend(drawn),
+        training_legend=_legend({entry: look for entry, look in drawn.items() if entry in shown}),
         tables=[_table(view, dataset) for dataset in view.datasets],
         metric_help=METRIC_HELP,
         baseline=view.baseline.name if view.baseline else None,
@@ -84,7 +92,7 @@ def _facts(view: View) -> str:
     return ", ".join(
         (
             _plural(len(view.datasets), "dataset"),
-            _plural(len(trained), "trained model setting" if view.sweeps() else "method"),
+            _plural(len(trained), "method setting" if view.sweeps() else "method"),
             f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         )
     )
@@ -100,38 +108,34 @@ def _charts(view: View, trained: Mapping[str, Mapping[Entry, Curve]]) -> dict[st
 
     from dphrl.report import figures
 
-    def chart(name: str, label: str, draw: Any, *, wide: bool = False) -> dict[str, Any]:
-        size = {"width": 6.4, "height": 4.4} if wide else {}
-        return {"svg": Markup(figures.svg(name, draw, **size)), "label": label, "wide": wide}
+    drawn = looks(view.entries)
 
-    lines = figures.line_styles(view.entries)
+    def chart(name: str, label: str, draw: Any, size: tuple[float, float] = (4.7, 3.3)) -> dict[str, Any]:
+        made = figures.svg(name, draw, drawn.values(), width=size[0], height=size[1])
+        return {"svg": Markup(made), "label": label, "wide": size[0] > 5}
+
     found: dict[str, list[dict[str, Any]]] = {"pass_at_k": [], "frontier": [], "training": []}
     for i, dataset in enumerate(view.datasets):
         shown = dataset_name(dataset)
-        found["pass_at_k"].append(
-            chart(f"p{i}", f"Pass@k over k, {shown}", lambda axes, d=dataset: figures.draw_pass_at_k(axes, view, d))
-        )
-        found["frontier"].append(
-            chart(
-                f"f{i}",
-                f"mean@n against Pass@k, {shown}",
-                lambda axes, d=dataset, first=i == 0: figures.draw_frontier(axes, view, d, names=first),
-                wide=i == 0,
-            )
-        )
+        curve = partial(figures.draw_pass_at_k, view=view, dataset=dataset)
+        points = partial(figures.draw_frontier, view=view, dataset=dataset, names=i == 0)
+        found["pass_at_k"].append(chart(f"p{i}", f"Pass@k over k, {shown}", curve))
+        size = (5.8, 4.1) if i == 0 else (3.6, 2.6)
+        found["frontier"].append(chart(f"f{i}", f"mean@n against Pass@k, {shown}", points, size))
     for i, (panel, mine) in enumerate(trained.items()):
-        draw = lambda axes, m=mine, p=panel: figures.draw_training(axes, m, p, lines)  # noqa: E731
-        found["training"].append(chart(f"t{i}", PANELS[panel].title, draw))
+        course = partial(figures.draw_training, mine=mine, panel=panel, drawn=drawn)
+        size = (3.6, 2.6) if len(trained) > 2 else (4.7, 3.3)
+        found["training"].append(chart(f"t{i}", PANELS[panel].title, course, size))
     return found
 
 
-def _legend(view: View, shown: Collection[Entry]) -> list[tuple[Any, str]]:
+def _legend(drawn: Mapping[Entry, Look]) -> list[tuple[Any, str]]:
+    """(sign, name) of each entry."""
     from markupsafe import Markup
 
-    from dphrl.report.figures import line_styles, swatch
+    from dphrl.report.figures import swatch
 
-    lines = line_styles(view.entries)
-    return [(Markup(swatch(entry, lines[entry])), entry.name) for entry in view.entries if entry in shown]
+    return [(Markup(swatch(look)), entry.name) for entry, look in drawn.items()]
 
 
 def _table(view: View, dataset: str) -> dict[str, Any]:

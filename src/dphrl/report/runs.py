@@ -56,6 +56,12 @@ class Run:
         """grpo, dapo, rkl, replay, dph_f, ..."""
         return label(self.config.method, self.config.objective.divergence)
 
+    @property
+    def base_only(self) -> bool:
+        """Whether only the initial policy was measured, as in a folder that other runs name as their `base_run`."""
+        folder = self.path / "eval"
+        return (folder / "base" / "summary.json").is_file() and not (folder / "final" / "summary.json").is_file()
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -74,6 +80,10 @@ class Evaluation:
     def dataset(self) -> str:
         """Name of the dataset."""
         return str(self.row["dataset"])
+
+
+Bases = dict[Path, dict[str, tuple[Evaluation, list[Completion]]]]
+"""Folder of a base's evaluation -> dataset -> what it measured, and its completions."""
 
 
 def open_run(path: Path) -> Run:
@@ -95,7 +105,8 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
     values = [flat(to_dict(run.config)) for run in runs]
     by_label: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        by_label.setdefault(run.label, []).append(index)
+        if not run.base_only:
+            by_label.setdefault(run.label, []).append(index)
     settings = [""] * len(runs)
     for mine in by_label.values():
         used = USED[runs[mine[0]].config.method]
@@ -107,11 +118,19 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
     return settings
 
 
+def main_setting(run: Run) -> str:
+    """What its method's published form leaves open, e.g. 'beta=0.1 k2', 'eta=0.2'; '' for grpo and dapo."""
+    values = flat(to_dict(run.config))
+    keys = {key for key in values if key.startswith(USED[run.config.method])}
+    return _setting(values, keys, set(), alpha=run.label == "dph_alpha")
+
+
 def base_folder(run: Run) -> Path | None:
     """Where the evaluation of the initial policy lies: in the run itself or in its `base_run`; None when nowhere."""
     places = [run.path]
     if run.config.base_run is not None:
-        places += [Path(run.config.base_run), run.path.parent / run.config.base_run]
+        named = Path(run.config.base_run)
+        places += [named, run.path.parent / named, run.path.parent / named.name]  # as it was, or moved together
     return next((p / "eval" / "base" for p in places if (p / "eval" / "base" / "summary.json").is_file()), None)
 
 
@@ -139,29 +158,32 @@ def read_rows(folder: Path, run: Path) -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def read_evaluations(run: Run, setting: str) -> tuple[list[Evaluation], list[Evaluation]]:
-    """The run's final model and its base on every dataset; no base where it was not measured.
+def read_evaluations(run: Run, setting: str, bases: Bases) -> tuple[list[Evaluation], list[Evaluation]]:
+    """The run's final model and its base on every dataset.
 
+    Args:
+        bases: what was read of bases so far; runs often share theirs. Filled here.
+    Returns:
+        Of the final model: none where only the base was measured. Of the base: none where it was not measured.
     Raises:
-        RunDirError: an evaluation is missing, damaged, or does not fit its samples.
+        RunDirError: no evaluation at all, or one that is damaged or does not fit its samples.
         DataError: samples that no metric can be made of.
     """
-    final_folder, base = run.path / "eval" / "final", base_folder(run)
-    final_rows = read_rows(final_folder, run.path)
-    base_rows = {row["dataset"]: row for row in read_rows(base, run.path)} if base is not None else {}
-    seed = run.config.seed
-    finals, bases = [], []
-    for row in final_rows:
-        before, base_draws = base_rows.get(row["dataset"]), None
-        if base is not None and before is not None:
-            base_draws, solutions = _read_draws(base / f"{row['dataset']}.parquet", run.path)
-            scores = _scores(before, base_draws, solutions, None, base)
-            bases.append(Evaluation(run.path, "base", "", seed, before, scores))
-        draws, solutions = _read_draws(final_folder / f"{row['dataset']}.parquet", run.path)
-        same_n = before is not None and before["n"] == row["n"]
-        scores = _scores(row, draws, solutions, base_draws if same_n else None, final_folder)
-        finals.append(Evaluation(run.path, run.label, setting, seed, row, scores))
-    return finals, bases
+    folder, base = run.path / "eval" / "final", base_folder(run)
+    if base is not None and base not in bases:
+        bases[base] = {row["dataset"]: _read_base(run, base, row) for row in read_rows(base, run.path)}
+    befores = bases[base] if base is not None else {}
+    measured = [before for before, _ in befores.values()]
+    if run.base_only:
+        return [], measured
+    finals = []
+    for row in read_rows(folder, run.path):
+        before, base_draws = befores.get(row["dataset"], (None, None))
+        draws, solutions = _read_draws(folder / f"{row['dataset']}.parquet", run.path)
+        same_n = before is not None and before.row["n"] == row["n"]
+        scores = _scores(row, draws, solutions, base_draws if same_n else None, folder)
+        finals.append(Evaluation(run.path, run.label, setting, run.config.seed, row, scores))
+    return finals, measured
 
 
 def counted(scores: Scores) -> Scores:
@@ -188,6 +210,12 @@ def _setting(values: Mapping[str, Any], keys: Iterable[str], varied: set[str], *
     parts = [form.format(values[key]) for key, form in SHOWN.items() if key in used]
     rest = sorted(varied - SHOWN.keys())
     return " ".join([*parts, *(f"{key.rpartition('.')[2]}={values.get(key)}" for key in rest)])
+
+
+def _read_base(run: Run, folder: Path, row: Mapping[str, Any]) -> tuple[Evaluation, list[Completion]]:
+    draws, solutions = _read_draws(folder / f"{row['dataset']}.parquet", run.path)
+    scores = _scores(row, draws, solutions, None, folder)
+    return Evaluation(folder.parents[1], "base", "", run.config.seed, row, scores), draws
 
 
 def _read_draws(path: Path, run: Path) -> tuple[list[Completion], Callable[[str], str] | None]:
@@ -234,8 +262,8 @@ def _scores(
     if abs(found - row["mean_at_n"]) > 1e-6 or len(scores.ids) != row["prompts"]:
         raise RunDirError(
             f"{folder / 'summary.json'} does not fit the samples of {row['dataset']!r}: "
-            f"mean@n {row['mean_at_n']:.4f} of {row['prompts']} prompts there, {found:.4f} of {len(scores.ids)} in its Parquet file; "
-            "run `dphrl eval` again"
+            f"mean@n {row['mean_at_n']:.4f} of {row['prompts']} prompts there, {found:.4f} of {len(scores.ids)} "
+            "in its Parquet file; run `dphrl eval` again"
         )
     unknown = {"style_entropy"} if solution is not None else {"style_entropy", "distinct_correct"}
     kept = [i for i, name in enumerate(scores.names) if name not in unknown]

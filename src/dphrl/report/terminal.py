@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dphrl.report.labels import plain
+from dphrl.report.labels import dataset_name, plain
 from dphrl.report.verdict import choice, verdicts
 from dphrl.report.view import Stat, View, number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-NARROW = 98
-"""Below this width (columns) the table leaves out the spread."""
+NARROWER = ((), ("±",), ("±", "explore"), ("±", "explore", "greedy"), ("±", "explore", "greedy", "pass@n"))
+"""What a table leaves out, from a wide terminal to a narrow one: the first that fits is shown."""
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -32,27 +32,40 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     unicode = console.encoding.lower().startswith("utf")
     for dataset in view.datasets:
         console.print()
-        console.print(Text(_ascii(said[dataset], unicode), style="bold"))
-        console.print(_table(view, dataset, console.width >= NARROW, unicode))
-        console.print(Text(_caption(view, dataset, console.width >= NARROW, unicode), style="dim"))
+        console.print(Text(_ascii(f"{dataset_name(dataset)}: {said[dataset]}", unicode), style="bold"))
+        table, left_out = _fitting(view, dataset, console, unicode)
+        console.print(table)
+        console.print(Text(_caption(view, dataset, left_out, unicode), style="dim"))
     for note in filter(None, (choice(view), *view.notes)):
         console.print(Text(_ascii(f"Note: {plain(note)}", unicode)))
 
 
-def _table(view: View, dataset: str, spread: bool, unicode: bool) -> Any:
+def _fitting(view: View, dataset: str, console: Console, unicode: bool) -> tuple[Any, tuple[str, ...]]:
+    """The fullest table that the terminal has room for, and what it leaves out."""
+    from rich.measure import Measurement
+
+    unbounded = console.options.update(width=10_000)
+    for left_out in NARROWER:
+        table = _table(view, dataset, left_out, unicode)
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+    return table, left_out
+
+
+def _table(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    columns = list(view.columns(dataset))
+    columns = [(metric, heading) for metric, heading in view.columns(dataset) if metric not in left_out]
     table = Table(box=box.SIMPLE_HEAD if unicode else box.ASCII2, padding=(0, 1), show_edge=False)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for _, heading in columns:
         table.add_column(heading.replace("Pass@", "P@").replace(" correct", ""), justify="right", no_wrap=True)
     for entry in view.entries:
         stats = [(view.get(entry, dataset, metric), metric) for metric, _ in columns]
         if any(stat for stat, _ in stats):
-            cells = [Text(_ascii(_cell(stat, metric, spread), unicode)) for stat, metric in stats]
+            cells = [Text(_ascii(_cell(stat, metric, "±" not in left_out), unicode)) for stat, metric in stats]
             table.add_row(Text(_ascii(entry.name, unicode)), *cells)
     return table
 
@@ -67,11 +80,13 @@ def _cell(stat: Stat | None, metric: str, spread: bool) -> str:
     return number(stat.mean, metric) + ("" if half is None or not spread else f"±{number(half, metric)}")
 
 
-def _caption(view: View, dataset: str, spread: bool, unicode: bool) -> str:
+def _caption(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -> str:
     one_seed = len({row["seed"] for row in view.rows if row["dataset"] == dataset}) == 1
     meaning = "half of the 95 % interval over prompts" if one_seed else "sd over seeds"
-    shown = f"; ±: {meaning}" if spread else ""
-    return _ascii(f"{view.prompts(dataset)} prompts, n = {view.n(dataset)}; rates in %{shown}", unicode)
+    missing = [heading for metric, heading in view.columns(dataset) if metric in left_out]
+    shown = f"; ±: {meaning}" if "±" not in left_out else ""
+    hint = f"; a wider terminal shows {', '.join(missing)} too" if missing else ""
+    return _ascii(f"{view.prompts(dataset)} prompts, n = {view.n(dataset)}; rates in %{shown}{hint}", unicode)
 
 
 def _ascii(text: str, unicode: bool) -> str:

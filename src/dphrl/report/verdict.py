@@ -14,7 +14,7 @@ def verdicts(view: View) -> dict[str, str]:
     Rates are in %, differences in percentage points; brackets hold 95 % intervals over prompts.
     """
     entry = headline(view)
-    return {dataset: f"{dataset_name(dataset)}: {_sentence(view, dataset, entry)}" for dataset in view.datasets}
+    return {dataset: _sentence(view, dataset, entry) for dataset in view.datasets}
 
 
 def headline(view: View) -> Entry:
@@ -56,11 +56,11 @@ def _kept(view: View, dataset: str, entry: Entry) -> str:
     said = f"keeps {number(mine.mean, 'keep')} % of what the base solved"
     if other is None or view.baseline is None or view.baseline == entry:
         return f"{said} {interval(mine.low, mine.high, 'keep')}".strip()
-    return f"{said}, {view.baseline.name} {number(other.mean, 'keep')} % ({_gap(mine, 'points')})"
+    return f"{said}, {view.baseline.name} {number(other.mean, 'keep')} % ({_gap(mine)})"
 
 
 def _levels(view: View, dataset: str, entry: Entry) -> Iterator[str]:
-    """'mean@64 76.7 %, +14.5 points over the base, -2.2 points [-3.5, -0.9] against GRPO', and Pass@k likewise."""
+    """'mean@64 76.7 %, +14.5 points against the base, -2.2 points [-3.5, -0.9] against GRPO', and Pass@k likewise."""
     base = Entry("base")
     k, n = view.k(dataset), view.n(dataset)
     for metric, name in (("mean_at_n", f"mean@{n}"), (f"pass@{k}", f"Pass@{k}")):
@@ -73,17 +73,19 @@ def _levels(view: View, dataset: str, entry: Entry) -> Iterator[str]:
             parts.append(f"{number(mine.mean - before.mean, metric, signed=True)} points against the base")
         if mine.difference is not None and view.baseline is not None:
             against = "the base" if view.baseline == base else view.baseline.name
-            parts.append(f"{_gap(mine, 'points')} against {against}")
+            clear = mine.difference.clear or mine.difference.low is None
+            parts.append(
+                f"{_gap(mine)} against {against}" if clear else f"no clear difference from {against} ({_gap(mine)})"
+            )
         yield ", ".join(parts)
 
 
-def _gap(stat: Stat, unit: str) -> str:
-    """'+6.5 points [+3.1, +10.2]', and in words where the interval holds 0."""
+def _gap(stat: Stat) -> str:
+    """'+6.5 points [+3.1, +10.2]'."""
     gap = stat.difference
     if gap is None:
         return "difference unknown"
-    said = f"{number(gap.value, 'rate', signed=True)} {unit} {interval(gap.low, gap.high, 'rate', signed=True)}".strip()
-    return said if gap.clear or gap.low is None else f"{said}, no clear difference,"
+    return f"{number(gap.value, 'rate', signed=True)} points {interval(gap.low, gap.high, 'rate', signed=True)}".strip()
 
 
 def _pass(view: View, entry: Entry, dataset: str) -> Stat | None:

@@ -16,7 +16,7 @@ from dphrl.errors import RunDirError, nearest
 from dphrl.files import write_json
 from dphrl.metrics import RESAMPLES, Interval, Scores, bootstrap, paired_bootstrap
 from dphrl.report.labels import COUNTS, plain
-from dphrl.report.runs import Evaluation, open_run, read_evaluations, settings_of
+from dphrl.report.runs import Bases, Evaluation, open_run, read_evaluations, settings_of
 
 METRICS = ("greedy", "mean_at_n", "pass@{k}", "pass@n", "keep", "explore", "distinct_correct")
 """Metrics of the aggregate, in order; pass@{k} stands for every k of the rows."""
@@ -67,7 +67,7 @@ def compare(
         "rows": [{"method": e.method, "setting": e.setting, "seed": e.seed, **e.row} for e in evaluations],
         "aggregate": aggregate,
         "baseline": chosen,
-        "notes": _notes(groups, baseline if chosen is None else None),
+        "notes": [*_untrained(runs), *_notes(groups, baseline if chosen is None else None)],
     }
     write_json(out / "summary.json", summary)
     return summary
@@ -79,17 +79,19 @@ def _read(paths: Sequence[Path]) -> list[Evaluation]:
         raise RunDirError("no run directory to compare; name at least one, e.g. `dphrl compare runs/grpo runs/dph`")
     runs = [open_run(Path(path)) for path in paths]
     bases: dict[tuple[int, str], Evaluation] = {}
+    read: Bases = {}
     finals: dict[tuple[str, str, int], Path] = {}
     found: list[Evaluation] = []
     for run, setting in zip(runs, settings_of(runs), strict=True):
         key = (run.label, setting, run.config.seed)
-        if key in finals:
+        if key in finals and not run.base_only:
             raise RunDirError(
                 f"{finals[key]} and {run.path} are both {' '.join(filter(None, key[:2]))} with seed {key[2]}; "
                 "name each run once, and give repeated runs seeds of their own"
             )
-        finals[key] = run.path
-        own, base = read_evaluations(run, setting)
+        if not run.base_only:
+            finals[key] = run.path
+        own, base = read_evaluations(run, setting, read)
         found += own
         for evaluation in base:
             bases.setdefault((evaluation.seed, evaluation.dataset), evaluation)
@@ -144,7 +146,7 @@ def _aggregate(group: Group, baseline: Group | None, *, resamples: int, seed: in
     found = []
     for metric in _metrics(group.seeds):
         values = _values(group, metric)
-        level = levels.get(metric)
+        level = levels.get(metric) or _own_interval(group, metric)
         found.append(
             {
                 "method": group.method,
@@ -160,6 +162,14 @@ def _aggregate(group: Group, baseline: Group | None, *, resamples: int, seed: in
             }
         )
     return found
+
+
+def _own_interval(group: Group, metric: str) -> Interval | None:
+    """The interval that a single seed's row gives, for a metric that the samples alone do not."""
+    found = (group.seeds[0].row.get("intervals") or {}).get(metric) if len(group.seeds) == 1 else None
+    if not found or found["low"] is None or found["high"] is None:
+        return None
+    return Interval(found["value"], found["low"], found["high"])
 
 
 def _difference(group: Group, baseline: Group | None, metric: str, gap: Interval | None) -> dict[str, Any] | None:
@@ -219,7 +229,7 @@ def _bound(value: float, metric: str) -> float | None:
 
 def _notes(groups: Sequence[Group], absent: str | None) -> list[str]:
     """What makes the numbers hard to compare, one sentence each."""
-    notes = [] if absent is None else [f"No run is the baseline {absent!r}, so no differences are shown."]
+    notes = [f"No run is the baseline {absent!r}, so no differences are shown."] if absent not in (None, "base") else []
     datasets = list(dict.fromkeys(g.dataset for g in groups))
     names = list(dict.fromkeys(g.name for g in groups))
     for dataset in datasets:
@@ -232,8 +242,15 @@ def _notes(groups: Sequence[Group], absent: str | None) -> list[str]:
     if len(set(seeds.values())) > 1:
         notes.append(f"Seeds differ: {'; '.join(f'{name}: {seeds[name]}' for name in names)}.")
     if "base" not in names:
-        notes.append("The base was not measured, so keep and explore are unknown; set eval.base and evaluate again.")
+        notes.append(
+            "No evaluation of the base was found, so differences to it are not shown; set eval.base and evaluate again."
+        )
     return notes
+
+
+def _untrained(paths: Sequence[Path]) -> list[str]:
+    left = [path for path in paths if open_run(Path(path)).base_only and (Path(path) / "train").exists()]
+    return [f"{path}: only its base was measured; run `dphrl eval --config {path / 'config.yaml'}`." for path in left]
 
 
 def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:

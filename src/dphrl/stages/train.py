@@ -7,12 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dphrl.config import Config
-from dphrl.errors import AnchorError, ConfigError, DataError, nearest
+from dphrl.errors import AnchorError, DataError
 from dphrl.files import write_text
 from dphrl.models import Policy, check_lengths, fingerprint, load_policy, save_policy
 from dphrl.progress import Progress, silent
@@ -23,10 +22,6 @@ from dphrl.types import Anchor, Task
 
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
-
-CLIP_HIGHER = 0.28
-"""DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
-
 
 def train(config: Config, *, base_dir: Path, progress: Progress = silent) -> RunDir:
     """Make RUN/train/final; goes on from the last whole checkpoint.
@@ -71,85 +66,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
 
-def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) -> dict[str, Any]:
-    """Arguments of `DPHConfig` for a config.
-
-    Raises:
-        ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`.
-    """
-    train, objective, sampling = config.train, config.objective, config.sampling
-    per_update = train.prompts_per_step * train.group_size // train.updates
-    micro = min(train.micro_batch, per_update // processes)
-    if micro == 0 or per_update % (micro * processes):
-        raise ConfigError(
-            f"{per_update} completions an update do not divide into micro-batches of {micro} on {processes} processes; "
-            "change train.micro_batch, train.prompts_per_step or train.updates"
-        )
-    accumulation = per_update // (micro * processes)
-    clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
-    ours: dict[str, Any] = {
-        "output_dir": str(output_dir),
-        "method": config.method,
-        "divergence": objective.divergence,
-        "alpha": objective.alpha,
-        "eta": objective.eta,
-        "log_u_cap": objective.log_u_cap,
-        "anchors_per_step": objective.anchors_per_step,
-        "beta": objective.beta if config.method == "rkl" else 0.0,
-        "kl_estimator": objective.kl_estimator,
-        "advantage": train.advantage,
-        "max_resample": train.max_resample,
-        "epsilon": train.clip_low,
-        "epsilon_high": clip_high,
-        "loss_type": "dapo",  # token-mean over the optimiser step
-        "scale_rewards": "group",
-        "num_generations": train.group_size,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
-        "steps_per_generation": accumulation * train.updates,
-        "max_steps": train.steps * train.updates,
-        "max_completion_length": sampling.max_new_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "learning_rate": train.learning_rate,
-        "lr_scheduler_type": train.lr_schedule if train.warmup_steps == 0 else _with_warmup(train.lr_schedule),
-        "warmup_steps": train.warmup_steps,
-        "weight_decay": train.weight_decay,
-        "max_grad_norm": train.max_grad_norm,
-        "save_steps": train.save_every * train.updates,  # at the end of a generation, so that resuming draws anew
-        "save_total_limit": 2,
-        "logging_steps": train.log_every,
-        "logging_first_step": False,
-        "seed": config.seed,
-        "bf16": config.model.dtype == "bfloat16",
-        "fp16": False,
-        "gradient_checkpointing": train.gradient_checkpointing,
-        "use_cpu": config.model.device == "cpu",
-        "chat_template_kwargs": dict(config.model.chat_template_args) or None,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
-    }
-    return ours | _extra_settings(config.train.trl, ours)
-
-
-def _with_warmup(schedule: str) -> str:
-    return "constant_with_warmup" if schedule == "constant" else schedule
-
-
-def _extra_settings(extra: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
-    from trl import GRPOConfig
-
-    free = {"report_to", "loss_type", "scale_rewards", "logging_first_step", "save_total_limit", "dataloader_pin_memory"}
-    known = {f.name for f in fields(GRPOConfig)}
-    for key in extra:
-        if key not in known:
-            raise ConfigError(f"train.trl.{key} is no setting of TRL's GRPOConfig{nearest(key, known)}")
-        if key in ours and key not in free:
-            raise ConfigError(f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)")
-    return extra
-
-
 def _anchors(config: Config, policy: Policy, base: RunDir) -> tuple[Anchor, ...] | None:
     from dphrl.anchors import read_anchors
     from dphrl.trainers.trl import ANCHOR_METHODS
@@ -165,6 +81,7 @@ def _trainer(
     from accelerate import PartialState
     from datasets import Dataset
 
+    from dphrl.trainers.settings import trainer_settings
     from dphrl.trainers.trl import DPHConfig, DPHTrainer
     from dphrl.verifiers import reward_function
 

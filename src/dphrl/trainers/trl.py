@@ -30,7 +30,7 @@ CHECKPOINT_DONE = "dphrl-complete"
 
 METHODS = ("grpo", "dapo", "rkl", "dph", "replay")
 ANCHOR_METHODS = ("dph", "replay")
-KL_ESTIMATORS = ("k3", "k2", "k1_reward")
+KL_ESTIMATORS = ("k3", "k3_corrected", "k2", "k1_reward")
 
 
 @dataclass
@@ -43,7 +43,7 @@ class DPHConfig(GRPOConfig):  # type: ignore[misc]
     eta: float = field(default=0.2, metadata={"help": "Weight of the anchor penalty, >= 0"})
     log_u_cap: float = field(default=5.0, metadata={"help": "Tangent continuation beyond it, in nats"})
     anchors_per_step: int = field(default=32, metadata={"help": "Anchors beside each optimiser step"})
-    kl_estimator: str = field(default="k3", metadata={"help": "rkl: k3, k2 or k1_reward; weight is `beta`"})
+    kl_estimator: str = field(default="k3", metadata={"help": "rkl: k3, k3_corrected, k2, k1_reward; weight `beta`"})
     advantage: str = field(default="group", metadata={"help": "group or maxrl"})
     max_resample: int = field(default=3, metadata={"help": "dapo: rounds that replace groups without spread"})
 
@@ -55,6 +55,8 @@ class DPHConfig(GRPOConfig):  # type: ignore[misc]
             raise ConfigError(f"method rkl with beta={self.beta}; give beta > 0, or use method grpo")
         if self.method != "rkl" and self.beta != 0:
             raise ConfigError(f"beta={self.beta} acts only with method rkl; method {self.method} needs beta=0")
+        # TRL multiplies k3 by the differentiable ratio unless told otherwise, which turns its gradient into reverse KL's.
+        self.use_bias_correction_kl = self.kl_estimator == "k3_corrected"
         if self.method in ANCHOR_METHODS:
             # Reference logps are scored without dropout: with it, u would differ from 1 for the unchanged policy.
             self.disable_dropout = True
@@ -175,7 +177,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     def _tokenwise_kl_off(self) -> Iterator[None]:
         """TRL adds k3 whenever beta is not 0; for the other estimators it must only bring the reference logps."""
         beta = self.beta
-        if self.args.kl_estimator != "k3":
+        if self.args.kl_estimator in ("k2", "k1_reward"):
             self.beta = 0.0
         try:
             yield

@@ -23,7 +23,7 @@ def math_verify(prompts: Sequence[Prompt], completions: Sequence[str], *, deadli
     to math-verify in a worker process that is killed at the deadline. Nothing a completion says is ever evaluated.
 
     Args:
-        prompts: with column `gold`: the answer itself, or a solution that ends in "#### ANSWER" or holds \\boxed{ANSWER}.
+        prompts: with column `gold`: the answer, or a solution that ends in "#### ANSWER" or holds \\boxed{ANSWER}.
         completions: texts; see `math_text.extract_answer` for what counts as the final answer.
         deadline_s: CPU seconds math-verify may take for one comparison, > 0.
     Returns:

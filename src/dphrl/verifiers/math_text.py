@@ -6,6 +6,7 @@ Every function is linear in the length of the text.
 from __future__ import annotations
 
 import re
+import string
 from fractions import Fraction
 
 MAX_DIGITS = 1_000
@@ -19,8 +20,11 @@ _NUMERAL = r"[-+]?(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?|\d++(?:\.\d++)?|\.\d++)"
 _NUMBER = re.compile(_NUMERAL)
 _PLAIN = re.compile(rf"({_NUMERAL})(?:/({_NUMERAL}))?")
 _FRACTION = re.compile(rf"([-+]?)\\[dt]?frac\{{({_NUMERAL})\}}\{{({_NUMERAL})\}}")
-_NUMBER_AND_UNIT = re.compile(rf"({_NUMERAL}(?:/\d++)?%?)\s+([A-Za-z]{{2,}})[A-Za-z .'/-]*")
+_NUMBER_AND_UNIT = re.compile(rf"({_NUMERAL}(?:/\d++)?%?)\s+([A-Za-z]{{2,}}+)[A-Za-z .'/-]*+")
 _NOT_UNITS = frozenset({"and", "or", "to", "times", "plus", "minus", "over", "pi", "if", "for", "but", "percent"})
+_LAYERS = 8
+"""Marks around an answer that are taken off; nobody means more, and the number bounds the work."""
+_TRAILING = string.whitespace + ".,;:"
 _CURRENCY = re.compile(r"\\?[$£€]")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
 
@@ -87,15 +91,13 @@ def last_box(text: str) -> str | None:
 
 def clean(answer: str) -> str:
     """The answer without outer space, math or emphasis marks, currency signs, and a closing period."""
-    previous = None
     answer = answer.replace("−", "-")
-    while answer != previous:
-        previous = answer
-        answer = answer.strip().rstrip(".,;:!").removesuffix(r"\%").removesuffix("\\")
+    for _ in range(_LAYERS):
+        answer = answer.lstrip().rstrip(_TRAILING)
         for left, right in _WRAPPERS:
-            if answer.startswith(left) and answer.endswith(right) and len(answer) > len(left + right):
-                inner = answer[len(left) : -len(right)]
-                answer = inner if left not in inner and right not in inner else answer
+            inner = answer[len(left) : -len(right)]
+            if inner and answer == left + inner + right and left not in inner:
+                answer = inner
         sign = _CURRENCY.match(answer)
         if sign and "$" not in answer[sign.end() :]:
             answer = answer[sign.end() :]
@@ -117,7 +119,6 @@ def number(answer: str) -> Fraction | None:
         nothing. None for everything else, numbers of more than 1,000 characters included.
     """
     text = _CURRENCY.sub("", answer).strip().removesuffix("%").removesuffix("\\").replace(" ", "")
-    text = text.replace("-$", "-")
     if len(text) > MAX_DIGITS:
         return None
     fraction = _FRACTION.fullmatch(text)
@@ -133,7 +134,7 @@ def number(answer: str) -> Fraction | None:
 
 
 def _without_unit(answer: str) -> str:
-    """"18 dollars" -> "18"; other answers as they are."""
+    """ "18 dollars" -> "18"; other answers as they are."""
     match = _NUMBER_AND_UNIT.fullmatch(answer)
     return match[1] if match and match[2].lower() not in _NOT_UNITS else answer
 

@@ -1,4 +1,4 @@
-"""Verifier for SQL: a completion is right when its query returns what the gold query returns (VERIFIERS in docs)."""
+"""Verifier for SQL: a completion is right when its query returns what the gold query returns, in Spider's or BIRD's sense."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -21,6 +22,8 @@ from dphrl.types import Status
 
 CHUNK = 64
 """Items in one message."""
+TRIES = 2
+"""Workers that must die without a reason of their own (memory, or killed from outside) before their item is blamed."""
 START_S = 60.0
 """Wall-clock seconds a worker may take to start; far above what it needs, for a machine that is very busy."""
 _PACKAGE_ROOT = Path(__file__).parents[2]
@@ -70,10 +73,16 @@ class Worker:
             VerifierError: the worker cannot start.
         """
         replies: list[Reply] = []
+        deaths = 0  # at the item that is next
         with self._lock:
             try:
                 while len(replies) < len(items):
-                    replies += self._judge(items[len(replies) : len(replies) + CHUNK], settings, wall_s)
+                    new, death = self._judge(items[len(replies) : len(replies) + CHUNK], settings, wall_s)
+                    replies += new
+                    deaths = 0 if not death else 1 if new else deaths + 1
+                    if deaths == TRIES:
+                        replies.append(("memory", death))
+                        deaths = 0
             except BaseException:  # Ctrl-C too: replies still under way would answer the next call
                 self._stop()
                 raise
@@ -84,9 +93,8 @@ class Worker:
         if self._owner == os.getpid():
             self._stop()
 
-    def _judge(self, chunk: Sequence[Any], settings: Mapping[str, Any], wall_s: float) -> list[Reply]:
-        """Replies to the first items of the chunk: to all of them unless the worker dies."""
-        fresh = self._process is None
+    def _judge(self, chunk: Sequence[Any], settings: Mapping[str, Any], wall_s: float) -> tuple[list[Reply], str]:
+        """Replies to the first items of the chunk, all unless the worker dies, and how it died if that blames none."""
         replies: list[Reply] = []
         try:
             process = self._start() if self._process is None else self._process
@@ -95,16 +103,19 @@ class Worker:
                 status, detail = self._receive(process, wall_s)
                 replies.append((cast("Status", status), detail))
         except WorkerDied as death:
-            if death.status is not None:
-                replies.append((death.status, death.detail))
-            elif fresh and not replies:  # died of its very first item; any other death gets that item a second try
-                replies.append(("memory", death.detail))
-        return replies
+            if death.status is None:
+                return replies, death.detail
+            replies.append((death.status, death.detail))
+        return replies, ""
+
+    def _command(self) -> list[str]:
+        # -P: a file of the current directory must not shadow a module the worker imports
+        return [sys.executable, "-P", "-m", "dphrl.verifiers.worker_main", self.job]
 
     def _start(self) -> subprocess.Popen[bytes]:
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
         self._process = process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dphrl.verifiers.worker_main", self.job],
+            self._command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
@@ -114,7 +125,7 @@ class Worker:
         except WorkerDied as death:
             raise VerifierError(
                 f"the worker of verifier {self.job!r} did not start ({death.detail}); its own message stands above; "
-                f"try `{sys.executable} -m dphrl.verifiers.worker_main {self.job}`, which should wait for input"
+                f"`{' '.join(self._command())}` should say ready and wait for input"
             ) from death
         return process
 
@@ -162,10 +173,8 @@ class Worker:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what a dead worker never read
                 pipe.close()
-            except BrokenPipeError:  # what a dead worker never read
-                pass
 
 
 _WORKERS: dict[tuple[int, str], Worker] = {}

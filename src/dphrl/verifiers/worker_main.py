@@ -1,7 +1,7 @@
 """The process behind `Worker`: reads chunks of items from stdin, writes one line for each item as soon as it is judged.
 
-Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}}; every item is answered
-by [status, detail] before the next one is begun, so the parent always knows which item a dead worker was at.
+Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}}; every item is
+answered by [status, detail] before the next one is begun, so the parent always knows which item a dead worker was at.
 End of input ends the process, so it never outlives its parent by more than one item.
 """
 

@@ -1,0 +1,115 @@
+"""Rows of a data set: files (JSON lines, JSON, Parquet) or a name known to `datasets`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dphrl.errors import DataError
+
+Row = dict[str, Any]
+
+
+def read_rows(data: str, *, subset: str | None, split: str, base_dir: Path) -> list[Row]:
+    """All rows of a data set, in its order.
+
+    Args:
+        data: a file whose suffix is in `READERS`, or the name of a data set for `datasets.load_dataset`.
+        subset, split: of a named data set; a file has neither.
+        base_dir: folder that a relative path is looked up in first; the current directory comes second.
+    Returns:
+        At least one row, each a mapping of column to value.
+    Raises:
+        DataError: nothing there, unreadable, not a list of objects, or empty.
+    """
+    suffix = Path(data).suffix.lower()
+    if suffix in READERS:
+        path = find_path(data, base_dir, "task.data")
+        try:
+            rows = READERS[suffix](path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from None
+    else:
+        rows = _named(data, subset, split, base_dir)
+    if not rows:
+        raise DataError(f"task.data={data!r} holds no row")
+    return rows
+
+
+def find_path(name: str, base_dir: Path, setting: str) -> Path:
+    """The absolute path of what a setting names: in the config's folder first, then where the command runs.
+
+    Raises:
+        DataError: it is in neither.
+    """
+    candidates = [(folder / name).absolute() for folder in (base_dir, Path())]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise DataError(
+        f"{setting}={name!r} does not exist; looked for {' and '.join(dict.fromkeys(map(str, candidates)))}"
+    )
+
+
+def _read_jsonl(path: Path) -> list[Row]:
+    rows = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                rows.append(_object(_parse(line, f"{path} line {number}"), f"{path} line {number}"))
+    return rows
+
+
+def _read_json(path: Path) -> list[Row]:
+    values = _parse(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, list):
+        raise DataError(f"{path} holds a {type(values).__name__}; a .json file must hold a list of objects, one a row")
+    return [_object(value, f"{path} row {number}") for number, value in enumerate(values)]
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is no readable Parquet file: {error}") from None
+    return rows
+
+
+READERS: dict[str, Callable[[Path], list[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".parquet": _read_parquet,
+}
+"""Suffix -> reader."""
+
+
+def _named(name: str, subset: str | None, split: str, base_dir: Path) -> list[Row]:
+    if not name or Path(base_dir, name).is_file() or Path(name).is_file():
+        raise DataError(f"task.data={name!r} must be a {', '.join(READERS)} file, the name of a data set, or demo:NAME")
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(name, subset, split=split))
+    except Exception as error:  # `datasets` raises what its file systems and loaders raise
+        raise DataError(
+            f"task.data={name!r} (subset={subset!r}, split={split!r}) cannot be loaded "
+            f"({type(error).__name__}: {error}); a file of your own must end in {', '.join(READERS)}"
+        ) from error
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is not valid JSON: {error}") from None
+
+
+def _object(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise DataError(f"{where} holds a {type(value).__name__}; each row must be an object of column: value")
+    return value

@@ -1,0 +1,138 @@
+"""Verifiers that are not ours: any reward function with TRL's signature becomes a `VerifyFn`."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import numbers
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dphrl.errors import VerifierError, nearest
+from dphrl.types import Message, Prompt, Verdict, VerifyFn
+
+RewardFn = Callable[..., Sequence[float | None]]
+"""f(prompts=..., completions=..., **columns) -> one number or None per completion."""
+
+
+def load_reward_function(spec: str) -> RewardFn:
+    """Import "module:function"; a module file in the current directory is found too.
+
+    Raises:
+        VerifierError: the module cannot be imported, or has no such function.
+    """
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # at the end: a stray file never shadows an installed module
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        raise VerifierError(
+            f"verifier {spec!r}: cannot import {module_name!r} ({type(error).__name__}: {error}); "
+            f"it must be installed or lie in the current directory {here}"
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise VerifierError(f"verifier {spec!r}: {module_name!r} has no function {name!r}{nearest(name, names)}")
+    return function  # type: ignore[no-any-return]
+
+
+def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1.0) -> VerifyFn:
+    """A verifier that asks a TRL reward function.
+
+    The function gets keyword arguments only: `prompts`, `completions` (texts; for a chat prompt [{"role": "assistant",
+    "content": text}]) and every column of the prompts as a list. None from it = could not judge: `verifier_error`.
+
+    An exception in it: the completions of the batch are judged one by one, so that only those at fault become
+    `verifier_error`, with the exception as detail. If all of them fail before the function has ever judged one, the
+    function itself is broken, and that is raised; later, a training run goes on and the statuses show it.
+
+    Args:
+        function: the reward function.
+        name: what errors call it.
+        correct_at: least reward of a correct completion.
+    Returns:
+        The verifier; its rewards are the function's own.
+    Raises (the verifier, not this function):
+        VerifierError: a wrong number of results, or a result that is neither a finite number nor None.
+    """
+    ever_worked = False
+
+    def verify(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
+        nonlocal ever_worked
+        if not prompts:
+            return []
+        try:
+            results: list[Any] = _call(function, name, prompts, completions)
+        except _Failed as failure:
+            results = [failure] if len(prompts) == 1 else _one_by_one(function, name, prompts, completions)
+        failures = [result for result in results if isinstance(result, _Failed)]
+        if len(failures) == len(results) and not ever_worked:
+            raise VerifierError(
+                f"verifier {name!r} raised on each of {len(results)} completions, first {failures[0]}; "
+                "mend the function, or let it return None for what it cannot judge"
+            ) from failures[0].__cause__
+        ever_worked = True
+        return [_verdict(result, name, correct_at) for result in results]
+
+    return verify
+
+
+class _Failed(Exception):
+    """The user's function raised; the text is its exception."""
+
+
+def _one_by_one(
+    function: RewardFn, name: str, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> list[float | _Failed | None]:
+    results: list[float | _Failed | None] = []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        try:
+            results += _call(function, name, [prompt], [completion])
+        except _Failed as failure:
+            results.append(failure)
+    return results
+
+
+def _call(function: RewardFn, name: str, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+    columns = {key: [prompt.columns.get(key) for prompt in prompts] for key in prompts[0].columns}
+    texts: list[str | list[Message]] = [
+        text if isinstance(prompt.prompt, str) else [{"role": "assistant", "content": text}]
+        for prompt, text in zip(prompts, completions, strict=True)
+    ]
+    own = [prompt.prompt if isinstance(prompt.prompt, str) else list(prompt.prompt) for prompt in prompts]
+    try:
+        results = function(**{**columns, "prompts": own, "completions": texts})
+    except Exception as error:  # a user's function may raise anything; `from_reward_function` says what follows
+        raise _Failed(f"{type(error).__name__}: {error}") from error
+    try:
+        rewards = list(results)
+    except TypeError:
+        raise VerifierError(
+            f"verifier {name!r} returned {results!r}; it must return a list of numbers or None"
+        ) from None
+    if len(rewards) != len(prompts):
+        raise VerifierError(
+            f"verifier {name!r} returned {len(rewards)} results for {len(prompts)} completions; "
+            "it must return one number or None for each"
+        )
+    return rewards
+
+
+def _verdict(result: object, name: str, correct_at: float) -> Verdict:
+    if isinstance(result, _Failed):
+        return Verdict(False, None, "verifier_error", str(result)[:500])
+    if result is None:
+        return Verdict(False, None, "verifier_error", "the function returned None")
+    if not isinstance(result, numbers.Real) or not math.isfinite(result):
+        raise VerifierError(
+            f"verifier {name!r} returned {result!r} for a completion; it must be a finite number, or None for what it "
+            "cannot judge"
+        )
+    reward = float(result)
+    correct = reward >= correct_at
+    return Verdict(correct, reward, "correct" if correct else "wrong")

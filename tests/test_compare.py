@@ -1,0 +1,383 @@
+"""Comparing runs: hand-made run directories of 2 methods x 2 seeds x 3 prompts, every number worked by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from dphrl.config import Config, Method, ObjectiveConfig
+from dphrl.config_io import build_config
+from dphrl.errors import DataError, RunDirError
+from dphrl.metrics import Scores
+from dphrl.report.labels import METHODS, label
+from dphrl.report.runs import Run, counted, settings_of
+from dphrl.stages.compare import compare
+from dphrl.stages.report import report
+
+BASE = {"a": 2, "b": 1, "c": 0}
+GRPO = ({"a": 2, "b": 0, "c": 0}, {"a": 2, "b": 1, "c": 0})
+DPH = ({"a": 2, "b": 1, "c": 1}, {"a": 1, "b": 1, "c": 0})
+"""Right completions among n = 2 draws of each prompt, a dict a seed."""
+
+
+def row(right: Mapping[str, int], base: Mapping[str, int] | None, dataset: str) -> dict[str, Any]:
+    """A row of summary.json by the textbook formulas for n = 2."""
+    solved = {i: c > 0 for i, c in right.items()}
+    kept = [solved[i] for i in right if base is not None and base[i] > 0]
+    found = [solved[i] for i in right if base is not None and base[i] == 0]
+    means = {"1": sum(right.values()) / 2 / len(right), "2": sum(solved.values()) / len(right)}
+    return {
+        "dataset": dataset,
+        "model": "base" if base is None else "final",
+        "n": 2,
+        "prompts": len(right),
+        "greedy": sum(c == 2 for c in right.values()) / len(right),
+        "mean_at_n": means["1"],
+        "pass_at_k": {k: {"value": value, "low": value, "high": value} for k, value in means.items()},
+        "keep": sum(kept) / len(kept) if kept else None,
+        "explore": sum(found) / len(found) if found else None,
+        "distinct_correct": float(sum(right.values())) / len(right),
+        "statuses": {},
+        "unjudged": 0,
+        "seconds": 1.0,
+        "tokens_per_second": 10.0,
+    }
+
+
+def write_eval(
+    folder: Path,
+    right: Mapping[str, int],
+    base: Mapping[str, int] | None,
+    *,
+    dataset: str = "in_domain",
+    solutions: bool = False,
+) -> None:
+    """One MODEL folder: a Parquet of samples and its summary.json."""
+    draws = [(i, d, c == 2 if d < 0 else d < c) for i, c in right.items() for d in (-1, 0, 1)]
+    columns: dict[str, list[Any]] = {
+        "prompt_id": [i for i, _, _ in draws],
+        "draw": [d for _, d, _ in draws],
+        "token_ids": [[1, 2] for _ in draws],
+        "text": [f"{i} {d}" for i, d, _ in draws],
+        "finish_reason": ["stop" for _ in draws],
+        "correct": [ok for _, _, ok in draws],
+        "reward": [float(ok) for _, _, ok in draws],
+        "status": ["correct" if ok else "wrong" for _, _, ok in draws],
+        "detail": ["" for _ in draws],
+    }
+    if solutions:
+        columns["solution"] = [f"{i} {d}" if ok else None for i, d, ok in draws]
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), folder / f"{dataset}.parquet")
+    (folder / "summary.json").write_text(json.dumps({"rows": [row(right, base, dataset)]}))
+
+
+def write_run(
+    path: Path, right: Mapping[str, int] | None, *, base: Mapping[str, int] | None = BASE, **config: Any
+) -> Path:
+    """A run directory; `right` None leaves the trained model unmeasured."""
+    extra = {name: config.pop(name) for name in ("dataset", "solutions") if name in config}
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump({"out": str(path), **config}))
+    if base is not None:
+        write_eval(path / "eval" / "base", base, None, **extra)
+    if right is not None:
+        write_eval(path / "eval" / "final", right, base, **extra)
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    """GRPO and DPH-F with two seeds each."""
+    made = [write_run(tmp_path / f"grpo-{s}", c, method="grpo", seed=s) for s, c in enumerate(GRPO)]
+    return made + [write_run(tmp_path / f"dph-{s}", c, method="dph", seed=s) for s, c in enumerate(DPH)]
+
+
+def number(summary: Mapping[str, Any], method: str, metric: str, setting: str = "") -> dict[str, Any]:
+    """The one aggregate of a method and metric."""
+    (found,) = [
+        a for a in summary["aggregate"] if (a["method"], a["metric"], a["setting"]) == (method, metric, setting)
+    ]
+    return found
+
+
+def test_means_and_spreads_are_those_of_the_rows(runs: list[Path], tmp_path: Path) -> None:
+    """mean@2 of GRPO is 1/3 and 1/2: mean 5/12, sd (1/6)/sqrt 2. DPH keeps all, GRPO half and all: 3/4."""
+    summary = compare(runs, tmp_path / "out", resamples=500)
+    assert number(summary, "grpo", "mean_at_n")["mean"] == pytest.approx(5 / 12)
+    assert number(summary, "grpo", "mean_at_n")["sd"] == pytest.approx(1 / 6 / math.sqrt(2))
+    assert number(summary, "grpo", "keep")["mean"] == pytest.approx(3 / 4)
+    assert number(summary, "dph_f", "keep")["mean"] == 1.0
+    assert number(summary, "dph_f", "explore")["mean"] == pytest.approx(1 / 2)
+    assert number(summary, "dph_f", "pass@2") == number(summary, "dph_f", "pass@n") | {"metric": "pass@2"}
+    assert number(summary, "base", "keep")["mean"] is None
+    assert number(summary, "base", "mean_at_n")["seeds"] == 2
+
+
+def test_differences_are_paired_over_prompts(runs: list[Path], tmp_path: Path) -> None:
+    """pass@2 averaged over seeds: GRPO 1, 1/2, 0 and DPH-F 1, 1, 1/2, so differences 0, 1/2, 1/2.
+
+    Of 27 resamples one has mean 0 (3.7 % > 2.5 %) and eight have 1/2: the interval is [0, 1/2] exactly.
+    """
+    summary = compare(runs, tmp_path / "out")
+    gap = number(summary, "dph_f", "pass@2")["difference"]
+    assert gap == {
+        "baseline": "grpo",
+        "value": pytest.approx(1 / 3),
+        "low": pytest.approx(0.0),
+        "high": pytest.approx(0.5),
+    }
+    assert number(summary, "dph_f", "keep")["difference"]["value"] == pytest.approx(1 / 4)
+    assert number(summary, "dph_f", "explore")["difference"]["value"] == pytest.approx(1 / 2)
+    assert number(summary, "base", "mean_at_n")["difference"]["value"] == pytest.approx(1 / 2 - 5 / 12)
+    assert number(summary, "grpo", "pass@2")["difference"] is None
+
+
+def test_every_difference_is_the_difference_of_means(runs: list[Path], tmp_path: Path) -> None:
+    """Also for keep, which counts in a share of the prompts only; intervals hold their value and stay in 0..1."""
+    summary = compare(runs, tmp_path / "out", resamples=500)
+    assert len(summary["aggregate"]) == 3 * 8
+    for a in summary["aggregate"]:
+        if a["low"] is not None:
+            assert 0.0 <= a["low"] <= a["mean"] + 1e-12 and a["mean"] <= a["high"] + 1e-12 <= 1.0 + 2e-12
+        if a["difference"] is not None:
+            other = number(summary, "grpo", a["metric"])
+            assert a["difference"]["value"] == pytest.approx(a["mean"] - other["mean"])
+
+
+def test_the_base_stands_once_a_seed_and_rows_keep_their_fields(runs: list[Path], tmp_path: Path) -> None:
+    summary = compare(runs, tmp_path / "out", resamples=100)
+    assert [(r["method"], r["seed"], r["setting"]) for r in summary["rows"]] == [
+        *(("base", s, "") for s in (0, 1)),
+        *(("grpo", s, "") for s in (0, 1)),
+        *(("dph_f", s, "") for s in (0, 1)),
+    ]
+    assert summary["rows"][2] == {"method": "grpo", "setting": "", "seed": 0, **row(GRPO[0], BASE, "in_domain")}
+    assert summary["notes"] == [] and summary["baseline"] == "grpo"
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_identical_runs_differ_by_exactly_zero(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / m, DPH[0], method=m, seed=0) for m in ("grpo", "dapo")]
+    summary = compare(made, tmp_path / "out", resamples=200)
+    for a in summary["aggregate"]:
+        if a["method"] == "dapo" and a["metric"] != "distinct_correct":
+            assert a["difference"] == {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_the_order_of_the_runs_changes_no_number(runs: list[Path], tmp_path: Path) -> None:
+    one, other = (compare(r, tmp_path / "out", resamples=300) for r in (runs, runs[::-1]))
+    key = lambda a: (a["method"], a["metric"])  # noqa: E731
+    assert sorted(one["aggregate"], key=key) == sorted(other["aggregate"], key=key)
+
+
+def test_distinct_solutions_have_an_interval_where_the_samples_name_them(tmp_path: Path) -> None:
+    """With a column `solution` each right draw here is a solution of its own: 2, 1, 1 = 4/3 on average."""
+    plain = [write_run(tmp_path / "p" / m, DPH[0], method=m, seed=0) for m in ("grpo", "dph")]
+    named = [write_run(tmp_path / "n" / m, DPH[0], method=m, seed=0, solutions=True) for m in ("grpo", "dph")]
+    without = number(compare(plain, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
+    found = number(compare(named, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
+    assert without["mean"] == found["mean"] == pytest.approx(4 / 3)
+    assert without["low"] is None and without["difference"]["low"] is None and without["difference"]["value"] == 0.0
+    assert 1.0 <= found["low"] <= 4 / 3 <= found["high"] <= 2.0 and found["difference"]["low"] == 0.0
+
+
+def test_without_the_baseline_there_are_no_differences(tmp_path: Path) -> None:
+    summary = compare([write_run(tmp_path / "dph", DPH[0], method="dph")], tmp_path / "out", resamples=100)
+    assert summary["baseline"] is None and all(a["difference"] is None for a in summary["aggregate"])
+    assert summary["notes"] == ["No run is the baseline 'grpo', so no differences are shown."]
+
+
+def test_a_sweep_is_grouped_by_its_setting(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / "grpo", GRPO[0], method="grpo")]
+    made += [write_run(tmp_path / f"dph{eta}", DPH[0], method="dph", objective={"eta": eta}) for eta in (0.2, 0.05)]
+    summary = compare(made, tmp_path / "out", resamples=100)
+    assert number(summary, "dph_f", "keep", "eta=0.05")["seeds"] == 1
+    assert number(summary, "dph_f", "keep", "eta=0.05")["sd"] is None
+    assert {r["setting"] for r in summary["rows"] if r["method"] == "dph_f"} == {"eta=0.2", "eta=0.05"}
+    against = compare(made, tmp_path / "out", baseline="dph_f eta=0.2", resamples=100)
+    assert against["baseline"] == "dph_f eta=0.2"
+    with pytest.raises(RunDirError, match=r"several settings; name one of: dph_f eta=0.2; dph_f eta=0.05"):
+        compare(made, tmp_path / "out", baseline="dph_f")
+    with pytest.raises(RunDirError, match=r"no run is the baseline 'dph_f eta=0.3'; did you mean 'dph_f eta=0.2'"):
+        compare(made, tmp_path / "out", baseline="dph_f eta=0.3")
+
+
+@pytest.mark.parametrize(
+    ("configs", "expected"),
+    [
+        ([{"method": "grpo"}, {"method": "grpo", "seed": 1}], ["", ""]),
+        ([{"method": "dph"}, {"method": "dph", "objective": {"divergence": "js"}}], ["", ""]),
+        ([{"objective": {"eta": e}} for e in (0.2, 0.05)], ["eta=0.2", "eta=0.05"]),
+        (
+            [{"method": "rkl", "objective": {"beta": 0.1, "kl_estimator": e}} for e in ("k2", "k3")],
+            ["beta=0.1 k2", "beta=0.1 k3"],
+        ),
+        ([{}, {"train": {"advantage": "maxrl"}}], ["eta=0.2", "maxrl eta=0.2"]),
+        ([{"method": "grpo"}, {"method": "grpo", "train": {"advantage": "maxrl"}}], ["", "maxrl"]),
+        ([{}, {"train": {"steps": 240}}], ["eta=0.2 steps=60", "eta=0.2 steps=240"]),
+        (
+            [{"objective": {"divergence": "alpha", "alpha": a, "eta": 0.05}} for a in (0.2, 0.8)],
+            ["alpha=0.2 eta=0.05", "alpha=0.8 eta=0.05"],
+        ),
+        ([{"method": "grpo"}, {"method": "grpo", "objective": {"eta": 0.5}}], ["", ""]),
+        ([{}, {"train": {"micro_batch": 4}, "sampling": {"batch_size": 2}}], ["", ""]),
+    ],
+)
+def test_settings_name_what_tells_runs_apart(configs: list[dict[str, Any]], expected: list[str]) -> None:
+    """Seeds, other methods' settings and settings that only change the speed are no difference."""
+    made = [Run(Path(f"run{i}"), build_config(values)) for i, values in enumerate(configs)]
+    assert settings_of(made) == expected
+
+
+def test_every_method_and_divergence_has_a_label_and_a_style() -> None:
+    divergences = get_args(get_type_hints(ObjectiveConfig)["divergence"])
+    labels = [label("dph", d) for d in divergences] + [m for m in get_args(Method) if m != "dph"]
+    assert set(labels) | {"base"} == set(METHODS)
+    assert [label("dph", d) for d in ("forward_kl", "js", "alpha")] == ["dph_f", "dph_js", "dph_alpha"]
+    assert len({style.marker for style in METHODS.values()}) == len(METHODS)
+
+
+def test_counted_keeps_ratios_and_full_columns() -> None:
+    """keep 1, 0 of two prompts among four: R = 1/2, share 1/2, so values 3/2, -1/2, 1/2, 1/2."""
+    nan = math.nan
+    scores = Scores(
+        tuple("abcd"), ("full", "keep", "none"), np.array([[1, 1, nan], [0, 0, nan], [1, nan, nan], [1, nan, nan]])
+    )
+    found = counted(scores)
+    assert found.column("full").tolist() == [1, 0, 1, 1]
+    assert found.column("keep").tolist() == [1.5, -0.5, 0.5, 0.5]
+    assert np.isnan(found.column("none")).all()
+
+
+def test_a_shared_base_is_found_and_a_base_folder_may_be_compared_too(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "base-s0", None, method="dph")
+    run = write_run(tmp_path / "grpo-s0", None, base=None, method="grpo", base_run="elsewhere/base-s0")
+    write_eval(run / "eval" / "final", GRPO[0], BASE)
+    for paths in ([run], [base, run]):
+        summary = compare(paths, tmp_path / "out", resamples=100)
+        assert [r["method"] for r in summary["rows"]] == ["base", "grpo"]
+        assert number(summary, "grpo", "keep")["low"] is not None and summary["notes"] == []
+    (base / "train").mkdir()
+    (note,) = compare([base, run], tmp_path / "out", resamples=100)["notes"]
+    assert "only its base was measured; run `dphrl eval --config" in note
+
+
+def test_notes_say_what_is_hard_to_compare(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "grpo", GRPO[0], method="grpo", seed=0, base=None)
+    two = write_run(tmp_path / "dph", DPH[0], method="dph", seed=1, base=None, dataset="other")
+    path = two / "eval" / "final" / "summary.json"
+    path.write_text(path.read_text().replace('"unjudged": 0', '"unjudged": 3'))
+    notes = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    assert notes == [
+        "in_domain: not measured for dph_f.",
+        "other: some completions could not be judged and count as neither right nor wrong (dph_f: 3).",
+        "other: not measured for grpo.",
+        "Seeds differ: grpo: 0; dph_f: 1.",
+        "No evaluation of the base was found, so differences to it are not shown; set eval.base and evaluate again.",
+    ]
+
+
+def test_other_prompts_are_refused_and_both_runs_named(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "grpo", GRPO[0], method="grpo", base=None)
+    two = write_run(tmp_path / "dph", {"a": 1, "b": 1, "x": 1}, method="dph", base=None)
+    with pytest.raises(
+        RunDirError, match=r"dph \(dph_f, seed 0\) and .*grpo \(grpo, seed 0\).*2 are on one side only, e.g. 'c'"
+    ):
+        compare([one, two], tmp_path / "out")
+
+
+def test_a_folder_that_is_no_run_or_has_no_evaluation_is_refused(tmp_path: Path, runs: list[Path]) -> None:
+    with pytest.raises(RunDirError, match="no run directory to compare"):
+        compare([], tmp_path / "out")
+    with pytest.raises(RunDirError, match=r"is no run directory .*dphrl run --config FILE --out"):
+        compare([tmp_path / "nothing"], tmp_path / "out")
+    bare = write_run(tmp_path / "bare", None, base=None, method="grpo")
+    with pytest.raises(
+        RunDirError, match=r"no evaluation yet \(no eval/final/summary.json\); run `dphrl eval --config"
+    ):
+        compare([bare], tmp_path / "out")
+    with pytest.raises(RunDirError, match="both grpo with seed 0; name each run once"):
+        compare([runs[0], runs[0]], tmp_path / "out")
+    with pytest.raises(RunDirError, match="a report of 2 runs needs a folder"):
+        report(runs[:2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "summary.json").write_text("{"), r"summary.json is damaged"),
+        (lambda f: (f / "summary.json").write_text('{"rows": []}'), r"has no rows; name at least one dataset"),
+        (lambda f: (f / "in_domain.parquet").unlink(), r"in_domain.parquet cannot be read"),
+        (lambda f: (f / "in_domain.parquet").write_bytes(b"PAR"), r"in_domain.parquet cannot be read"),
+        (
+            lambda f: pq.write_table(pa.table({"draw": [0]}), f / "in_domain.parquet"),
+            r"lacks the columns prompt_id, text",
+        ),
+        (lambda f: write_eval(f, GRPO[1], BASE) or rename(f, "in_domain", "../x"), r"'\.\./x', which is doubled or no"),
+        (lambda f: edit(f, '"mean_at_n": 0.33', '"mean_at_n": 0.73'), r"does not fit the samples of 'in_domain'"),
+    ],
+)
+def test_damaged_evaluations_are_named(runs: list[Path], tmp_path: Path, damage: Any, message: str) -> None:
+    damage(runs[0] / "eval" / "final")
+    with pytest.raises((RunDirError, DataError), match=message):
+        compare(runs, tmp_path / "out")
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    text = (folder / "summary.json").read_text()
+    assert old in text
+    (folder / "summary.json").write_text(text.replace(old, new))
+
+
+def rename(folder: Path, old: str, new: str) -> None:
+    edit(folder, f'"dataset": "{old}"', f'"dataset": "{new}"')
+
+
+def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]) -> None:
+    metrics = runs[2] / "train" / "metrics.jsonl"
+    metrics.parent.mkdir()
+    metrics.write_text("".join(json.dumps({"step": s, "reward": s / 10, "entropy": 1.0}) + "\n" for s in range(6)))
+    (runs[2] / "versions.json").write_text('{"trl": "1.16.0"}')
+    page = report(runs[2:3], resamples=100)
+    assert page == runs[2] / "report" / "index.html"
+    summary = json.loads((page.parent / "summary.json").read_text())
+    assert summary["baseline"] == "base" and summary["notes"] == []
+    text = page.read_text()
+    assert "DPH-F, seed 0" in text and "1.16.0" in text and "dphrl report" in text and "log_u_cap" in text
+    assert {p.name for p in (page.parent / "figures").iterdir()} == {"pass_at_k.png", "frontier.png", "training.png"}
+    metrics.write_text("{")
+    with pytest.raises(RunDirError, match=r"metrics.jsonl line 1 is no JSON"):
+        report(runs[2:3], resamples=100)
+
+
+def test_the_report_of_several_runs_compares_them_first(runs: list[Path], tmp_path: Path) -> None:
+    page = report(runs, tmp_path / "out", title="Two methods", resamples=100)
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["baseline"] == "grpo"
+    text = page.read_text()
+    assert "Two methods" in text and "method=dph" in text and "dphrl compare" in text
+
+
+def test_the_report_says_which_gradient_an_rkl_run_followed(tmp_path: Path) -> None:
+    """k3 in the loss is a forward-KL gradient (PAPER.md), so `RKL` alone would mislead."""
+    rkl = write_run(tmp_path / "rkl", GRPO[0], method="rkl", objective={"beta": 0.1, "kl_estimator": "k3"})
+    text = report(
+        [rkl, write_run(tmp_path / "grpo", GRPO[0], method="grpo")], tmp_path / "out", resamples=100
+    ).read_text()
+    assert "<th>RKL</th><td>beta=0.1 k3 (k3 in the loss: the gradient of forward KL)</td>" in text
+    assert "<th>GRPO</th><td>as published</td>" in text
+
+
+def test_config_defaults_are_what_the_labels_rest_on() -> None:
+    """`settings_of` reads resolved configs: a default config is a DPH-F run."""
+    config = Config()
+    assert Run(Path("x"), config).label == "dph_f"

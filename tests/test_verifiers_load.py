@@ -1,0 +1,152 @@
+"""Loading verifiers by name, the user's own reward functions, and the reward function handed to TRL."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dphrl.errors import VerifierError
+from dphrl.types import STATUSES, Prompt, Task, Verdict
+from dphrl.verifiers import load_verifier, reward_function
+from dphrl.verifiers.custom import from_reward_function
+
+PROMPTS = [Prompt(str(i), f"q{i}", {"gold": f"g{i}"}) for i in range(3)]
+
+
+def test_exact() -> None:
+    verify = load_verifier("exact", {})
+    prompts = [Prompt("a", "q", {"gold": "Yes\n"})] * 3 + [Prompt("b", "q", {"gold": None})]
+    assert [v.status for v in verify(prompts, [" Yes ", "yes", " ", "Yes"])] == [
+        "correct",
+        "wrong",
+        "no_answer",
+        "gold_error",
+    ]
+    with pytest.raises(VerifierError, match="no column 'gold'"):
+        verify([Prompt("a", "q")], ["x"])
+
+
+def test_builtin_verifiers_take_their_arguments() -> None:
+    prompt = Prompt("p", "q", {"gold": "x+1"})
+    assert load_verifier("math", {"deadline_s": 1e-4})([prompt], [r"\boxed{x+2}"])[0].status == "timeout"
+    assert load_verifier("math", {})([prompt], [r"\boxed{1+x}"])[0].status == "correct"
+
+
+@pytest.mark.parametrize(
+    ("spec", "args", "message"),
+    [
+        ("maths", {}, "did you mean 'math'"),
+        ("sql", {"dbdir": "x"}, "did you mean 'db_dir'"),
+        ("exact", {"x": 1}, "may hold nothing"),
+        ("no_such_module_of_mine:f", {}, "cannot import"),
+        ("json:lodas", {}, "did you mean 'loads'"),
+        ("json:loads", {"correct": 1}, "did you mean 'correct_at'"),
+    ],
+)
+def test_wrong_use_is_named(spec: str, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(VerifierError, match=message):
+        load_verifier(spec, args)
+
+
+def test_a_module_of_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_reward_of_tests.py").write_text(
+        "def short(completions, **others):\n    return [1.5 if len(text) < 3 else 0.5 for text in completions]\n"
+    )
+    verdicts = load_verifier("my_reward_of_tests:short", {})(PROMPTS[:2], ["ab", "abc"])
+    assert verdicts == [Verdict(True, 1.5, "correct"), Verdict(False, 0.5, "wrong")]
+    assert load_verifier("my_reward_of_tests:short", {"correct_at": 0.5})(PROMPTS[:1], ["abc"])[0].correct
+
+
+def test_what_a_reward_function_is_given() -> None:
+    """Keyword arguments only, columns as lists, chat completions as messages: TRL's contract."""
+    seen: dict[str, Any] = {}
+
+    def reward(**everything: Any) -> list[float | None]:
+        seen.update(everything)
+        return [1.0, None]
+
+    chat = Prompt("b", ({"role": "user", "content": "q"},), {"gold": "y"})
+    verdicts = from_reward_function(reward, "r")([Prompt("a", "q", {"gold": "x"}), chat], ["s", "t"])
+    assert seen == {
+        "prompts": ["q", [{"role": "user", "content": "q"}]],
+        "completions": ["s", [{"role": "assistant", "content": "t"}]],
+        "gold": ["x", "y"],
+    }
+    assert [verdict.status for verdict in verdicts] == ["correct", "verifier_error"]
+    assert verdicts[1].reward is None
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ([1.0], "1 results for 3"),
+        (None, "must return a list"),
+        ([1.0, "x", 1.0], "'x'"),
+        ([1.0, math.nan, 1.0], "nan"),
+        ([1.0, math.inf, 1.0], "inf"),
+    ],
+)
+def test_a_broken_contract_is_an_error(result: Any, message: str) -> None:
+    with pytest.raises(VerifierError, match=message):
+        from_reward_function(lambda **_: result, "r")(PROMPTS, ["a", "b", "c"])
+
+
+def picky(completions: list[str], **_: Any) -> list[float]:
+    return [1 / (0 if "bad" in text else 1) for text in completions]
+
+
+def test_one_bad_text_does_not_end_a_run() -> None:
+    verdicts = from_reward_function(picky, "r")(PROMPTS, ["a", "bad", "c"])
+    assert [verdict.status for verdict in verdicts] == ["correct", "verifier_error", "correct"]
+    assert verdicts[1].reward is None and "ZeroDivisionError" in verdicts[1].detail
+
+
+def test_a_function_that_never_worked_is_an_error_and_later_failures_are_not() -> None:
+    verify = from_reward_function(picky, "mine:picky")
+    with pytest.raises(VerifierError, match=r"mine:picky.*ZeroDivisionError"):
+        verify(PROMPTS, ["bad"] * 3)
+    assert verify(PROMPTS[:1], ["good"])[0].correct
+    assert [verdict.status for verdict in verify(PROMPTS, ["bad"] * 3)] == ["verifier_error"] * 3
+    assert verify([], []) == []
+
+
+def make_task(verify: Callable[..., list[Verdict]]) -> Task:
+    return Task("t", tuple(PROMPTS), verify, str)
+
+
+def test_the_reward_function_joins_by_id_and_reports_every_status() -> None:
+    """Shuffled ids; one gold missing. Shares are over the completions of the call."""
+    reward = reward_function(make_task(load_verifier("exact", {})))
+    logged: dict[str, float] = {}
+    rewards = reward(
+        prompts=["q2", "q0", "q2", "q1"],
+        completions=["g2", [{"role": "assistant", "content": "g0"}], "g0", ""],
+        completion_ids=[[1]] * 4,
+        prompt_id=["2", "0", "2", "1"],
+        log_metric=logged.__setitem__,
+    )
+    assert reward.__name__ == "verifier"
+    assert rewards == [1.0, 1.0, 0.0, 0.0]
+    expected = dict.fromkeys([f"verifier/status/{status}" for status in STATUSES], 0.0)
+    assert logged == expected | {
+        "verifier/status/correct": 0.5,
+        "verifier/status/wrong": 0.25,
+        "verifier/status/no_answer": 0.25,
+    }
+
+
+def test_the_reward_function_names_what_is_missing() -> None:
+    reward = reward_function(make_task(load_verifier("exact", {})))
+    with pytest.raises(VerifierError, match="prompt_id"):
+        reward(completions=["x"])
+    with pytest.raises(VerifierError, match="no prompt '9'"):
+        reward(completions=["x"], prompt_id=["9"])
+    with pytest.raises(VerifierError, match="0 verdicts for 1"):
+        reward_function(make_task(lambda *_: []))(completions=["x"], prompt_id=["1"])
