@@ -50,7 +50,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield path
 
 
-def statuses(db: Path, gold: str, *completions: str, **args: object) -> list[str]:
+def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> list[str]:
     prompt = Prompt("p", "q", {"gold": gold, "db": str(db)})
     return [verdict.status for verdict in sql_verify([prompt] * len(completions), completions, **args)]  # type: ignore
 
@@ -89,9 +89,10 @@ def statuses(db: Path, gold: str, *completions: str, **args: object) -> list[str
         ("SELECT zz FROM t", "SELECT a FROM t", "gold_error", "gold_error"),
         ("DELETE FROM t", "SELECT a FROM t", "gold_error", "gold_error"),
         ("-- nothing", "", "gold_error", "gold_error"),
+        (None, "SELECT 1", "gold_error", "gold_error"),
     ],
 )
-def test_verdicts(db: Path, gold: str, query: str, spider: str, bird: str) -> None:
+def test_verdicts(db: Path, gold: str | None, query: str, spider: str, bird: str) -> None:
     assert statuses(db, gold, query) == [spider]
     assert statuses(db, gold, query, mode="bird") == [bird]
 

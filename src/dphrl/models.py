@@ -222,10 +222,15 @@ def versions() -> dict[str, str]:
 
 
 def quiet_libraries() -> None:
-    """Progress bars are ours; the libraries' own would write over them."""
+    """Progress bars are ours; the libraries' own, and advice that a user cannot follow, would write over them."""
+    import warnings
+
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # TRL 1.16 reads the name that transformers 5.20 renamed.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning)
 
 
 def _stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ def verify_sql(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Ve
     """Run gold and completion on the world's database and compare their rows."""
     from dphrl.verifiers.sql import sql_verify  # late: reading the prompts needs no verifier
 
-    return sql_verify(prompts, completions)
+    return sql_verify(prompts, completions, keep_distinct=True)  # DISTINCT or not is one of the world's conventions
 
 
 def verify_text(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:

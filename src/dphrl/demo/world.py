@@ -35,7 +35,7 @@ SPLIT_SIZES = {
 """Prompts of each task and split (count)."""
 TABLES_OF = {"in_domain": IN_DOMAIN, "cross_domain": CROSS_DOMAIN}
 
-PROMPT_KINDS = {"agreed": 0.3, "usual": 0.5, "rare": 0.2}
+PROMPT_KINDS = {"agreed": 0.36, "usual": 0.46, "rare": 0.18}
 """Share of each kind of SQL prompt in every split, told by the share of the base's readings that gives the gold rows (`SUPPORT`).
 
 The gold of a *usual* prompt is the reading to which the base leans; that of a *rare* one is another reading, and the
@@ -48,7 +48,7 @@ TRIES_A_SHAPE = 200
 """Questions drawn in search of one kind of prompt before another shape is taken (count)."""
 CORRUPTED_SHARE = 0.25
 """Share of the base's SQL training queries in which one column, table, value or operator is wrong."""
-SFT_SHARES = {"in_domain": 0.48, "cross_domain": 0.2, "arithmetic": 0.22, "reversal": 0.1}
+SFT_SHARES = {"in_domain": 0.48, "cross_domain": 0.2, "arithmetic": 0.24, "reversal": 0.08}
 """Make-up of the base's training text."""
 
 LETTERS = tuple("abcdefgh")

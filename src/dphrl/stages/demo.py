@@ -104,7 +104,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
     compared = [path for path in runs if path.name.rpartition("-")[0] != "base"] or runs
     baseline = "grpo" if "grpo" in settings.variants else "base"
     summary = compare(compared, settings.out / "compare", baseline=baseline)
-    page = report(compared, settings.out / "report")
+    page = report(compared, settings.out / "report", summary=summary)
     print_summary(summary, Console())
     print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")
     return summary

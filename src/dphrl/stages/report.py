@@ -17,6 +17,7 @@ from dphrl.stages.compare import compare
 
 GRADIENTS = {
     "k3": "k3 in the loss: the gradient of forward KL",
+    "k3_corrected": "k3 times the ratio in the loss: the gradient of reverse KL",
     "k2": "k2 in the loss: the gradient of reverse KL",
     "k1_reward": "k1 as a reward: the gradient of reverse KL",
 }

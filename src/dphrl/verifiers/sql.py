@@ -1,4 +1,4 @@
-"""Verifier for SQL: a completion is right when its query returns what the gold query returns, in Spider's or BIRD's sense."""
+"""Verifier for SQL: a completion is right when its query returns what the gold query does (Spider's or BIRD's way)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def database_path(db: object, db_dir: str | None) -> Path:
 
 
 def _gold_item(prompt: Prompt, db_dir: str | None, mode: str) -> GoldItem:
-    missing = [name for name in ("gold", "db") if prompt.columns.get(name) is None]
+    missing = [name for name in ("gold", "db") if name not in prompt.columns]
     if missing:
         raise VerifierError(
             f"sql: prompt {prompt.id!r} has no column {missing[0]!r}; it has {sorted(prompt.columns)}; "
@@ -111,7 +111,7 @@ def _gold_item(prompt: Prompt, db_dir: str | None, mode: str) -> GoldItem:
         raise VerifierError(
             f"sql: mode={own_mode!r} is not one of {', '.join(MODES)}{nearest(own_mode, MODES)} (prompt {prompt.id!r})"
         )
-    return str(database_path(prompt.columns["db"], db_dir)), own_mode, str(prompt.columns["gold"])
+    return str(database_path(prompt.columns["db"], db_dir)), own_mode, str(prompt.columns["gold"] or "")
 
 
 def _judge(golds: Sequence[GoldItem], queries: Sequence[str], settings: Mapping[str, Any]) -> list[Verdict]:
@@ -122,17 +122,11 @@ def _judge(golds: Sequence[GoldItem], queries: Sequence[str], settings: Mapping[
         status, detail = reply
         _gold_replies[gold, limits] = reply if status == "correct" else ("gold_error", detail)
     pairs = list(zip(golds, queries, strict=True))
-    to_run = [
-        (gold, query) for gold, query in dict.fromkeys(pairs) if query and _gold_replies[gold, limits][0] == "correct"
-    ]
+    bad = {gold: reply for gold in golds if (reply := _gold_replies[gold, limits])[0] != "correct"}
+    to_run = [(gold, query) for gold, query in dict.fromkeys(pairs) if query and gold not in bad]
     replies = dict(zip(to_run, _run([(*gold, query) for gold, query in to_run], settings), strict=True))
     no_answer: Reply = ("no_answer", "no SQL in the completion")
-    return [
-        verdict(*replies.get((gold, query), no_answer))
-        if _gold_replies[gold, limits][0] == "correct"
-        else verdict(*_gold_replies[gold, limits])
-        for gold, query in pairs
-    ]
+    return [verdict(*(bad.get(gold) or replies.get((gold, query), no_answer))) for gold, query in pairs]
 
 
 def _run(items: Sequence[tuple[str, str, str, str | None]], settings: Mapping[str, Any]) -> list[Reply]:
