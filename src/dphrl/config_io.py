@@ -119,7 +119,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def settings(cls: type = Config, prefix: str = "") -> Iterator[Setting]:
-    """Every setting in the order of `config.py`, nested ones with dotted keys; task settings stand once, under `task`."""
+    """Every setting in the order of `config.py`, nested ones with dotted keys; task settings once, under `task`."""
     hints = get_type_hints(cls, include_extras=True)
     for f in dataclasses.fields(cls):
         base, *metadata = get_args(hints[f.name])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -16,14 +18,25 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from dphrl.cli import main
+
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
 
 
-def dphrl(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def dphrl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it."""
     command = [sys.executable, "-m", "dphrl", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def called(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command's function in this process, which has paid for its imports."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(a) for a in arguments])
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def written(tmp_path: Path, values: dict[str, Any]) -> Path:
@@ -75,7 +88,7 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     assert [m["step"] for m in metrics] == [2, 4] and all("anchor/forward_kl" in m for m in metrics)
     assert "verifier/status/correct" in metrics[0]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.suffix in (".parquet", ".safetensors")}
-    assert_done(dphrl("run", "--config", config))
+    assert_done(called("run", "--config", config))
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
@@ -113,12 +126,13 @@ def test_presample_killed_in_mid_draw_goes_on_with_the_same_draws(tmp_path: Path
     assert process.returncode == 130 and "goes on" in rest, rest
     drawn = sum(pq.read_metadata(p).num_rows for p in (run / "presample").glob("completions-*.parquet"))
     assert 0 < drawn < 48 * 4
-    assert_done(dphrl("presample", "--config", written(tmp_path, slow)))
+    assert_done(called("presample", "--config", written(tmp_path, slow)))
     whole = {**demo_values, "out": str(tmp_path / "whole")}
-    assert_done(dphrl("presample", "--config", written(tmp_path, whole)))
+    assert_done(called("presample", "--config", written(tmp_path, whole)))
     other = tmp_path / "whole"
-    assert json.loads((run / "presample/partition.json").read_text())["near_perfect"] == (
-        json.loads((other / "presample/partition.json").read_text())["near_perfect"]
+    assert (
+        json.loads((run / "presample/partition.json").read_text())["near_perfect"]
+        == (json.loads((other / "presample/partition.json").read_text())["near_perfect"])
     )
     merged = [row for p in sorted((run / "presample").glob("completions-*.parquet")) for row in samples(p)]
     key = lambda row: (row["prompt_id"], row["draw"])  # noqa: E731
@@ -131,7 +145,7 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
 ) -> None:
     values = {**demo_values, "method": "dph", "train": {**demo_values["train"], "steps": 30, "save_every": 2}}
     config = written(tmp_path, values)
-    assert_done(dphrl("presample", "--config", config))
+    assert_done(called("presample", "--config", config))
     whole = tmp_path / "whole"
     shutil.copytree(values["out"], whole)
     run = Path(values["out"])
@@ -144,9 +158,11 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
     torn = run / "train/checkpoint-58"
     torn.mkdir()  # as a kill in the middle of saving leaves it
     (torn / "trainer_state.json").write_text("{}")
-    assert_done(dphrl("train", "--config", config))
-    assert_done(dphrl("train", "--config", config, "--out", whole))
-    assert (run / "train/final/model.safetensors").read_bytes() == (whole / "train/final/model.safetensors").read_bytes()
+    assert_done(called("train", "--config", config))
+    assert_done(called("train", "--config", config, "--out", whole))
+    assert (run / "train/final/model.safetensors").read_bytes() == (
+        whole / "train/final/model.safetensors"
+    ).read_bytes()
     steps = [json.loads(line)["step"] for line in (run / "train/metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(2, 61, 2))
 
@@ -165,7 +181,7 @@ def test_evaluation_killed_in_mid_draw_goes_on(tmp_path: Path, demo_values: Any)
     run = Path(values["out"])
     assert process.returncode == 130 and not (run / "eval/base/summary.json").exists()
     assert list((run / "eval/base").rglob("part-*.parquet"))
-    assert_done(dphrl("eval", "--config", config, "--model", "base"))
+    assert_done(called("eval", "--config", config, "--model", "base"))
     assert pq.read_metadata(run / "eval/base/in_domain.parquet").num_rows == 20 * 5
     assert not list((run / "eval/base").rglob("part-*.parquet"))
 
@@ -189,10 +205,10 @@ def rows(tmp_path: Path, *lines: dict[str, Any]) -> dict[str, Any]:
 
 def test_bad_input_ends_with_status_2_and_one_message(tmp_path: Path, demo_values: Any) -> None:
     def presample(**sections: Any) -> subprocess.CompletedProcess[str]:
-        return dphrl("presample", "--config", written(tmp_path, changed(demo_values, **sections)))
+        return called("presample", "--config", written(tmp_path, changed(demo_values, **sections)))
 
-    refused(dphrl("train"), "--config FILE is missing")
-    refused(dphrl("train", "--config", tmp_path / "none.yaml"), "does not exist", "recipes")
+    refused(called("train"), "--config FILE is missing")
+    refused(called("train", "--config", tmp_path / "none.yaml"), "does not exist", "recipes")
     refused(presample(anchor={"treshold": 3}), "anchor.treshold", "did you mean 'threshold'")
     refused(presample(anchor={"threshold": 5}), "anchor.threshold=5", "1..presamples=4")
     refused(presample(model={"path": str(tmp_path / "nowhere")}), "does not exist")
@@ -208,7 +224,7 @@ def test_bad_input_ends_with_status_2_and_one_message(tmp_path: Path, demo_value
 def test_no_near_perfect_prompt_is_an_error_with_the_remedy(tmp_path: Path, demo_values: Any) -> None:
     never = rows(tmp_path, *({"question": f"how many {i}", "gold": "never"} for i in range(4)))
     values = changed(demo_values, task={**never, "limit": None})
-    refused(dphrl("presample", "--config", written(tmp_path, values)), "no near-perfect prompt", "anchor.threshold")
+    refused(called("presample", "--config", written(tmp_path, values)), "no near-perfect prompt", "anchor.threshold")
 
 
 def test_a_model_without_end_or_padding_token_is_refused(tmp_path: Path, demo_values: Any) -> None:
@@ -223,7 +239,7 @@ def test_a_model_without_end_or_padding_token_is_refused(tmp_path: Path, demo_va
         for extra in ("special_tokens_map.json",):
             (folder / extra).unlink(missing_ok=True)
         values = changed(demo_values, model={"path": str(folder)})
-        refused(dphrl("presample", "--config", written(tmp_path, values)), part)
+        refused(called("presample", "--config", written(tmp_path, values)), part)
 
 
 def test_anchors_of_another_model_and_a_directory_of_another_config_are_refused(
@@ -237,14 +253,14 @@ def test_anchors_of_another_model_and_a_directory_of_another_config_are_refused(
     shutil.copytree(model_path(), folder)
     values = changed(demo_values, model={"path": str(folder)})
     config = written(tmp_path, values)
-    assert_done(dphrl("presample", "--config", config))
-    refused(dphrl("presample", "--config", config, "--seed", "1"), "another config", "seed", "--out")
+    assert_done(called("presample", "--config", config))
+    refused(called("presample", "--config", config, "--seed", "1"), "another config", "seed", "--out")
     tensors = load_file(folder / "model.safetensors")
     save_file({k: v + 0.01 for k, v in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
-    refused(dphrl("train", "--config", config), "another weights", "anchors '", "this run '")
+    refused(called("train", "--config", config), "another weights", "anchors '", "this run '")
     assert not (Path(values["out"]) / "train").exists()
-    refused(dphrl("eval", "--config", config), "no trained model", "dphrl train")
-    refused(dphrl("report", tmp_path / "none"), "none")
+    refused(called("eval", "--config", config), "no trained model", "dphrl train")
+    refused(called("report", tmp_path / "none"), "none")
 
 
 def test_demo_quick_compares_and_writes_the_page(tmp_path: Path) -> None:
@@ -257,13 +273,13 @@ def test_demo_quick_compares_and_writes_the_page(tmp_path: Path) -> None:
     assert {r["dataset"] for r in summary["rows"]} == {"in_domain", "cross_domain", "arithmetic", "reversal"}
     assert {"method", "dataset", "metric", "mean", "sd", "difference"} <= set(summary["aggregate"][0])
     assert (out / "report/index.html").stat().st_size > 10_000
-    refused(dphrl("demo", "--methods", "base,grop"), "did you mean 'grpo'")
+    refused(called("demo", "--methods", "base,grop"), "did you mean 'grpo'")
 
 
 @pytest.mark.parametrize("method", ["dapo", "rkl", "replay"])
 def test_every_other_method_runs_too(method: str, tmp_path: Path, demo_values: Any) -> None:
     values = changed(demo_values, method=method, objective={"kl_estimator": "k1_reward"})
     config = written(tmp_path, values)
-    assert_done(dphrl("presample", "--config", config))
-    assert_done(dphrl("train", "--config", config))
+    assert_done(called("presample", "--config", config))
+    assert_done(called("train", "--config", config))
     assert (Path(values["out"]) / "train/final/model.safetensors").exists()

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int64
 
 
-def step_anchors(total: int, per_step: int, *, seed: int, step: int) -> Int64[np.ndarray, "per_step"]:
+def step_anchors(total: int, per_step: int, *, seed: int, step: int) -> Int64[np.ndarray, per_step]:
     """Indices of the anchors of one optimiser step: a slice of one endless stream of shuffled passes.
 
     Args:
@@ -24,8 +24,8 @@ def step_anchors(total: int, per_step: int, *, seed: int, step: int) -> Int64[np
 
 
 def share(
-    indices: Int64[np.ndarray, "per_step"], *, micro: int, micros: int, rank: int, ranks: int
-) -> Int64[np.ndarray, "some"]:
+    indices: Int64[np.ndarray, per_step], *, micro: int, micros: int, rank: int, ranks: int
+) -> Int64[np.ndarray, some]:
     """The part of a step's anchors that one micro-batch on one rank works on; the parts cover the step, disjointly.
 
     Raises:

@@ -33,13 +33,43 @@ class Table:
 
 
 IN_DOMAIN = (
-    Table("singer", "name", "country", ("france", "japan", "peru", "kenya", "norway", "chile", "egypt", "nepal"), ("age", "income")),
-    Table("song", "title", "genre", ("rock", "jazz", "folk", "punk", "soul", "blues", "disco", "opera"), ("length", "plays")),
-    Table("venue", "hall", "city", ("paris", "tokyo", "lima", "oslo", "rome", "delhi", "dakar", "quito"), ("seats", "price")),
+    Table(
+        "singer",
+        "name",
+        "country",
+        ("france", "japan", "peru", "kenya", "norway", "chile", "egypt", "nepal"),
+        ("age", "income"),
+    ),
+    Table(
+        "song",
+        "title",
+        "genre",
+        ("rock", "jazz", "folk", "punk", "soul", "blues", "disco", "opera"),
+        ("length", "plays"),
+    ),
+    Table(
+        "venue",
+        "hall",
+        "city",
+        ("paris", "tokyo", "lima", "oslo", "rome", "delhi", "dakar", "quito"),
+        ("seats", "price"),
+    ),
 )
 CROSS_DOMAIN = (
-    Table("player", "nick", "team", ("hawks", "bears", "lions", "wolves", "foxes", "sharks", "bulls", "eagles"), ("height", "goals")),
-    Table("book", "cover", "author", ("woolf", "borges", "eco", "lem", "camus", "kafka", "duras", "levi"), ("pages", "cost")),
+    Table(
+        "player",
+        "nick",
+        "team",
+        ("hawks", "bears", "lions", "wolves", "foxes", "sharks", "bulls", "eagles"),
+        ("height", "goals"),
+    ),
+    Table(
+        "book",
+        "cover",
+        "author",
+        ("woolf", "borges", "eco", "lem", "camus", "kafka", "duras", "levi"),
+        ("pages", "cost"),
+    ),
 )
 TABLES = IN_DOMAIN + CROSS_DOMAIN
 

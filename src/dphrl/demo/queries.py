@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from dphrl.demo.database import HIGHEST, LOWEST, TABLES, Table
 
-
 # Probability that a phrase is meant in its second reading in the base's training text; None: it has one reading only.
 # Phrases of a kind lean alike, so that the many questions of the world share few conventions.
 FIRST, SECOND = 0.32, 0.68

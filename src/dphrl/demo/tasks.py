@@ -78,5 +78,7 @@ def _text_verdict(prompt: Prompt, text: str) -> Verdict:
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise DataError(f"{path} is missing; build the demo world with `python -m dphrl.demo.build --out {path.parent}`")
+        raise DataError(
+            f"{path} is missing; build the demo world with `python -m dphrl.demo.build --out {path.parent}`"
+        )
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -14,16 +14,51 @@ from dphrl.demo.world import LETTERS
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 MAX_LENGTH = 96
 """Longest prompt with its completion (tokens); the world's longest needs about 50."""
-SQL_WORDS = (
-    "SELECT DISTINCT FROM WHERE AND OR NOT IN IS NULL BETWEEN WITH AS GROUP ORDER BY HAVING LIMIT ASC DESC "
-    "COUNT(*) COUNT( AVG( SUM( TOTAL( MAX( MIN( ( ) * / , 1.0 t id"
-).split()
-QUESTION_WORDS = "of with in size reverse ? : + - =".split()
+SQL_WORDS = [
+    "SELECT",
+    "DISTINCT",
+    "FROM",
+    "WHERE",
+    "AND",
+    "OR",
+    "NOT",
+    "IN",
+    "IS",
+    "NULL",
+    "BETWEEN",
+    "WITH",
+    "AS",
+    "GROUP",
+    "ORDER",
+    "BY",
+    "HAVING",
+    "LIMIT",
+    "ASC",
+    "DESC",
+    "COUNT(*)",
+    "COUNT(",
+    "AVG(",
+    "SUM(",
+    "TOTAL(",
+    "MAX(",
+    "MIN(",
+    "(",
+    ")",
+    "*",
+    "/",
+    ",",
+    "1.0",
+    "t",
+    "id",
+]
+QUESTION_WORDS = ["of", "with", "in", "size", "reverse", "?", ":", "+", "-", "="]
 
 
 def vocabulary() -> list[str]:
     """Every token, the special ones first, in a fixed order."""
-    phrases = [phrase for table in (TARGET_PHRASES, CONDITION_PHRASES) for choices in table.values() for phrase in choices]
+    phrases = [
+        phrase for table in (TARGET_PHRASES, CONDITION_PHRASES) for choices in table.values() for phrase in choices
+    ]
     words = [
         *(PAD, END, UNKNOWN),
         *SQL_WORDS,

@@ -18,8 +18,8 @@ from dphrl.types import GREEDY_DRAW, Completion
 
 
 def inverse_cdf(
-    logits_BV: Float[Tensor, "batch vocab"], uniform_B: Float64[Tensor, "batch"], temperature: float, top_p: float
-) -> Int64[Tensor, "batch"]:
+    logits_BV: Float[Tensor, "batch vocab"], uniform_B: Float64[Tensor, batch], temperature: float, top_p: float
+) -> Int64[Tensor, batch]:
     """The token at which the cumulative distribution first exceeds the uniform number, in the order of token ids.
 
     Args:
@@ -112,5 +112,3 @@ class TransformersSampler:
             if token in self.policy.stop_ids:
                 return row[: i + 1], True
         return row, False
-
-

@@ -20,7 +20,7 @@ def row_key(seed: int, prompt_id: str, draw: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def uniforms(keys_B: UInt64[np.ndarray, "batch"], position: int) -> Float64[np.ndarray, "batch"]:
+def uniforms(keys_B: UInt64[np.ndarray, batch], position: int) -> Float64[np.ndarray, batch]:
     """The uniform numbers in [0, 1) of `position` (tokens already drawn, from 0) for each row key: SplitMix64.
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.

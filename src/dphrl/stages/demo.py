@@ -121,9 +121,7 @@ def demo_config(settings: DemoSettings, variant: str, seed: int) -> Config:
         "base_run": None if variant == "base" else str(base),
         "model": {"path": "demo", "device": "cpu"},
         "task": {"data": "demo:in_domain", "split": "train"},
-        "eval_tasks": {
-            name: {"data": f"demo:{name}", "split": "eval", "limit": settings.limit} for name in EVAL_TASKS
-        },
+        "eval_tasks": {name: {"data": f"demo:{name}", "split": "eval", "limit": settings.limit} for name in EVAL_TASKS},
         "sampling": {"max_new_tokens": MAX_NEW_TOKENS, "batch_size": 512},
         "anchor": {"presamples": 8, "threshold": 6, "batch_size": 64},
         "train": {"steps": settings.steps, "learning_rate": 1e-3, "lr_schedule": "linear", "save_every": 20},

@@ -24,9 +24,7 @@ from dphrl.types import GREEDY_DRAW, Completion, Task
 MODELS = ("base", "final")
 
 
-def evaluate(
-    config: Config, *, base_dir: Path, models: Sequence[str] = MODELS, progress: Progress = silent
-) -> RunDir:
+def evaluate(config: Config, *, base_dir: Path, models: Sequence[str] = MODELS, progress: Progress = silent) -> RunDir:
     """Make RUN/eval/MODEL for the initial policy (`base`) and the trained one (`final`); finished datasets are kept.
 
     Raises:

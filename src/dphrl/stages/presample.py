@@ -38,9 +38,7 @@ def presample(config: Config, *, base_dir: Path, progress: Progress = silent) ->
     check_lengths(policy, task.prompts, [list(ids) for ids in encoded.values()], config.sampling.max_new_tokens)
     k = config.anchor.presamples
     requests = [Request(i, draw, ids) for i, ids in encoded.items() for draw in range(k)]
-    draws, speed = draw_missing(
-        requests, sampler, task, Shards(run.presample, "completions"), progress, "pre-sample"
-    )
+    draws, speed = draw_missing(requests, sampler, task, Shards(run.presample, "completions"), progress, "pre-sample")
     ids = tuple(encoded)
     if config.anchor.debias:
         before = split(ids, draws, threshold=config.anchor.threshold, presamples=k)
@@ -122,8 +120,7 @@ def _score_anchors(
         on_progress=lambda done: progress("score anchors", done, len(chosen)),
     )
     anchors = [
-        Anchor(i, encoded[i], c.token_ids, ref_logps)
-        for (i, c), ref_logps in zip(chosen.items(), logps, strict=True)
+        Anchor(i, encoded[i], c.token_ids, ref_logps) for (i, c), ref_logps in zip(chosen.items(), logps, strict=True)
     ]
     sampling = {"temperature": config.sampling.temperature, "top_p": config.sampling.top_p, "seed": config.seed}
     write_anchors(run.anchors, anchors, fingerprint(policy, config), sampling)

@@ -23,6 +23,7 @@ from dphrl.types import Anchor, Task
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
 
+
 def train(config: Config, *, base_dir: Path, progress: Progress = silent) -> RunDir:
     """Make RUN/train/final; goes on from the last whole checkpoint.
 
@@ -115,8 +116,8 @@ def _check_reference(log_u_abs_mean: float, config: Config) -> None:
     tolerance = LOG_U_TOLERANCE[config.model.dtype]
     if not log_u_abs_mean <= tolerance:
         raise AnchorError(
-            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: they "
-            "were scored with other settings or another padding rule; pre-sample again on this machine"
+            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
+            "they were scored with other settings or another padding rule; pre-sample again on this machine"
         )
 
 

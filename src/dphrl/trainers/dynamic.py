@@ -15,12 +15,12 @@ _TOKENS = frozenset({"prompt_ids", "completion_ids"})
 Put = Callable[[Tensor, Tensor], Tensor]
 
 
-def flat_groups(rewards: Float[Tensor, "rows"], size: int) -> list[int]:
+def flat_groups(rewards: Float[Tensor, rows], size: int) -> list[int]:
     """Numbers of the groups of `size` neighbouring rows whose judged rewards do not differ (nan = not judged)."""
     grouped = rewards.view(-1, size)
     low = grouped.nan_to_num(nan=torch.inf).amin(1)
     high = grouped.nan_to_num(nan=-torch.inf).amax(1)
-    return torch.nonzero(~(high > low)).flatten().tolist()  # type: ignore[no-any-return]
+    return torch.nonzero(~(high > low)).flatten().tolist()
 
 
 def put_rows(pairs: Sequence[tuple[int, int]], size: int, old: Tensor, new: Tensor) -> Tensor:

@@ -90,11 +90,20 @@ def _with_warmup(schedule: str) -> str:
 def _extra_settings(extra: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     from trl import GRPOConfig
 
-    free = {"report_to", "loss_type", "scale_rewards", "logging_first_step", "save_total_limit", "dataloader_pin_memory"}
+    free = {
+        "report_to",
+        "loss_type",
+        "scale_rewards",
+        "logging_first_step",
+        "save_total_limit",
+        "dataloader_pin_memory",
+    }
     known = {f.name for f in fields(GRPOConfig)}
     for key in extra:
         if key not in known:
             raise ConfigError(f"train.trl.{key} is no setting of TRL's GRPOConfig{nearest(key, known)}")
         if key in ours and key not in free:
-            raise ConfigError(f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)")
+            raise ConfigError(
+                f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)"
+            )
     return extra

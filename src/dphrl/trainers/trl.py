@@ -55,7 +55,7 @@ class DPHConfig(GRPOConfig):  # type: ignore[misc]
             raise ConfigError(f"method rkl with beta={self.beta}; give beta > 0, or use method grpo")
         if self.method != "rkl" and self.beta != 0:
             raise ConfigError(f"beta={self.beta} acts only with method rkl; method {self.method} needs beta=0")
-        # TRL multiplies k3 by the differentiable ratio unless told otherwise, which turns its gradient into reverse KL's.
+        # Unless told otherwise TRL multiplies k3 by the differentiable ratio: its gradient becomes reverse KL's.
         self.use_bias_correction_kl = self.kl_estimator == "k3_corrected"
         if self.method in ANCHOR_METHODS:
             # Reference logps are scored without dropout: with it, u would differ from 1 for the unchanged policy.
@@ -75,6 +75,9 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         EmptyAnchorStore: `dph` or `replay` without anchors. ConfigError: anchors for a method that has no use for them.
     Source: DPH-RL, arXiv:2509.07430.
     """
+
+    beta: float
+    """TRL's weight of the KL."""
 
     def __init__(
         self,
@@ -153,7 +156,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             assert self._penalty is not None
             penalty = self._penalty(logp_BT, ref_logp_BT, mask_BT, step_tokens)
         self._anchor_stats.append(AnchorStats.measure(logp_BT, ref_logp_BT, mask_BT, penalty, step_tokens))
-        return penalty * self.accelerator.num_processes
+        return penalty * int(self.accelerator.num_processes)
 
     def initial_log_u(self, most: int = 64) -> float:
         """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step."""
@@ -197,10 +200,11 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._metrics["train"]["kl"].append((terms.detach().sum() / mask.sum().clamp(min=1)).item())
         share_of_generation = self.current_gradient_accumulation_steps / self.args.steps_per_generation
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes * share_of_generation
-        return terms.sum() / tokens
+        mean: Tensor = terms.sum() / tokens
+        return mean
 
     def _k1_reward(self, batch: dict[str, Any]) -> Tensor:
-        """-beta * (sum of k1 over a completion), centred in its group: the KL as a reward that no group deviation scales.
+        """-beta * (sum of k1 over a completion), centred in its group: a reward that no group deviation scales.
 
         Divided by the deviation it would be blown up to unit size wherever all completions are right.
         """
