@@ -29,6 +29,8 @@ INK, MUTED, GRID = "#20242c", "#5c6470", "#d9dde3"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 """Colour in a figure -> the page's own, which differs in light and dark; those of entries are in their looks."""
 
+LEAST_POINTS = 5.0
+"""Shortest axis of rates, in percentage points."""
 BANDS_UP_TO = 8
 """Entries in a chart beyond which bands would hide each other and are left out."""
 
@@ -113,8 +115,7 @@ def draw_frontier(axes: Axes, view: View, dataset: str, *, names: bool = True) -
     axes.set_title(f"Pass@{k} against mean@{n}, {name}, %" if names else name)
     axes.set_xlabel(f"mean@{n}, %")
     _percent(axes)
-    left, right = axes.get_xlim()
-    axes.set_xlim(max(left, -0.02 * (right - left)), min(right, 100 + 0.02 * (right - left)))
+    axes.set_xlim(_percent_limits(*axes.get_xlim()))
     axes.xaxis.set_major_locator(_ticks(8 if names else 4))
     if names:
         place(axes, labels)
@@ -211,11 +212,17 @@ def _ticks(most: int) -> MaxNLocator:
 
 
 def _percent(axes: Axes) -> None:
-    """Margins that never reach a tick beyond 0 or 100 %."""
-    low, high = axes.get_ylim()
-    edge = 0.02 * (high - low)
-    axes.set_ylim(max(low, -edge), min(high, 100 + edge))
+    """Margins that never reach a tick beyond 0 or 100 %, and no magnified hundredths of a point."""
+    axes.set_ylim(_percent_limits(*axes.get_ylim()))
     axes.yaxis.set_major_locator(_ticks(8))
+
+
+def _percent_limits(low: float, high: float) -> tuple[float, float]:
+    if high - low < LEAST_POINTS:
+        middle = min(max((low + high) / 2, LEAST_POINTS / 2), 100 - LEAST_POINTS / 2)
+        low, high = middle - LEAST_POINTS / 2, middle + LEAST_POINTS / 2
+    edge = 0.02 * (high - low)
+    return max(low, -edge), min(high, 100 + edge) if high < 100 else 100 + edge
 
 
 def _panels(draws: Sequence[Draw], drawn: Mapping[Entry, Look], *, markers: bool = True) -> bytes:

@@ -67,6 +67,9 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "fp16": False,
         _checkpointing_name(): train.gradient_checkpointing,
         "use_cpu": config.model.device == "cpu",
+        "trust_remote_code": config.model.trust_remote_code,
+        # Only the reference model that rkl needs is loaded by TRL; it must be of the same revision.
+        "model_init_kwargs": {"revision": config.model.revision} if config.model.revision else None,
         "chat_template_kwargs": dict(config.model.chat_template_args) or None,
         "report_to": "none",
         "disable_tqdm": True,
