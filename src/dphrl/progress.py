@@ -52,10 +52,12 @@ def _bars(console: object) -> Iterator[Progress]:
         def update(task: str, done: int, total: int, note: str = "") -> None:
             if task not in known:
                 known[task] = bars.add_task(task, total=total, completed=done, rate="", note=note)
-                return
-            speed = next(t.speed for t in bars.tasks if t.id == known[task])
-            rate = "" if speed is None else f"{speed:.3g}/s"
-            bars.update(known[task], completed=done, total=total, rate=rate, note=note)
+            bar = next(t for t in bars.tasks if t.id == known[task])
+            rate = "" if bar.speed is None else f"{bar.speed:.3g}/s"
+            bars.update(bar.id, completed=done, total=total, rate=rate, note=note)
+            if done >= total:  # a finished task is a line above the bars, not a bar
+                bars.console.print(f"{task}: {total} in {bar.elapsed or 0:.0f} s {note}".rstrip(), highlight=False)
+                bars.remove_task(known.pop(task))
 
         yield update
 
