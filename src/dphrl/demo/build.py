@@ -36,8 +36,9 @@ SFT_LEARNING_RATE = 4e-3
 SFT_WARM_UP = 50
 """Steps over which the learning rate rises (count); a cosine to zero follows."""
 HIDDEN, MLP = 96, 256
+"""Widths of the model. At 64 it learns the world nearly as well, but 60 generations then narrow it less."""
 INITIAL_STD = 0.05
-"""Standard deviation of the initial weights; at the usual 0.02 so small a model takes twice as long to learn to copy."""
+"""Standard deviation of the initial weights; at the usual 0.02 so small a model takes longer to learn to copy."""
 IGNORED = -100
 """Label of a token that carries no loss."""
 MANIFEST = "MANIFEST.json"
@@ -58,7 +59,7 @@ def build_world(out: Path, *, seed: int) -> list[Problem]:
 
 
 def new_model(tokenizer: Any) -> Any:
-    """A randomly initialised Llama of about 120 thousand parameters."""
+    """A randomly initialised Llama of about 240 thousand parameters."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
@@ -103,7 +104,7 @@ def write_manifest(out: Path, *, seed: int, seconds: float, base: dict[str, dict
     files = sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (MANIFEST, "README.md"))
     manifest = {
         "about": "Demo world of dphrl, built to show diversity collapse: several readings, a hidden convention, "
-        "a base trained on all readings with a quarter of the queries corrupted. Not a benchmark.",
+        "a base trained on all readings with some queries corrupted. Not a benchmark.",
         "command": f"python -m dphrl.demo.build --out DIR --seed {seed}",
         "seed": seed,
         "seconds": round(seconds),
@@ -130,6 +131,7 @@ def build(out: Path, *, seed: int) -> dict[str, dict[str, float]]:
     train_base(model, tokenizer, rng=random.Random(f"{seed}-sft"))
     model.save_pretrained(model_path(out))
     tokenizer.save_pretrained(model_path(out))
+    _readable_by_all(model_path(out))
     base = measure(model, tokenizer, assets=out, seed=seed)
     write_manifest(out, seed=seed, seconds=time.monotonic() - started, base=base)
     return base
@@ -142,6 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the base model (default 0)")
     options = parser.parse_args(arguments)
     print(json.dumps(build(options.out, seed=options.seed), indent=2))
+
+
+def _readable_by_all(folder: Path) -> None:
+    """safetensors writes files that only their owner may read; shipped ones are for every user of an installation."""
+    for path in folder.iterdir():
+        path.chmod(0o644)
 
 
 def _batch(examples: Sequence[tuple[str, str]], tokenizer: Any) -> tuple[Tensor, Tensor]:

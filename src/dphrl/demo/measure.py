@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from dphrl.demo.tasks import DEMO_TASKS, load_demo_task
 from dphrl.demo.tokenizer import MAX_LENGTH
+from dphrl.metrics.pass_at_k import pass_at_k
 from dphrl.types import Task
 
 DRAWS = 64
 """Completions drawn for each prompt (count)."""
-PASS_AT = (1, 8, 16, 64)
+PASS_AT = (8, 16, 64)
 MAX_NEW_TOKENS = 40
 
 
@@ -42,11 +43,6 @@ def sample(model: Any, tokenizer: Any, texts: list[str], *, draws: int = DRAWS) 
     return [decoded[start : start + draws] for start in range(0, len(decoded), draws)]
 
 
-def pass_at_k(correct: int, k: int, n: int) -> float:
-    """Chance that k of n completions, `correct` of them right, hold a right one; 1 <= k <= n (arXiv:2107.03374)."""
-    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
-
-
 def _measure_task(model: Any, tokenizer: Any, task: Task) -> dict[str, float]:
     texts = sample(model, tokenizer, [str(prompt.prompt) for prompt in task.prompts])
     prompts = [prompt for prompt in task.prompts for _ in range(DRAWS)]
@@ -55,8 +51,9 @@ def _measure_task(model: Any, tokenizer: Any, task: Task) -> dict[str, float]:
     for prompt, text, verdict in zip(prompts, (t for drawn in texts for t in drawn), verdicts, strict=True):
         if verdict.correct:
             solutions[prompt.id].append(task.solution(text))
-    counts = [len(found) for found in solutions.values()]
-    table = {f"pass@{k}": sum(pass_at_k(count, k, DRAWS) for count in counts) / len(counts) for k in PASS_AT}
-    table[f"mean@{DRAWS}"] = table.pop("pass@1")
-    table["distinct_correct"] = sum(len(set(found)) for found in solutions.values()) / len(counts)
+    right_P = np.array([len(found) for found in solutions.values()])
+    values_K = pass_at_k(np.full_like(right_P, DRAWS), right_P, PASS_AT).mean(axis=0)
+    table = {f"mean@{DRAWS}": float(right_P.mean() / DRAWS)}
+    table |= {f"pass@{k}": float(value) for k, value in zip(PASS_AT, values_K, strict=True)}
+    table["distinct_correct"] = sum(len(set(found)) for found in solutions.values()) / len(solutions)
     return {name: round(value, 4) for name, value in table.items()}

@@ -1,7 +1,11 @@
 """Questions of the demo world, their readings, and the many ways to write one reading as SQL.
 
 A question = a target (what is asked for) and a condition (of which rows). Each has at most one ambiguity, so a
-question has up to four readings: DISTINCT or not, ties or LIMIT 1, NULL as zero or left out, > or >=, and so on.
+question has up to four readings:
+
+    list, count_values   all values, or DISTINCT ones         average   NULL left out, or counted as zero
+    top                  LIMIT 1, or every tied row            compare   > and <, or >= and <=
+
 Every reading can be written in several styles: plain, nested, WITH, id IN, and two spellings of each part.
 """
 
@@ -14,8 +18,8 @@ from dataclasses import dataclass
 
 from dphrl.demo.database import HIGHEST, LOWEST, TABLES, Table
 
-# Probability that a phrase is meant in its second reading in the base's training text; None: it has one reading only.
-# Phrases of a kind lean alike, so that the many questions of the world share few conventions.
+# How likely a phrase is meant in its second reading in the base's training text (0: it has one reading only). Phrases
+# of one kind lean alike, so that many questions share few conventions and a short training can drop the rarer ones.
 FIRST, SECOND = 0.32, 0.68
 TARGET_PHRASES: Mapping[str, Mapping[str, float]] = {
     "list": {"list": SECOND, "which": SECOND},
@@ -93,9 +97,11 @@ def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
     target = _pick(TARGET_WEIGHTS, rng)
     # A ranked target already takes a long query; with a short condition every writing stays within 32 tokens.
     condition = "is" if target == "top" else _pick(CONDITION_WEIGHTS, rng)
+    # Counting or listing the category that the condition fixes would be an odd question.
+    named = (table.label,) if condition == "is" else (table.label, table.category)
     columns = {
-        "list": (table.label, table.category),
-        "count_values": (table.label, table.category),
+        "list": named,
+        "count_values": named,
         "top": table.numbers[:1],  # no NULLs: SQLite would rank them lowest
     }.get(target, table.numbers)
     if condition == "compare":

@@ -60,20 +60,15 @@ def verify_sql(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Ve
 
 
 def verify_text(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
-    """Compare completion and gold as words; case and spacing aside nothing is forgiven."""
-    return [_text_verdict(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+    """Compare the whole completion with the gold text."""
+    from dphrl.verifiers.exact import exact_verify  # late, as above
+
+    return exact_verify(prompts, completions)
 
 
 def canonical(text: str) -> str:
     """A completion with case, spacing and a final semicolon removed: distinct writings stay distinct solutions."""
     return " ".join(text.casefold().removesuffix(";").split())
-
-
-def _text_verdict(prompt: Prompt, text: str) -> Verdict:
-    if not text.strip():
-        return Verdict(False, 0.0, "no_answer")
-    correct = canonical(text) == canonical(str(prompt.columns["gold"]))
-    return Verdict(correct, float(correct), "correct" if correct else "wrong")
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

@@ -1,10 +1,10 @@
 """The demo world: a place BUILT to show diversity collapse, not a benchmark.
 
 Questions leave several readings plausible (DISTINCT or not, > or >=, ties, NULLs); the gold answer follows a hidden
-annotator convention that the question does not fully reveal; and the base model is taught every reading and every
-style of writing, with a quarter of the queries corrupted. So the base rarely answers right at the first draw and
-nearly always within a few; reinforcement learning gains by dropping the corruption and the rarer readings, and the
-dropped readings are what Pass@k misses afterwards. Arithmetic and list reversal stand for skills outside the training.
+annotator convention that the question does not reveal; and the base model is taught every reading and every style of
+writing, with 18 % of the queries corrupted. So the base is right at the first draw six times in ten, and nearly always
+within a few draws. Reinforcement learning gains by dropping the corruption and the rarer readings, and the dropped
+readings are what Pass@k misses afterwards. Arithmetic and list reversal stand for skills outside the training.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ SPLIT_SIZES = {
 TABLES_OF = {"in_domain": IN_DOMAIN, "cross_domain": CROSS_DOMAIN}
 
 PROMPT_KINDS = {"agreed": 0.45, "usual": 0.38, "rare": 0.17}
-"""Share of each kind of SQL prompt in every split, told by the share of the base's readings that gives the gold rows (`SUPPORT`).
+"""Share of each kind of SQL prompt in every split. A kind is a range of `SUPPORT`.
 
 The gold of a *usual* prompt is the reading to which the base leans; that of a *rare* one is another reading, and the
 question does not tell which kind it is. GRPO drops the rare readings. On an *agreed* prompt all readings give the same
 rows: the base is near-perfect there with all its readings, and anchors drawn there hold every one of them.
 """
 SUPPORT = {"agreed": (0.95, 1.01), "usual": (0.45, 0.95), "rare": (0.2, 0.45)}
-"""Range of the base's support, [low, high), of each kind: even a rare gold stays within reach of a few draws."""
+"""Share of the base's readings that gives the gold rows, [low, high): even a rare gold is within reach of a few draws."""
 TRIES_A_SHAPE = 200
 """Questions drawn in search of one kind of prompt before another shape is taken (count)."""
-CORRUPTED_SHARE = 0.25
+CORRUPTED_SHARE = 0.18
 """Share of the base's SQL training queries in which one column, table, value or operator is wrong."""
 SFT_SHARES = {"in_domain": 0.48, "cross_domain": 0.2, "arithmetic": 0.24, "reversal": 0.08}
 """Make-up of the base's training text."""
@@ -64,6 +64,8 @@ class Problem:
     id: str
     task: str
     split: str
+    kind: str
+    """A key of `PROMPT_KINDS`, or "plain" outside SQL. The policy never sees it."""
     prompt: str
     gold: str
 
@@ -79,16 +81,16 @@ def make_problems(connection: sqlite3.Connection, *, rng: random.Random) -> list
     for task, sizes in SPLIT_SIZES.items():
         seen: set[str] = set()
         for split, size in sizes.items():
-            for number, kind in enumerate(_kinds(size, rng)):
+            for number, kind in enumerate(_kinds(task, size, rng)):
                 while (pair := _draw_pair(connection, task, kind, rng))[0] in seen:
                     pass  # a text that came before stands with its first gold
                 seen.add(pair[0])
-                problems.append(Problem(f"{task}-{split}-{number:05d}", task, split, *pair))
+                problems.append(Problem(f"{task}-{split}-{number:05d}", task, split, kind, *pair))
     return problems
 
 
 def draw_sft_example(*, rng: random.Random) -> tuple[str, str]:
-    """Draw one (prompt, completion) of the base's training text: all readings, all styles, a quarter corrupted."""
+    """Draw one (prompt, completion) of the base's training text: all readings, all styles, some corrupted."""
     task = rng.choices(tuple(SFT_SHARES), tuple(SFT_SHARES.values()))[0]
     if task not in TABLES_OF:
         return _draw_text_pair(task, rng)
@@ -116,9 +118,12 @@ def base_support(connection: sqlite3.Connection, question: Question, gold: Rows)
     )
 
 
-def _kinds(size: int, rng: random.Random) -> list[str]:
-    """Kind of each prompt of a split: exact shares, in random order."""
+def _kinds(task: str, size: int, rng: random.Random) -> list[str]:
+    """Kind of each prompt of a split: exact shares (rounding goes to the first kind), in random order."""
+    if task not in TABLES_OF:
+        return ["plain"] * size
     kinds = [kind for kind, share in PROMPT_KINDS.items() for _ in range(round(share * size))]
+    kinds = (kinds + [next(iter(PROMPT_KINDS))] * size)[:size]
     rng.shuffle(kinds)
     return kinds
 

@@ -111,6 +111,7 @@ def draw_missing(
     missing = [r for r in requests if (r.prompt_id, r.draw) not in done]
     prompts = {p.id: p for p in task.prompts}
     buffer: list[Completion] = []
+    reward = _MeanReward()
     began = flushed = time.monotonic()
     progress(label, len(done), len(requests))
     try:
@@ -118,7 +119,7 @@ def draw_missing(
             verified = verify(task, prompts, batch)
             buffer.extend(verified)
             done |= {(c.prompt_id, c.draw): c for c in verified}
-            progress(label, len(done), len(requests), note=_reward_note(buffer))
+            progress(label, len(done), len(requests), note=reward.add(verified))
             if len(buffer) >= SHARD_COMPLETIONS or time.monotonic() - flushed > SHARD_SECONDS:
                 shards.append(buffer)
                 buffer, flushed = [], time.monotonic()
@@ -144,6 +145,14 @@ def statuses(completions: Iterable[Completion]) -> dict[str, int]:
     return dict(Counter(c.verdict.status for c in completions if c.verdict is not None).most_common())
 
 
-def _reward_note(completions: Sequence[Completion]) -> str:
-    rewards = [c.verdict.reward for c in completions if c.verdict is not None and c.verdict.reward is not None]
-    return f"reward {sum(rewards) / len(rewards):.3f}" if rewards else ""
+class _MeanReward:
+    """Running mean over the completions drawn in this call, as a note for the progress bar."""
+
+    def __init__(self) -> None:
+        self._total, self._count = 0.0, 0
+
+    def add(self, completions: Iterable[Completion]) -> str:
+        for c in completions:
+            if c.verdict is not None and c.verdict.reward is not None:
+                self._total, self._count = self._total + c.verdict.reward, self._count + 1
+        return f"reward {self._total / self._count:.3f}" if self._count else ""
