@@ -11,8 +11,10 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
-ROWS = 24
+ROWS = 20
 """Rows of each table (count)."""
+DOUBLED_LABELS = 3
+"""Labels of a table that two rows share: so many that about half of the questions select such a pair."""
 NULL_SHARE = 0.15
 """Share of NULLs in a table's category column and in its second number column."""
 LOWEST, HIGHEST = 10, 49
@@ -77,10 +79,13 @@ TABLES = IN_DOMAIN + CROSS_DOMAIN
 def make_rows(table: Table, *, rng: random.Random) -> list[tuple[int, str, str | None, int, int | None]]:
     """Draw the rows of one table: (id, label, category or NULL, first number, second number or NULL)."""
     first, second = (rng.sample(range(LOWEST, HIGHEST + 1), DISTINCT_VALUES) for _ in table.numbers)
+    labels = rng.sample(range(ROWS * 2), ROWS - DOUBLED_LABELS)
+    labels += labels[:DOUBLED_LABELS]
+    rng.shuffle(labels)
     return [
         (
             row_id,
-            f"{table.label}{rng.randrange(ROWS)}",
+            f"{table.label}{labels[row_id - 1]}",
             None if rng.random() < NULL_SHARE else rng.choice(table.categories),
             rng.choice(first),
             None if rng.random() < NULL_SHARE else rng.choice(second),

@@ -20,7 +20,7 @@ from dphrl.demo.database import HIGHEST, LOWEST, TABLES, Table
 
 # How likely a phrase is meant in its second reading in the base's training text (0: it has one reading only). Phrases
 # of one kind lean alike, so that many questions share few conventions and a short training can drop the rarer ones.
-FIRST, SECOND = 0.32, 0.68
+FIRST, SECOND = 0.3, 0.7
 TARGET_PHRASES: Mapping[str, Mapping[str, float]] = {
     "list": {"list": SECOND, "which": SECOND},
     "count_values": {"count": SECOND, "how many": SECOND},
@@ -97,8 +97,9 @@ def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
     target = _pick(TARGET_WEIGHTS, rng)
     # A ranked target already takes a long query; with a short condition every writing stays within 32 tokens.
     condition = "is" if target == "top" else _pick(CONDITION_WEIGHTS, rng)
-    # Counting or listing the category that the condition fixes would be an odd question.
-    named = (table.label,) if condition == "is" else (table.label, table.category)
+    # Counting or listing the category that the condition fixes would be an odd question; elsewhere it is rarer than
+    # the label, because nearly every list of it has doubles: DISTINCT would be contested by its name alone.
+    named = (table.label,) if condition == "is" else (table.label,) * 3 + (table.category,)
     columns = {
         "list": named,
         "count_values": named,

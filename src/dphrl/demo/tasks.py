@@ -68,7 +68,7 @@ def verify_text(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[V
 
 def canonical(text: str) -> str:
     """A completion with case, spacing and a final semicolon removed: distinct writings stay distinct solutions."""
-    return " ".join(text.casefold().removesuffix(";").split())
+    return " ".join(text.casefold().strip().removesuffix(";").split())
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 Questions leave several readings plausible (DISTINCT or not, > or >=, ties, NULLs); the gold answer follows a hidden
 annotator convention that the question does not reveal; and the base model is taught every reading and every style of
-writing, with 18 % of the queries corrupted. So the base is right at the first draw six times in ten, and nearly always
+writing, with 15 % of the queries corrupted. So the base is right at the first draw six times in ten, and nearly always
 within a few draws. Reinforcement learning gains by dropping the corruption and the rarer readings, and the dropped
 readings are what Pass@k misses afterwards. Arithmetic and list reversal stand for skills outside the training.
 """
@@ -35,7 +35,7 @@ SPLIT_SIZES = {
 """Prompts of each task and split (count)."""
 TABLES_OF = {"in_domain": IN_DOMAIN, "cross_domain": CROSS_DOMAIN}
 
-PROMPT_KINDS = {"agreed": 0.45, "usual": 0.38, "rare": 0.17}
+PROMPT_KINDS = {"agreed": 0.42, "usual": 0.4, "rare": 0.18}
 """Share of each kind of SQL prompt in every split. A kind is a range of `SUPPORT`.
 
 The gold of a *usual* prompt is the reading to which the base leans; that of a *rare* one is another reading, and the
@@ -43,10 +43,10 @@ question does not tell which kind it is. GRPO drops the rare readings. On an *ag
 rows: the base is near-perfect there with all its readings, and anchors drawn there hold every one of them.
 """
 SUPPORT = {"agreed": (0.95, 1.01), "usual": (0.45, 0.95), "rare": (0.2, 0.45)}
-"""Share of the base's readings that gives the gold rows, [low, high): even a rare gold is within reach of a few draws."""
+"""Share of the base's readings that gives the gold rows, [low, high): a rare gold, too, is within a few draws."""
 TRIES_A_SHAPE = 200
 """Questions drawn in search of one kind of prompt before another shape is taken (count)."""
-CORRUPTED_SHARE = 0.18
+CORRUPTED_SHARE = 0.15
 """Share of the base's SQL training queries in which one column, table, value or operator is wrong."""
 SFT_SHARES = {"in_domain": 0.48, "cross_domain": 0.2, "arithmetic": 0.24, "reversal": 0.08}
 """Make-up of the base's training text."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config import Config
-from dphrl.errors import AnchorError, DataError
+from dphrl.errors import AnchorError, ConfigError, DataError
 from dphrl.files import write_text
 from dphrl.models import Policy, check_lengths, fingerprint, load_policy, save_policy
 from dphrl.progress import Progress, silent
@@ -97,10 +97,10 @@ def _trainer(
         {"prompt": p.prompt if isinstance(p.prompt, str) else [dict(m) for m in p.prompt], "prompt_id": p.id}
         for p in prompts
     ]
-    settings = trainer_settings(config, run.train, processes=PartialState().num_processes)
-    if policy.model.device.type == "cpu":
-        settings["use_cpu"] = True
-    return DPHTrainer(
+    on_cpu = policy.model.device.type == "cpu"
+    processes = PartialState(cpu=on_cpu).num_processes
+    settings = trainer_settings(config, run.train, processes=processes) | {"use_cpu": on_cpu}
+    trainer = DPHTrainer(
         model=policy.model,
         reward_funcs=reward_function(task),
         args=DPHConfig(**settings),
@@ -109,6 +109,12 @@ def _trainer(
         anchors=anchors,
         encode=policy.encode,
     )
+    if trainer.accelerator.num_processes != processes:
+        raise ConfigError(
+            f"batches were divided over {processes} processes, but {trainer.accelerator.num_processes} train; "
+            "launch with torchrun --nproc_per_node N -m dphrl train ..."
+        )
+    return trainer
 
 
 def _check_reference(log_u_abs_mean: float, config: Config) -> None:
