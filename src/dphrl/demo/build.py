@@ -36,9 +36,9 @@ SFT_LEARNING_RATE = 4e-3
 SFT_WARM_UP = 50
 """Steps over which the learning rate rises (count); a cosine to zero follows."""
 HIDDEN, MLP = 96, 256
-"""Widths of the model. At 64 it learns the world nearly as well, but 60 generations then narrow it less."""
+"""Widths of the model. In single runs at 64 and 192, 60 generations of GRPO narrowed it less."""
 INITIAL_STD = 0.05
-"""Standard deviation of the initial weights; at the usual 0.02 so small a model takes longer to learn to copy."""
+"""Standard deviation of the initial weights (0.02 with a rate of 6e-3 gave a similar base)."""
 IGNORED = -100
 """Label of a token that carries no loss."""
 MANIFEST = "MANIFEST.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 ROWS = 20
 """Rows of each table (count)."""
 DOUBLED_LABELS = 3
-"""Labels of a table that two rows share: so many that about half of the questions select such a pair."""
+"""Labels of a table that two rows share: over half of the questions that list labels select such a pair."""
 NULL_SHARE = 0.15
 """Share of NULLs in a table's category column and in its second number column."""
 LOWEST, HIGHEST = 10, 49

@@ -98,7 +98,7 @@ def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
     # A ranked target already takes a long query; with a short condition every writing stays within 32 tokens.
     condition = "is" if target == "top" else _pick(CONDITION_WEIGHTS, rng)
     # Counting or listing the category that the condition fixes would be an odd question; elsewhere it is rarer than
-    # the label, because nearly every list of it has doubles: DISTINCT would be contested by its name alone.
+    # the label: five in six lists of it have doubles, so its name alone would nearly tell that DISTINCT is contested.
     named = (table.label,) if condition == "is" else (table.label,) * 3 + (table.category,)
     columns = {
         "list": named,

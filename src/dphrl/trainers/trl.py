@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             [torch.tensor(a.ref_logps, device=device) for a in anchors], batch_first=True
         )
         mask_BT = completion_mask.bool()
-        with torch.set_grad_enabled(self.args.eta != 0):  # eta = 0 is measured, and changes nothing
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.args.eta != 0):  # eta = 0 is only measured
             logp_BT = self._get_per_token_logps_and_entropies(
                 model, input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=mask_BT.shape[1]
             )[0]
@@ -160,13 +161,14 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def initial_log_u(self, most: int = 64) -> float:
         """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step."""
-        anchors = list(self._anchors[:most])
-        tokens = sum(len(a.completion_ids) for a in anchors)
-        self.model.eval()
+        anchors, size = list(self._anchors[:most]), self.args.per_device_train_batch_size
         with torch.no_grad():
-            self._anchor_penalty(self.model, anchors, tokens)
-        self.model.train()
-        return float(self._anchor_stats.pop().metrics()["anchor/log_u_abs_mean"])
+            for start in range(0, len(anchors), size):
+                part = anchors[start : start + size]
+                self._anchor_penalty(self.model, part, sum(len(a.completion_ids) for a in part))
+        merged = reduce(add, self._anchor_stats)
+        self._anchor_stats.clear()
+        return float(merged.metrics()["anchor/log_u_abs_mean"])
 
     def _anchor_loss(self) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
         if self.args.method == "replay":
