@@ -114,7 +114,8 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
         varied = {key for key in keys if len({repr(values[i].get(key)) for i in mine}) > 1}
         if varied:
             for i in mine:
-                settings[i] = _setting(values[i], keys, varied, alpha=runs[i].label == "dph_alpha")
+                alpha = runs[i].label == "dph_alpha" and "objective.alpha" in varied
+                settings[i] = _setting(values[i], keys, varied, alpha=alpha)
     return settings
 
 
