@@ -91,7 +91,7 @@ def _demo_parser(commands: Any) -> None:
         default="base,grpo,rkl,dph_f,dph_js",
         help="of base, grpo, dapo, rkl, dph_f, dph_js, dph_alpha, replay (default: %(default)s)",
     )
-    demo.add_argument("--seeds", type=int, default=1, help="training runs of each method, >= 1 (default: %(default)s)")
+    demo.add_argument("--seeds", type=int, help="training runs of each method, >= 1 (default: 1; --sweep 3)")
     demo.add_argument("--steps", type=int, help="generations of each run, >= 1 (default: 60; --sweep 120; --quick 4)")
     demo.add_argument("--n", type=int, help="samples per prompt when measuring, >= 8 (default: 64; --quick 8)")
     demo.add_argument("--eta", type=float, help="weight of the anchor penalty (default: each method's own)")

@@ -52,7 +52,7 @@ class DemoSettings:
         cls,
         *,
         methods: Sequence[str] = ("base", "grpo", "rkl", "dph_f", "dph_js"),
-        seeds: int = 1,
+        seeds: int | None = None,
         steps: int | None = None,
         n: int | None = None,
         eta: float | None = None,
@@ -74,16 +74,20 @@ class DemoSettings:
         variants = _sweep_variants() if sweep else {m: _with_eta(METHODS[m], eta) for m in methods}
         settings = cls(
             variants={"base": {}} | variants,
-            seeds=seeds,
-            steps=steps or (4 if quick else 120 if sweep else 60),
-            n=n or (8 if quick else 64),
+            seeds=_given(seeds, 3 if sweep else 1),
+            steps=_given(steps, 4 if quick else 120 if sweep else 60),
+            n=_given(n, 8 if quick else 64),
             out=out or Path("runs") / ("quick" if quick else "sweep" if sweep else "demo"),
-            jobs=jobs or os.cpu_count() or 1,
+            jobs=_given(jobs, os.cpu_count() or 1),
             limit=12 if quick else None,
         )
         if settings.seeds < 1 or settings.steps < 1 or settings.n < 8 or settings.jobs < 1:
             raise ConfigError("--seeds, --steps and --jobs must be at least 1, and --n at least 8 (Pass@8 is shown)")
         return settings
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def demo(settings: DemoSettings) -> dict[str, Any]:
