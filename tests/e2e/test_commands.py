@@ -110,22 +110,31 @@ def samples(path: Path) -> list[dict[str, Any]]:
     return [{k: r[k] for k in ("prompt_id", "draw", "token_ids", "reward", "status")} for r in rows]
 
 
-def test_presample_killed_in_mid_draw_goes_on_with_the_same_draws(tmp_path: Path, demo_values: Any) -> None:
-    """Batches of 4 completions: the interrupt comes between them; the result equals one that ran through."""
+def interrupt_after(batches: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C arrives when this many batches are drawn."""
+    from dphrl.sampling.transformers import TransformersSampler
+
+    whole = TransformersSampler.draw
+
+    def draw(self: Any, requests: Any) -> Any:
+        for number, batch in enumerate(whole(self, requests)):
+            if number == batches:
+                raise KeyboardInterrupt
+            yield batch
+
+    patch.setattr(TransformersSampler, "draw", draw)
+
+
+def test_presample_interrupted_in_mid_draw_goes_on_with_the_same_draws(tmp_path: Path, demo_values: Any) -> None:
+    """Batches of 4 completions; the result equals one that ran through in large batches."""
     slow = {**demo_values, "sampling": {"max_new_tokens": 40, "batch_size": 4}}
-    process = started("presample", "--config", written(tmp_path, slow))
-    seen: list[str] = []
-    assert process.stderr is not None
-    while not any("pre-sample: " in line for line in seen):
-        seen.append(process.stderr.readline())
-        assert process.poll() is None, seen
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(7, patch)
+        result = called("presample", "--config", written(tmp_path, slow))
+    assert result.returncode == 130 and "goes on" in result.stderr
     run = Path(demo_values["out"])
-    assert process.returncode == 130 and "goes on" in rest, rest
     drawn = sum(pq.read_metadata(p).num_rows for p in (run / "presample").glob("completions-*.parquet"))
-    assert 0 < drawn < 48 * 4
+    assert drawn == 7 * 4
     assert_done(called("presample", "--config", written(tmp_path, slow)))
     whole = {**demo_values, "out": str(tmp_path / "whole")}
     assert_done(called("presample", "--config", written(tmp_path, whole)))
@@ -167,19 +176,15 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
     assert steps == list(range(2, 61, 2))
 
 
-def test_evaluation_killed_in_mid_draw_goes_on(tmp_path: Path, demo_values: Any) -> None:
-    values = {**demo_values, "sampling": {"max_new_tokens": 40, "batch_size": 1}}
+def test_evaluation_interrupted_in_mid_draw_goes_on(tmp_path: Path, demo_values: Any) -> None:
+    values = {**demo_values, "sampling": {"max_new_tokens": 40, "batch_size": 8}}
     values["eval_tasks"]["in_domain"]["limit"] = 20
     config = written(tmp_path, values)
-    process = started("eval", "--config", config, "--model", "base")
-    assert process.stderr is not None
-    while "eval base" not in process.stderr.readline():
-        assert process.poll() is None
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
     run = Path(values["out"])
-    assert process.returncode == 130 and not (run / "eval/base/summary.json").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(3, patch)
+        assert called("eval", "--config", config, "--model", "base").returncode == 130
+    assert not (run / "eval/base/summary.json").exists()
     assert list((run / "eval/base").rglob("part-*.parquet"))
     assert_done(called("eval", "--config", config, "--model", "base"))
     assert pq.read_metadata(run / "eval/base/in_domain.parquet").num_rows == 20 * 5
