@@ -378,6 +378,7 @@ def test_settings_of_a_config_reach_trl(tmp_path: Path) -> None:
         ({"train": {"trl": {"num_iteration": 2}}}, "num_iterations"),
         ({"train": {"trl": {"beta": 0.1}}}, "set by dphrl"),
         ({"train": {"micro_batch": 24}}, "do not divide"),
+        ({"train": {"micro_batch": 4}, "objective": {"anchors_per_step": 7}}, "anchors_per_step=7.*8 micro-batches"),
     ],
 )
 def test_settings_trl_cannot_have_are_refused(values: dict[str, Any], part: str, tmp_path: Path) -> None:

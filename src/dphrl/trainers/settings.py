@@ -20,14 +20,12 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`.
     """
     train, objective, sampling = config.train, config.objective, config.sampling
-    per_update = train.prompts_per_step * train.group_size // train.updates
-    micro = min(train.micro_batch, per_update // processes)
-    if micro == 0 or per_update % (micro * processes):
+    micro, accumulation = _micro_batches(config, processes)
+    if config.method in ("dph", "replay") and objective.anchors_per_step < accumulation * processes:
         raise ConfigError(
-            f"{per_update} completions an update do not divide into micro-batches of {micro} on {processes} processes; "
-            "change train.micro_batch, train.prompts_per_step or train.updates"
+            f"objective.anchors_per_step={objective.anchors_per_step} leaves some of {accumulation} micro-batches x "
+            f"{processes} processes without an anchor; raise it or train.micro_batch"
         )
-    accumulation = per_update // (micro * processes)
     clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
     ours: dict[str, Any] = {
         "output_dir": str(output_dir),
@@ -76,6 +74,19 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "dataloader_pin_memory": False,
     }
     return ours | _extra_settings(config.train.trl, ours)
+
+
+def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
+    """Completions in one forward on one process, and such forwards an optimiser step."""
+    train = config.train
+    per_update = train.prompts_per_step * train.group_size // train.updates
+    micro = min(train.micro_batch, per_update // processes)
+    if micro == 0 or per_update % (micro * processes):
+        raise ConfigError(
+            f"{per_update} completions an update do not divide into micro-batches of {micro} on {processes} processes; "
+            "change train.micro_batch, train.prompts_per_step or train.updates"
+        )
+    return micro, per_update // (micro * processes)
 
 
 def _checkpointing_name() -> str:
