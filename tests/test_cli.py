@@ -44,6 +44,10 @@ def test_help_of_a_stage_lists_its_settings_without_torch() -> None:
         (["demo", "--methods", "base,grop"], "did you mean 'grpo'"),
         (["demo", "--seeds", "0"], "at least 1"),
         (["demo", "--n", "4"], "at least 8"),
+        (["demo", "--sweep", "--eta", "0.3"], "leave out"),
+        (["demo", "--sweep", "--methods", "grpo"], "leave out"),
+        (["report"], "no run is named"),
+        (["report", "--config", "/none.yaml"], "does not exist"),
         (["report", "/none"], "/none"),
         (["compare", "/none", "--out", "/tmp/never"], "/none"),
     ],
@@ -56,7 +60,10 @@ def test_wrong_use_ends_with_status_2_and_one_message(
     assert captured.err.startswith("dphrl: ") and part in captured.err and not captured.out
 
 
-@pytest.mark.parametrize("arguments", [[], ["tarin"], ["demo", "--quick", "--sweep"], ["doctor", "--what"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["tarin"], ["demo", "--quick", "--sweep"], ["doctor", "--what"], ["report", "x", "--train.steps", "3"]],
+)
 def test_unknown_words_end_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dphrl.config_io import build_config
+from dphrl.demo.tasks import model_path
 from dphrl.errors import ModelError
-from dphrl.models import Policy, load_policy
+from dphrl.models import Policy, load_policy, save_policy
 from dphrl.sampling import Request
 from dphrl.sampling.transformers import TransformersSampler, inverse_cdf
 from dphrl.sampling.uniform import row_key, uniforms
@@ -145,7 +149,19 @@ def test_a_stop_text_of_several_tokens_is_refused() -> None:
         load_policy(config)
 
 
-def test_settings_that_ship_with_a_model_do_not_reach_the_draws(policy: Policy) -> None:
-    """`generate` would fall back on a model's own top_k or penalties."""
-    assert policy.model.generation_config.top_k in (None, 0, 50)
-    assert policy.model.generation_config.repetition_penalty in (None, 1.0)
+def test_settings_that_ship_with_a_model_do_not_reach_the_draws(
+    policy: Policy, requests: list[Request], tmp_path: Path
+) -> None:
+    """`generate` would fall back on a model's own top_k or penalties; they are kept for saving only."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(), folder)
+    path = folder / "generation_config.json"
+    shipped = {"do_sample": True, "top_k": 1, "repetition_penalty": 5.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **shipped}))
+    config = build_config({"model": {"path": str(folder), "device": "cpu"}, "sampling": {"max_new_tokens": 40}})
+    other = load_policy(config)
+    assert other.generation_defaults.repetition_penalty == 5.0
+    assert _drawn(other, requests, 64) == _drawn(policy, requests, 64)
+    save_policy(other, other.model, tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+    assert {name: saved[name] for name in shipped} == shipped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -392,4 +391,4 @@ def test_buffered_batches_are_not_changed(build: Built, anchors: tuple[Anchor, .
     trainer.current_gradient_accumulation_steps = 1
     rows = [trainer.train_dataset[i] for i in range(4) for _ in range(GROUP)]
     assert "anchors" in trainer._prepare_inputs(rows)
-    assert all("anchors" not in copy.copy(batch) for batch in trainer._buffered_inputs)
+    assert all("anchors" not in batch for batch in trainer._buffered_inputs)

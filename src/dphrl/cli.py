@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads that spin would starve the other core's work
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and not hasattr(options, "config"):
+    if rest and not hasattr(options, "stage"):
         parser.error(f"unexpected arguments: {' '.join(rest)}")
     try:
         command: Callable[[argparse.Namespace, list[str]], None] = options.command
@@ -66,11 +66,13 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--model", choices=("base", "final", "both"), default="both", help="which to measure")
         stage.set_defaults(command=_run_stage, stage=name)
     report = commands.add_parser("report", help="write the page and figures of one or several runs")
-    report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    report.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
+    report.add_argument("--config", type=Path, help="name a run by its config instead")
     report.add_argument("--out", type=Path, help="where to write (default: RUN/report of a single run)")
     report.set_defaults(command=_report)
     compare = commands.add_parser("compare", help="join runs into one table with paired intervals")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    compare.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
+    compare.add_argument("--config", type=Path, help="name one more run by its config")
     compare.add_argument("--out", type=Path, required=True, help="folder for summary.json")
     compare.add_argument("--baseline", default="grpo", help="method that differences refer to (default: grpo)")
     compare.set_defaults(command=_compare)
@@ -88,8 +90,7 @@ def _demo_parser(commands: Any) -> None:
     )
     demo.add_argument(
         "--methods",
-        default="base,grpo,rkl,dph_f,dph_js",
-        help="of base, grpo, dapo, rkl, dph_f, dph_js, dph_alpha, replay (default: %(default)s)",
+        help="of base, grpo, dapo, rkl, dph_f, dph_js, dph_alpha, replay (default: base,grpo,rkl,dph_f,dph_js)",
     )
     demo.add_argument("--seeds", type=int, help="training runs of each method, >= 1 (default: 1; --sweep 3)")
     demo.add_argument("--steps", type=int, help="generations of each run, >= 1 (default: 60; --sweep 120; --quick 4)")
@@ -156,7 +157,7 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
 
     demo(
         DemoSettings.of(
-            methods=tuple(m for m in options.methods.split(",") if m),
+            methods=None if options.methods is None else tuple(m for m in options.methods.split(",") if m),
             seeds=options.seeds,
             steps=options.steps,
             n=options.n,
@@ -169,10 +170,19 @@ def _demo(options: argparse.Namespace, rest: list[str]) -> None:
     )
 
 
+def _runs(options: argparse.Namespace) -> list[Path]:
+    """The run directories named, and the one of --config."""
+    if options.config is None:
+        if not options.runs:
+            raise ConfigError("no run is named; give run directories, or --config FILE of one")
+        return list(options.runs)
+    return [*options.runs, Path(_config(options, [])[0].out)]
+
+
 def _report(options: argparse.Namespace, rest: list[str]) -> None:
     from dphrl.stages.report import report
 
-    print(report(options.runs, options.out))
+    print(report(_runs(options), options.out))
 
 
 def _compare(options: argparse.Namespace, rest: list[str]) -> None:
@@ -181,7 +191,7 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
     from dphrl.report.terminal import print_summary
     from dphrl.stages.compare import compare
 
-    summary = compare(options.runs, options.out, baseline=options.baseline)
+    summary = compare(_runs(options), options.out, baseline=options.baseline)
     print_summary(summary, Console())
 
 

@@ -90,6 +90,10 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.suffix in (".parquet", ".safetensors")}
     assert_done(called("run", "--config", config))
     assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert called("report", "--config", config).stdout.strip() == str(run / "report" / "index.html")
+    refused(
+        called("eval", "--config", config, "--model", "base", "--eval.base", "false", "--out", tmp_path / "n"), "base"
+    )
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str], seconds: float = 120) -> None:

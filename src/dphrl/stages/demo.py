@@ -29,6 +29,7 @@ METHODS: dict[str, Overrides] = {
 }
 """Label -> settings of the method. `rkl` is k2, the true reverse-KL gradient (PAPER.md, "What RKL really is")."""
 
+DEFAULT_METHODS = ("base", "grpo", "rkl", "dph_f", "dph_js")
 SWEEP_ETAS = (0.05, 0.2, 0.5)
 SWEEP_BETAS = (0.02, 0.1, 0.5)
 
@@ -51,7 +52,7 @@ class DemoSettings:
     def of(
         cls,
         *,
-        methods: Sequence[str] = ("base", "grpo", "rkl", "dph_f", "dph_js"),
+        methods: Sequence[str] | None = None,
         seeds: int | None = None,
         steps: int | None = None,
         n: int | None = None,
@@ -64,8 +65,11 @@ class DemoSettings:
         """Fill in the defaults of the ordinary, the quick and the sweep run.
 
         Raises:
-            ConfigError: an unknown method, or a number out of range.
+            ConfigError: an unknown method, a number out of range, or a sweep told which methods or eta.
         """
+        if sweep and (methods is not None or eta is not None):
+            raise ConfigError("--sweep has its own methods and weights; leave out --methods and --eta")
+        methods = DEFAULT_METHODS if methods is None else methods
         for method in methods:
             if method not in METHODS:
                 raise ConfigError(f"--methods: {method!r} is not one of {', '.join(METHODS)}{nearest(method, METHODS)}")

@@ -37,6 +37,8 @@ def evaluate(config: Config, *, base_dir: Path, models: Sequence[str] = MODELS, 
     base = base_of(config, run)
     if "final" in models and not (run.final / "config.json").exists():
         raise RunDirError(f"{run.root} holds no trained model; run `dphrl train`, or measure the base: --model base")
+    if tuple(models) == ("base",) and not (config.eval.base and base == run):
+        raise ConfigError("the base is not measured here: eval.base is false, or base_run names the run that holds it")
     if "base" in models and config.eval.base and base == run:
         _evaluate_model(config, run, "base", None, tasks, None, progress)
     if "final" in models:

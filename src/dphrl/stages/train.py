@@ -45,7 +45,9 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent) -> Run
     checkpoint = last_checkpoint(run.train)
     _start_metrics(run.metrics, checkpoint)
     if anchors and checkpoint is None:
-        _check_reference(trainer.initial_log_u(), config)
+        log_u = trainer.initial_log_u()
+        _check_reference(log_u, config)
+        progress("check anchors", len(anchors), len(anchors), f"mean |log u| {log_u:.1e} nats")
     trainer.remove_callback(PrinterCallback)  # metrics go to a file, progress to the screen
     with _stop_on_interrupt() as interrupted:
         for callback in _callbacks(config, run, progress, interrupted):

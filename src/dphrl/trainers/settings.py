@@ -21,13 +21,8 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     """
     train, objective, sampling = config.train, config.objective, config.sampling
     micro, accumulation = _micro_batches(config, processes)
-    if config.method in ("dph", "replay") and objective.anchors_per_step < accumulation * processes:
-        raise ConfigError(
-            f"objective.anchors_per_step={objective.anchors_per_step} leaves some of {accumulation} micro-batches x "
-            f"{processes} processes without an anchor; raise it or train.micro_batch"
-        )
     clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
-    ours: dict[str, Any] = {
+    ours = {
         "output_dir": str(output_dir),
         "method": config.method,
         "divergence": objective.divergence,
@@ -86,7 +81,13 @@ def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
             f"{per_update} completions an update do not divide into micro-batches of {micro} on {processes} processes; "
             "change train.micro_batch, train.prompts_per_step or train.updates"
         )
-    return micro, per_update // (micro * processes)
+    parts = per_update // micro
+    if config.method in ("dph", "replay") and config.objective.anchors_per_step < parts:
+        raise ConfigError(
+            f"objective.anchors_per_step={config.objective.anchors_per_step} leaves some of the {parts} "
+            "micro-batches of an update without an anchor; raise it or train.micro_batch"
+        )
+    return micro, parts // processes
 
 
 def _checkpointing_name() -> str:
