@@ -28,6 +28,7 @@ from dphrl.demo.world import (
     run_query,
 )
 from dphrl.errors import DataError
+from dphrl.types import item_of
 
 LONGEST_PROMPT, LONGEST_COMPLETION = 30, 32
 LARGEST_ASSETS = 2_000_000
@@ -208,14 +209,14 @@ def test_sql_verdicts_tell_conventions_apart() -> None:
     gold = prompt.columns["gold"]
     other = gold.replace(" WHERE ", " WHERE 1 = 1 AND ")
     answers = [gold, other, gold.replace("DISTINCT ", ""), "SELECT nothing FROM nowhere", ""]
-    verdicts = task.verify([prompt] * len(answers), answers)
+    verdicts = task.verify([item_of(prompt, answer) for answer in answers])
     assert [verdict.status for verdict in verdicts] == ["correct", "correct", "wrong", "invalid", "no_answer"]
 
 
 def test_text_verdicts() -> None:
     task = load_demo_task("arithmetic", "eval")
     prompt = task.prompts[0]
-    verdicts = task.verify([prompt] * 3, [f" {prompt.columns['gold']} ", "999", "  "])
+    verdicts = task.verify([item_of(prompt, text) for text in (f" {prompt.columns['gold']} ", "999", "  ")])
     assert [verdict.status for verdict in verdicts] == ["correct", "wrong", "no_answer"]
 
 

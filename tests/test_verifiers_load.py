@@ -11,30 +11,34 @@ from typing import Any
 import pytest
 
 from dphrl.errors import VerifierError
-from dphrl.types import STATUSES, Prompt, Task, Verdict
-from dphrl.verifiers import load_verifier, reward_function
+from dphrl.types import STATUSES, Item, Prompt, Task, Verdict, item_of
+from dphrl.verifiers import load_verifier, math_reward, reward_function, sql_reward, task_reward
 from dphrl.verifiers.custom import from_reward_function
 
 PROMPTS = [Prompt(str(i), f"q{i}", {"gold": f"g{i}"}) for i in range(3)]
 
 
+def items(*texts: str) -> list[Item]:
+    return [item_of(prompt, text) for prompt, text in zip(PROMPTS, texts, strict=False)]
+
+
 def test_exact() -> None:
     verify = load_verifier("exact", {})
-    prompts = [Prompt("a", "q", {"gold": "Yes\n"})] * 3 + [Prompt("b", "q", {"gold": None})]
-    assert [v.status for v in verify(prompts, [" Yes ", "yes", " ", "Yes"])] == [
+    items = [{"gold": "Yes\n", "completion": text} for text in (" Yes ", "yes", " ")]
+    assert [v.status for v in verify([*items, {"gold": None, "completion": "Yes"}])] == [
         "correct",
         "wrong",
         "no_answer",
         "gold_error",
     ]
-    with pytest.raises(VerifierError, match="no column 'gold'"):
-        verify([Prompt("a", "q")], ["x"])
+    with pytest.raises(VerifierError, match="no 'gold'"):
+        verify([{"completion": "x"}])
 
 
 def test_builtin_verifiers_take_their_arguments() -> None:
-    prompt = Prompt("p", "q", {"gold": "x+1"})
-    assert load_verifier("math", {"deadline_s": 1e-4})([prompt], [r"\boxed{x+2}"])[0].status == "timeout"
-    assert load_verifier("math", {})([prompt], [r"\boxed{1+x}"])[0].status == "correct"
+    item = {"gold": "x+1", "completion": r"\boxed{x+2}"}
+    assert load_verifier("math", {"deadline_s": 1e-4})([item])[0].status == "timeout"
+    assert load_verifier("math", {})([item | {"completion": r"\boxed{1+x}"}])[0].status == "correct"
 
 
 @pytest.mark.parametrize(
@@ -59,9 +63,9 @@ def test_a_module_of_the_current_directory(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "my_reward_of_tests.py").write_text(
         "def short(completions, **others):\n    return [1.5 if len(text) < 3 else 0.5 for text in completions]\n"
     )
-    verdicts = load_verifier("my_reward_of_tests:short", {})(PROMPTS[:2], ["ab", "abc"])
+    verdicts = load_verifier("my_reward_of_tests:short", {})(items("ab", "abc"))
     assert verdicts == [Verdict(True, 1.5, "correct"), Verdict(False, 0.5, "wrong")]
-    assert load_verifier("my_reward_of_tests:short", {"correct_at": 0.5})(PROMPTS[:1], ["abc"])[0].correct
+    assert load_verifier("my_reward_of_tests:short", {"correct_at": 0.5})(items("abc"))[0].correct
 
 
 def test_what_a_reward_function_is_given() -> None:
@@ -73,11 +77,12 @@ def test_what_a_reward_function_is_given() -> None:
         return [1.0, None]
 
     chat = Prompt("b", ({"role": "user", "content": "q"},), {"gold": "y"})
-    verdicts = from_reward_function(reward, "r")([Prompt("a", "q", {"gold": "x"}), chat], ["s", "t"])
+    verdicts = from_reward_function(reward, "r")([item_of(Prompt("a", "q", {"gold": "x"}), "s"), item_of(chat, "t")])
     assert seen == {
         "prompts": ["q", [{"role": "user", "content": "q"}]],
         "completions": ["s", [{"role": "assistant", "content": "t"}]],
         "gold": ["x", "y"],
+        "id": ["a", "b"],
     }
     assert [verdict.status for verdict in verdicts] == ["correct", "verifier_error"]
     assert verdicts[1].reward is None
@@ -95,7 +100,7 @@ def test_what_a_reward_function_is_given() -> None:
 )
 def test_a_broken_contract_is_an_error(result: Any, message: str) -> None:
     with pytest.raises(VerifierError, match=message):
-        from_reward_function(lambda **_: result, "r")(PROMPTS, ["a", "b", "c"])
+        from_reward_function(lambda **_: result, "r")(items("a", "b", "c"))
 
 
 def picky(completions: list[str], **_: Any) -> list[float]:
@@ -103,7 +108,7 @@ def picky(completions: list[str], **_: Any) -> list[float]:
 
 
 def test_one_bad_text_does_not_end_a_run() -> None:
-    verdicts = from_reward_function(picky, "r")(PROMPTS, ["a", "bad", "c"])
+    verdicts = from_reward_function(picky, "r")(items("a", "bad", "c"))
     assert [verdict.status for verdict in verdicts] == ["correct", "verifier_error", "correct"]
     assert verdicts[1].reward is None and "ZeroDivisionError" in verdicts[1].detail
 
@@ -111,10 +116,10 @@ def test_one_bad_text_does_not_end_a_run() -> None:
 def test_a_function_that_never_worked_is_an_error_and_later_failures_are_not() -> None:
     verify = from_reward_function(picky, "mine:picky")
     with pytest.raises(VerifierError, match=r"mine:picky.*ZeroDivisionError"):
-        verify(PROMPTS, ["bad"] * 3)
-    assert verify(PROMPTS[:1], ["good"])[0].correct
-    assert [verdict.status for verdict in verify(PROMPTS, ["bad"] * 3)] == ["verifier_error"] * 3
-    assert verify([], []) == []
+        verify(items("bad", "bad", "bad"))
+    assert verify(items("good"))[0].correct
+    assert [verdict.status for verdict in verify(items("bad", "bad", "bad"))] == ["verifier_error"] * 3
+    assert verify([]) == []
 
 
 def make_task(verify: Callable[..., list[Verdict]]) -> Task:
@@ -123,7 +128,7 @@ def make_task(verify: Callable[..., list[Verdict]]) -> Task:
 
 def test_the_reward_function_joins_by_id_and_reports_every_status() -> None:
     """Shuffled ids; one gold missing. Shares are over the completions of the call."""
-    reward = reward_function(make_task(load_verifier("exact", {})))
+    reward = task_reward(make_task(load_verifier("exact", {})))
     logged: dict[str, float] = {}
     rewards = reward(
         prompts=["q2", "q0", "q2", "q1"],
@@ -143,10 +148,25 @@ def test_the_reward_function_joins_by_id_and_reports_every_status() -> None:
 
 
 def test_the_reward_function_names_what_is_missing() -> None:
-    reward = reward_function(make_task(load_verifier("exact", {})))
+    reward = task_reward(make_task(load_verifier("exact", {})))
     with pytest.raises(VerifierError, match="prompt_id"):
         reward(completions=["x"])
     with pytest.raises(VerifierError, match="no prompt '9'"):
         reward(completions=["x"], prompt_id=["9"])
     with pytest.raises(VerifierError, match="0 verdicts for 1"):
-        reward_function(make_task(lambda *_: []))(completions=["x"], prompt_id=["1"])
+        task_reward(make_task(lambda *_: []))(completions=["x"], prompt_id=["1"])
+
+
+def test_rewards_without_a_task(tmp_path: Path) -> None:
+    """TRL's own columns and keywords do not disturb; arguments of the verifier are bound by name."""
+    db = tmp_path / "empty.sqlite"
+    db.touch()
+    extra = {"prompts": ["q", "q"], "completion_ids": [[1], [2]], "trainer_state": object()}
+    assert math_reward(completions=["so 4", "5"], gold=["4", "4"], **extra) == [1.0, 0.0]
+    chat = [[{"role": "assistant", "content": "SELECT 1, 2"}], [{"role": "assistant", "content": "SELECT 2, 1"}]]
+    columns = {"gold": ["SELECT 2, 1", "x"], "db": [str(db)] * 2}
+    assert sql_reward(completions=chat, **columns, **extra) == [1.0, None]
+    assert reward_function("sql", mode="bird")(completions=chat, **columns) == [0.0, None]
+    assert (math_reward.__name__, sql_reward.__name__) == ("math_reward", "sql_reward")
+    with pytest.raises(VerifierError, match="no 'gold'"):
+        math_reward(completions=["4"], answer=["4"])

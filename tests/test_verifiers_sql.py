@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from dphrl.errors import VerifierError
-from dphrl.types import Prompt
-from dphrl.verifiers.sql import sql_verify
+from dphrl.verifiers.sql import verify_batch
 from dphrl.verifiers.sql_text import (
     canonical_sql,
     extract_sql,
@@ -51,8 +50,8 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> list[str]:
-    prompt = Prompt("p", "q", {"gold": gold, "db": str(db)})
-    return [verdict.status for verdict in sql_verify([prompt] * len(completions), completions, **args)]  # type: ignore
+    items = [{"gold": gold, "db": str(db), "completion": text} for text in completions]
+    return [verdict.status for verdict in verify_batch(items, **args)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -99,13 +98,8 @@ def test_verdicts(db: Path, gold: str | None, query: str, spider: str, bird: str
 
 def test_rewards_and_modes_of_prompts(db: Path) -> None:
     """A prompt's own mode comes first; only what says nothing about the completion has no reward."""
-    columns = {"gold": "SELECT a, b FROM t", "db": str(db)}
-    prompts = [
-        Prompt("s", "q", columns),
-        Prompt("b", "q", columns | {"mode": "bird"}),
-        Prompt("g", "q", columns | {"gold": "x"}),
-    ]
-    verdicts = sql_verify(prompts, ["SELECT b, a FROM t"] * 3)
+    item = {"gold": "SELECT a, b FROM t", "db": str(db), "completion": "SELECT b, a FROM t"}
+    verdicts = verify_batch([item, item | {"mode": "bird"}, item | {"gold": "x"}])
     assert [(v.correct, v.reward) for v in verdicts] == [(True, 1.0), (False, 0.0), (False, None)]
 
 
@@ -150,9 +144,9 @@ def test_hostile_queries_gain_nothing_and_leave_no_trace(db: Path, name: str) ->
     query, expected = HOSTILE[name]
     query = query.replace("{folder}", str(db.parent))
     before = db.read_bytes()
-    nothing = Prompt("n", "q", {"gold": "SELECT a FROM empty", "db": str(db)})
-    something = Prompt("s", "q", {"gold": "SELECT a FROM t", "db": str(db)})
-    verdicts = sql_verify([nothing, something], [query, "SELECT a FROM t"], deadline_s=0.1)
+    nothing = {"gold": "SELECT a FROM empty", "db": str(db), "completion": query}
+    something = {"gold": "SELECT a FROM t", "db": str(db), "completion": "SELECT a FROM t"}
+    verdicts = verify_batch([nothing, something], deadline_s=0.1)
     assert [verdict.status for verdict in verdicts] == [expected, "correct"]
     assert list(db.parent.iterdir()) == [db]
     assert db.read_bytes() == before
@@ -175,9 +169,11 @@ def test_a_gold_query_that_never_ends_is_the_datas_fault(db: Path, gold: str) ->
 
 def test_size_of_a_result_is_capped(db: Path) -> None:
     many = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r"
-    assert statuses(db, "SELECT a FROM t", many, mode="bird", max_rows=1000) == ["memory"]
-    assert statuses(db, "SELECT a FROM t", many, mode="bird", max_bytes=100_000) == ["memory"]
+    assert statuses(db, "SELECT a FROM t", many, mode="bird") == ["wrong"]  # a row the gold result lacks
     assert statuses(db, "SELECT a FROM t", many) == ["wrong"]  # already longer than the gold result
+    same = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n FROM r) SELECT n FROM r"
+    assert statuses(db, "SELECT a FROM t", same, mode="bird", max_rows=1000) == ["memory"]
+    assert statuses(db, "SELECT a FROM t", same, mode="bird", max_bytes=100_000) == ["memory"]
 
 
 def test_a_missing_database_is_the_datas_fault_and_is_not_created(tmp_path: Path) -> None:
@@ -189,27 +185,30 @@ def test_a_missing_database_is_the_datas_fault_and_is_not_created(tmp_path: Path
 def test_databases_by_name(db: Path, tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "shop.sqlite").write_bytes(db.read_bytes())
-    prompt = Prompt("p", "q", {"gold": "SELECT a FROM t", "db": "shop"})
-    assert sql_verify([prompt], ["SELECT a FROM t"], db_dir=str(tmp_path))[0].correct
+    item = {"gold": "SELECT a FROM t", "db": "shop", "completion": "SELECT a FROM t"}
+    assert verify_batch([item], db_dir=str(tmp_path))[0].correct
     with pytest.raises(VerifierError, match="db_dir"):
-        sql_verify([prompt], ["SELECT a FROM t"])
+        verify_batch([item])
 
 
 @pytest.mark.parametrize(
     ("columns", "args", "message"),
     [
-        ({"db": "x.sqlite"}, {}, "no column 'gold'"),
-        ({"gold": "SELECT 1"}, {}, "no column 'db'"),
+        ({"db": "x.sqlite"}, {}, "no 'gold'"),
+        ({"gold": "SELECT 1"}, {}, "no 'db'"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"mode": "spyder"}, "did you mean 'spider'"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"deadline_s": 0}, "above 0"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"workers": 0}, "at least 1"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"ordered": "alway"}, "did you mean 'always'"),
+        ({"gold": "SELECT 1", "db": "x.sqlite", "completion": None}, {}, "not text"),
     ],
 )
 def test_wrong_use_is_named(columns: dict[str, str], args: dict[str, object], message: str) -> None:
     with pytest.raises(VerifierError, match=message):
-        sql_verify([Prompt("p", "q", columns)], ["SELECT 1"], **args)  # type: ignore[arg-type]
+        verify_batch([{"completion": "SELECT 1"} | columns], **args)  # type: ignore[arg-type]
 
 
-def test_threads_share_one_worker(db: Path) -> None:
+def test_threads_share_the_workers(db: Path) -> None:
     gate = threading.Barrier(8)
 
     def judge(number: int) -> list[str]:
@@ -290,7 +289,8 @@ def test_spider_golds_verify_against_themselves(shared_data: Path, mode: str) ->
     spider = shared_data / "spider"
     with (spider / "dev.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for _, line in zip(range(300), file, strict=False)]
-    prompts = [Prompt(str(i), "q", {"gold": row["query"], "db": row["db_id"]}) for i, row in enumerate(rows)]
-    texts = [f"So:\n```sql\n{row['query']}\n```" for row in rows]
-    verdicts = sql_verify(prompts, texts, db_dir=str(spider / "database"), mode=mode)  # type: ignore[arg-type]
+    items = [
+        {"gold": row["query"], "db": row["db_id"], "completion": f"So:\n```sql\n{row['query']}\n```"} for row in rows
+    ]
+    verdicts = verify_batch(items, db_dir=str(spider / "database"), mode=mode)  # type: ignore[arg-type]
     assert [rows[i] for i, verdict in enumerate(verdicts) if not verdict.correct] == []

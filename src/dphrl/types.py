@@ -95,8 +95,18 @@ class Anchor:
             )
 
 
-VerifyFn = Callable[[Sequence[Prompt], Sequence[str]], list[Verdict]]
-"""(prompts, completion texts), pairwise -> verdicts in the same order."""
+Item = Mapping[str, Any]
+"""One completion to judge: `completion` (text), what its verifier needs (`gold`, `db`, ...), and where it is known
+`prompt` and `id`, which errors name. One line of `dphrl verify --file` is the same object."""
+
+VerifyFn = Callable[[Sequence[Item]], list[Verdict]]
+"""Items -> one verdict each, in order."""
+
+
+def item_of(prompt: Prompt, completion: str) -> Item:
+    """The item that asks for the verdict on a completion of a prompt; like TRL, it takes the names `prompt` and
+    `completion` for itself where the prompt has columns of these names."""
+    return {"id": prompt.id, **prompt.columns, "prompt": prompt.prompt, "completion": completion}
 
 
 @dataclass(frozen=True, slots=True)

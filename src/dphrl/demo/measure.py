@@ -11,7 +11,7 @@ import torch
 from dphrl.demo.tasks import DEMO_TASKS, load_demo_task
 from dphrl.demo.tokenizer import MAX_LENGTH
 from dphrl.metrics.pass_at_k import pass_at_k
-from dphrl.types import Task
+from dphrl.types import Task, item_of
 
 DRAWS = 64
 """Completions drawn for each prompt (count)."""
@@ -46,9 +46,10 @@ def sample(model: Any, tokenizer: Any, texts: list[str], *, draws: int = DRAWS) 
 def _measure_task(model: Any, tokenizer: Any, task: Task) -> dict[str, float]:
     texts = sample(model, tokenizer, [str(prompt.prompt) for prompt in task.prompts])
     prompts = [prompt for prompt in task.prompts for _ in range(DRAWS)]
-    verdicts = task.verify(prompts, [text for drawn in texts for text in drawn])
+    flat = [text for drawn in texts for text in drawn]
+    verdicts = task.verify([item_of(prompt, text) for prompt, text in zip(prompts, flat, strict=True)])
     solutions: dict[str, list[str]] = {prompt.id: [] for prompt in task.prompts}
-    for prompt, text, verdict in zip(prompts, (t for drawn in texts for t in drawn), verdicts, strict=True):
+    for prompt, text, verdict in zip(prompts, flat, verdicts, strict=True):
         if verdict.correct:
             solutions[prompt.id].append(task.solution(text))
     right_P = np.array([len(found) for found in solutions.values()])

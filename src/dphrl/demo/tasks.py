@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dphrl.errors import DataError, nearest
-from dphrl.types import Prompt, Task, Verdict
+from dphrl.types import Item, Prompt, Task, Verdict
 
 ASSETS = Path(__file__).parent / "assets"
 """The shipped world: model/, world.sqlite, prompts.jsonl and MANIFEST.json."""
@@ -52,18 +52,18 @@ def load_demo_task(name: str, split: Split = "train", *, assets: Path = ASSETS) 
     return Task(name, prompts, verify_sql if is_sql else verify_text, canonical)
 
 
-def verify_sql(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
+def verify_sql(items: Sequence[Item]) -> list[Verdict]:
     """Run gold and completion on the world's database and compare their rows."""
-    from dphrl.verifiers.sql import sql_verify  # late: reading the prompts needs no verifier
+    from dphrl.verifiers import sql  # late: reading the prompts needs no verifier
 
-    return sql_verify(prompts, completions, keep_distinct=True)  # DISTINCT or not is one of the world's conventions
+    return sql.verify_batch(items, keep_distinct=True)  # DISTINCT or not is one of the world's conventions
 
 
-def verify_text(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
+def verify_text(items: Sequence[Item]) -> list[Verdict]:
     """Compare the whole completion with the gold text."""
-    from dphrl.verifiers.exact import exact_verify  # late, as above
+    from dphrl.verifiers import exact  # late, as above
 
-    return exact_verify(prompts, completions)
+    return exact.verify_batch(items)
 
 
 def canonical(text: str) -> str:

@@ -15,7 +15,7 @@ from dphrl.errors import RunDirError
 from dphrl.files import replaced
 from dphrl.progress import Progress
 from dphrl.sampling import Request, Sampler
-from dphrl.types import Completion, Prompt, Task, Verdict
+from dphrl.types import Completion, Prompt, Task, Verdict, item_of
 
 SCHEMA = pa.schema(
     [
@@ -133,7 +133,7 @@ def draw_missing(
 
 def verify(task: Task, prompts: dict[str, Prompt], completions: Sequence[Completion]) -> list[Completion]:
     """The completions with their verdicts."""
-    verdicts = task.verify([prompts[c.prompt_id] for c in completions], [c.text for c in completions])
+    verdicts = task.verify([item_of(prompts[c.prompt_id], c.text) for c in completions])
     return [
         Completion(c.prompt_id, c.draw, c.token_ids, c.text, c.finish_reason, v)
         for c, v in zip(completions, verdicts, strict=True)

@@ -86,7 +86,7 @@ def _trainer(
 
     from dphrl.trainers.settings import trainer_settings
     from dphrl.trainers.trl import DPHConfig, DPHTrainer
-    from dphrl.verifiers import reward_function
+    from dphrl.verifiers import task_reward
 
     prompts = [p for p in task.prompts if p.id in ids]
     if len(prompts) < config.train.prompts_per_step:
@@ -104,7 +104,7 @@ def _trainer(
     settings = trainer_settings(config, run.train, processes=processes) | {"use_cpu": on_cpu}
     trainer = DPHTrainer(
         model=policy.model,
-        reward_funcs=reward_function(task),
+        reward_funcs=task_reward(task),
         args=DPHConfig(**settings),
         train_dataset=Dataset.from_list(rows),
         processing_class=policy.tokenizer,

@@ -1,27 +1,33 @@
 """Verdicts on completions. A verifier that fails says so (`gold_error`, `verifier_error`, no reward): never a silent 0.
 
-To add one: a function (prompts, completions) -> verdicts, one entry in `VERIFIERS`, one table of hand-made verdicts in
-the tests. Nothing here imports torch; what may be hostile runs in a worker process (`worker.py`).
+    from dphrl.verifiers import math_reward, sql_reward             # reward functions for TRL
+    from dphrl.verifiers import load_verifier
+    verdicts = load_verifier("sql", {"mode": "bird"})([{"completion": ..., "gold": ..., "db": "shop.sqlite"}])
+
+To add one: a function items -> verdicts, one entry in `VERIFIERS`, one table of hand-made verdicts in the tests.
+Nothing here imports torch; what may be hostile runs in worker processes (`pool.py`).
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dphrl.errors import VerifierError, nearest
-from dphrl.types import STATUSES, Message, Task, Verdict, VerifyFn
+from dphrl.types import Verdict, VerifyFn
+from dphrl.verifiers import exact, math, sql
 from dphrl.verifiers.custom import from_reward_function, load_reward_function
-from dphrl.verifiers.exact import exact_verify
-from dphrl.verifiers.math import math_verify
-from dphrl.verifiers.sql import sql_verify
+from dphrl.verifiers.rewards import RewardFn, reward_from, task_reward
 
-__all__ = ["VERIFIERS", "load_verifier", "reward_function"]
+__all__ = ["VERIFIERS", "load_verifier", "math_reward", "reward_function", "sql_reward", "task_reward"]
 
-VERIFIERS: dict[str, Callable[..., list[Verdict]]] = {"math": math_verify, "sql": sql_verify, "exact": exact_verify}
+VERIFIERS: dict[str, Callable[..., list[Verdict]]] = {
+    "math": math.verify_batch,
+    "sql": sql.verify_batch,
+    "exact": exact.verify_batch,
+}
 
 
 def load_verifier(spec: str, args: Mapping[str, Any]) -> VerifyFn:
@@ -32,7 +38,7 @@ def load_verifier(spec: str, args: Mapping[str, Any]) -> VerifyFn:
         args: keyword arguments of the verifier (see its docstring); for a reward function only `correct_at`, the least
             reward of a correct completion (default 1.0).
     Returns:
-        (prompts, completions) -> verdicts in the same order.
+        Items -> verdicts in the same order.
     Raises:
         VerifierError: an unknown verifier or argument, or a function that cannot be imported.
     """
@@ -49,43 +55,17 @@ def load_verifier(spec: str, args: Mapping[str, Any]) -> VerifyFn:
     return functools.partial(verify, **args)
 
 
-def reward_function(task: Task) -> Callable[..., list[float | None]]:
-    """A reward function for TRL that asks the task's verifier, joining prompts by id.
+def reward_function(spec: str, **args: Any) -> RewardFn:
+    """A verifier as a reward function for TRL, with arguments of its own: `reward_function("sql", mode="bird")`.
 
     Args:
-        task: its prompts' ids must stand in the column `prompt_id` of the trainer's dataset.
+        spec, args: see `load_verifier`.
     Returns:
-        `verifier(completions=..., prompt_id=..., log_metric=None, **others)` -> rewards, None where the verifier could
-        not judge. With `log_metric` it reports the share in 0..1 of every status, at every call, so that all ranks
-        report the same names: verifier/status/correct, ...
-    Raises (the function returned):
-        VerifierError: no `prompt_id`, an id the task does not hold, or a wrong number of verdicts.
+        See `rewards.reward_from`; TRL's logs call it SPEC_reward.
+    Raises:
+        VerifierError: an unknown verifier or argument.
     """
-    prompts = {prompt.id: prompt for prompt in task.prompts}
-
-    def verifier(
-        *,
-        completions: Sequence[str | Sequence[Message]],
-        prompt_id: Sequence[str] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
-        **_others: Any,
-    ) -> list[float | None]:
-        if prompt_id is None:
-            raise VerifierError(f"task {task.name!r}: the trainer's dataset has no column prompt_id to join by")
-        unknown = [key for key in prompt_id if key not in prompts]
-        if unknown:
-            raise VerifierError(f"task {task.name!r} has no prompt {unknown[0]!r} ({len(unknown)} unknown ids)")
-        texts = [text if isinstance(text, str) else text[-1]["content"] for text in completions]
-        verdicts = task.verify([prompts[key] for key in prompt_id], texts)
-        if len(verdicts) != len(texts):
-            raise VerifierError(f"task {task.name!r}: {len(verdicts)} verdicts for {len(texts)} completions")
-        if log_metric is not None:
-            counts = Counter(verdict.status for verdict in verdicts)
-            for status in STATUSES:
-                log_metric(f"verifier/status/{status}", counts[status] / max(len(verdicts), 1))
-        return [verdict.reward for verdict in verdicts]
-
-    return verifier
+    return reward_from(load_verifier(spec, args), f"{spec}_reward")
 
 
 def _check_arguments(spec: str, function: Callable[..., Any], args: Mapping[str, Any]) -> None:
@@ -97,3 +77,9 @@ def _check_arguments(spec: str, function: Callable[..., Any], args: Mapping[str,
                 f"verifier {spec!r} has no argument {name!r}{nearest(name, allowed)}; "
                 f"task.verifier_args may hold {', '.join(allowed) or 'nothing'} here"
             )
+
+
+sql_reward = reward_function("sql")
+"""Reward function for TRL: 1.0, 0.0 or None; its dataset has columns `gold` (SQL), `db` (a path), optional `mode`."""
+math_reward = reward_function("math")
+"""Reward function for TRL: 1.0, 0.0 or None; its dataset has a column `gold` (the answer)."""

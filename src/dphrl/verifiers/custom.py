@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.errors import VerifierError, nearest
-from dphrl.types import Message, Prompt, Verdict, VerifyFn
+from dphrl.types import Item, Message, Verdict, VerifyFn
 
 RewardFn = Callable[..., Sequence[float | None]]
 """f(prompts=..., completions=..., **columns) -> one number or None per completion."""
@@ -45,7 +45,8 @@ def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1
     """A verifier that asks a TRL reward function.
 
     The function gets keyword arguments only: `prompts`, `completions` (texts; for a chat prompt [{"role": "assistant",
-    "content": text}]) and every column of the prompts as a list. None from it = could not judge: `verifier_error`.
+    "content": text}]) and every column of the items as a list, `id` among them. None from it = could not judge:
+    `verifier_error`.
 
     An exception in it: the completions of the batch are judged one by one, so that only those at fault become
     `verifier_error`, with the exception as detail. If all of them fail before the function has ever judged one, the
@@ -62,14 +63,14 @@ def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1
     """
     ever_worked = False
 
-    def verify(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Verdict]:
+    def verify(items: Sequence[Item]) -> list[Verdict]:
         nonlocal ever_worked
-        if not prompts:
+        if not items:
             return []
         try:
-            results: list[Any] = _call(function, name, prompts, completions)
+            results: list[Any] = _call(function, name, items)
         except _Failed as failure:
-            results = [failure] if len(prompts) == 1 else _one_by_one(function, name, prompts, completions)
+            results = [failure] if len(items) == 1 else _one_by_one(function, name, items)
         failures = [result for result in results if isinstance(result, _Failed)]
         if len(failures) == len(results) and not ever_worked:
             raise VerifierError(
@@ -86,25 +87,24 @@ class _Failed(Exception):
     """The user's function raised; the text is its exception."""
 
 
-def _one_by_one(
-    function: RewardFn, name: str, prompts: Sequence[Prompt], completions: Sequence[str]
-) -> list[float | _Failed | None]:
+def _one_by_one(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | _Failed | None]:
     results: list[float | _Failed | None] = []
-    for prompt, completion in zip(prompts, completions, strict=True):
+    for item in items:
         try:
-            results += _call(function, name, [prompt], [completion])
+            results += _call(function, name, [item])
         except _Failed as failure:
             results.append(failure)
     return results
 
 
-def _call(function: RewardFn, name: str, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-    columns = {key: [prompt.columns.get(key) for prompt in prompts] for key in prompts[0].columns}
+def _call(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | None]:
+    columns = {key: [item.get(key) for item in items] for key in items[0] if key not in ("prompt", "completion")}
+    prompts = [item.get("prompt", "") for item in items]
+    own = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
     texts: list[str | list[Message]] = [
-        text if isinstance(prompt.prompt, str) else [{"role": "assistant", "content": text}]
-        for prompt, text in zip(prompts, completions, strict=True)
+        item["completion"] if isinstance(prompt, str) else [{"role": "assistant", "content": item["completion"]}]
+        for item, prompt in zip(items, prompts, strict=True)
     ]
-    own = [prompt.prompt if isinstance(prompt.prompt, str) else list(prompt.prompt) for prompt in prompts]
     try:
         results = function(**{**columns, "prompts": own, "completions": texts})
     except Exception as error:  # a user's function may raise anything; `from_reward_function` says what follows
@@ -115,9 +115,9 @@ def _call(function: RewardFn, name: str, prompts: Sequence[Prompt], completions:
         raise VerifierError(
             f"verifier {name!r} returned {results!r}; it must return a list of numbers or None"
         ) from None
-    if len(rewards) != len(prompts):
+    if len(rewards) != len(items):
         raise VerifierError(
-            f"verifier {name!r} returned {len(rewards)} results for {len(prompts)} completions; "
+            f"verifier {name!r} returned {len(rewards)} results for {len(items)} completions; "
             "it must return one number or None for each"
         )
     return rewards

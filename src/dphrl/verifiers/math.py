@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dphrl.errors import VerifierError
-from dphrl.types import Prompt, Verdict
+from dphrl.types import Item, Verdict
 from dphrl.verifiers.math_text import extract_answer, extract_gold, number, same_text
-from dphrl.verifiers.verdicts import verdict
-from dphrl.verifiers.worker import Reply, worker_of
+from dphrl.verifiers.pool import Reply, pool_of
+from dphrl.verifiers.verdicts import column, completion_of, verdict
 
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is handed to a parser."""
@@ -16,7 +16,7 @@ WALL_FACTOR = 20.0
 """Wall-clock seconds allowed for each CPU second of the deadline."""
 
 
-def math_verify(prompts: Sequence[Prompt], completions: Sequence[str], *, deadline_s: float = 5.0) -> list[Verdict]:
+def verify_batch(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int | None = None) -> list[Verdict]:
     """Compare each completion's final answer with its gold answer.
 
     Equal text or equal plain numbers (exact fractions; commas, "$" and "%" say nothing) are decided here; the rest goes
@@ -35,24 +35,14 @@ def math_verify(prompts: Sequence[Prompt], completions: Sequence[str], *, deadli
     if deadline_s <= 0:
         raise VerifierError(f"math: deadline_s={deadline_s} must be above 0 (CPU seconds)")
     pairs = [
-        (extract_gold(_gold(prompt)), extract_answer(completion))
-        for prompt, completion in zip(prompts, completions, strict=True)
+        (extract_gold(column("math", item, "gold")), extract_answer(completion_of("math", item))) for item in items
     ]
     replies = {pair: _decide(*pair) for pair in dict.fromkeys(pairs)}
     unclear = [pair for pair, reply in replies.items() if reply is None]
     if unclear:
-        judged = worker_of("math").run(unclear, {"deadline_s": deadline_s}, wall_s=WALL_FACTOR * deadline_s)
+        judged = pool_of("math").run(unclear, {}, cpu_s=deadline_s, workers=workers)
         replies.update(zip(unclear, judged, strict=True))
     return [verdict(*reply) for pair in pairs if (reply := replies[pair]) is not None]
-
-
-def _gold(prompt: Prompt) -> object:
-    if "gold" not in prompt.columns:
-        raise VerifierError(
-            f"math: prompt {prompt.id!r} has no column 'gold'; it has {sorted(prompt.columns)}; "
-            "name the column of the file in task.columns, e.g. {gold: answer}"
-        )
-    return prompt.columns["gold"]
 
 
 def _decide(gold: str, answer: str) -> Reply | None:

@@ -2,79 +2,87 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dphrl.errors import VerifierError, nearest
-from dphrl.types import Prompt, Verdict
+from dphrl.types import Item, Verdict
+from dphrl.verifiers.pool import Reply, pool_of
+from dphrl.verifiers.sql_cache import GoldCache, GoldQuery, GoldReply, read_file, write_file
 from dphrl.verifiers.sql_text import extract_sql
-from dphrl.verifiers.verdicts import verdict
-from dphrl.verifiers.worker import Reply, worker_of
+from dphrl.verifiers.verdicts import column, completion_of, verdict
 
 Mode = Literal["spider", "bird"]
+Ordered = Literal["auto", "always", "never"]
 MODES: tuple[str, ...] = get_args(Mode)
+ORDERED: tuple[str, ...] = get_args(Ordered)
 DB_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
-WALL_FACTOR = 20.0
-"""Wall-clock seconds allowed for each CPU second of a deadline: what a crowded machine may cost, and no more."""
-
-GoldItem = tuple[str, str, str]
-"""Path of the database, mode, gold query."""
-
-_gold_replies: dict[tuple[GoldItem, str], Reply] = {}
-"""(Gold item, settings) -> what the worker said of the gold query alone: a bad one is met once, and the time or the
-worker it costs is never blamed on a completion."""
+HARD_FACTOR = 2.0
+"""The deadline that costs a worker its life, as a multiple of the one that SQLite is asked to keep."""
+_CHANGE_COUNTER = slice(24, 28)
+"""Bytes of a database's header that every transaction changes."""
 
 
-def sql_verify(
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
+def verify_batch(
+    items: Sequence[Item],
     *,
     db_dir: str | None = None,
     mode: Mode = "spider",
     keep_distinct: bool = False,
+    ordered: Ordered = "auto",
     deadline_s: float = 5.0,
     gold_deadline_s: float = 30.0,
     max_rows: int = 200_000,
     max_bytes: int = 64_000_000,
+    gold_cache: str | None = None,
+    workers: int | None = None,
 ) -> list[Verdict]:
-    """Run each completion's query beside its gold query, read only, in a worker process, and compare the results.
+    """Run each completion's query, read only, in a worker process, and compare its result with its gold query's.
 
     spider: same bag of rows, or list when the gold query's outermost level has ORDER BY, under any permutation of the
     columns; DISTINCT is taken out of both queries. bird: same set of rows, columns by position. Only a query that
-    returns columns can be right.
+    returns columns can be right. Gold queries run once for each version of a database, in processes of their own;
+    identical queries of a batch run once. docs/verifiers.md shows both modes by examples.
 
     Args:
-        prompts: with columns `gold` (SQL), `db` (path of a database or, with `db_dir`, its name), optional `mode`.
-        completions: texts; the answer is the last ```sql block, or the whole text without a fence.
+        items: with `completion` (the answer is its last ```sql block, or the whole text without a fence), `gold` (SQL),
+            `db` (path of a database or, with `db_dir`, its name), optional `mode`.
         db_dir: folder that holds NAME/NAME.sqlite for each database name.
-        mode: which benchmark's equality; a prompt's own `mode` column comes first.
+        mode: which benchmark's equality; an item's own `mode` comes first.
         keep_distinct: leave DISTINCT in (spider).
+        ordered: whether the order of rows counts: auto = as the mode says, always (also makes bird compare lists),
+            never.
         deadline_s, gold_deadline_s: CPU seconds a completion's, a gold query may take, > 0.
         max_rows, max_bytes: of one result, >= 1.
+        gold_cache: file that keeps gold results for the next run; it is made where there is none.
+        workers: most processes at work, >= 1; None = one a core, divided among the ranks of this machine.
     Returns:
-        One verdict per pair: correct, wrong, no_answer (no SQL), invalid (SQL error, no columns), blocked (anything but
+        One verdict per item: correct, wrong, no_answer (no SQL), invalid (SQL error, no columns), blocked (anything but
         a query), timeout, memory, or gold_error without reward (the gold query or the database is at fault).
     Raises:
-        VerifierError: a column is missing, an argument is out of range, or the worker cannot start.
+        VerifierError: a key is missing, an argument is out of range, the cache is no cache, or no worker can start.
     Source: test-suite-sql-eval (Zhong et al., 2020) and BIRD (Li et al., 2023) evaluation scripts.
     """
-    if min(deadline_s, gold_deadline_s, max_rows, max_bytes) <= 0:
-        raise VerifierError(
-            f"sql: deadline_s={deadline_s}, gold_deadline_s={gold_deadline_s}, max_rows={max_rows}, "
-            f"max_bytes={max_bytes} must all be above 0"
-        )
     settings = {
         "keep_distinct": keep_distinct,
+        "ordered": ordered,
         "deadline_s": deadline_s,
         "gold_deadline_s": gold_deadline_s,
         "max_rows": max_rows,
         "max_bytes": max_bytes,
     }
-    golds = [_gold_item(prompt, db_dir, mode) for prompt in prompts]
-    queries = [extract_sql(completion) for completion in completions]
-    return _judge(golds, queries, settings)
+    _check(settings, workers)
+    version_of = cache(database_version)  # for this batch only: a database may change before the next
+    golds = []
+    for item in items:
+        db, own_mode, sql = _gold_query(item, db_dir, mode)
+        golds.append(GoldQuery(db, version_of(db), own_mode, sql, keep_distinct, max_rows, max_bytes))
+    replies = _gold_replies(golds, settings, None if gold_cache is None else Path(gold_cache), workers)
+    return _judge(golds, [extract_sql(completion_of("sql", item)) for item in items], replies, settings, workers)
 
 
 def database_path(db: object, db_dir: str | None) -> Path:
@@ -99,36 +107,108 @@ def database_path(db: object, db_dir: str | None) -> Path:
     return Path(db_dir, name, f"{name}.sqlite").absolute()
 
 
-def _gold_item(prompt: Prompt, db_dir: str | None, mode: str) -> GoldItem:
-    missing = [name for name in ("gold", "db") if name not in prompt.columns]
-    if missing:
+def database_version(db: str) -> str:
+    """Text that changes with a database on disk: file, size, time of change, and SQLite's own count of changes."""
+    parts = []
+    for path in (db, f"{db}-wal"):
+        try:
+            with Path(path).open("rb") as file:
+                stat = os.fstat(file.fileno())
+                counter = file.read(_CHANGE_COUNTER.stop)[_CHANGE_COUNTER].hex()
+        except OSError:
+            parts.append("none")
+        else:
+            parts.append(f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{counter}")
+    return " ".join(parts)
+
+
+def _check(settings: Mapping[str, Any], workers: int | None) -> None:
+    for name in ("deadline_s", "gold_deadline_s", "max_rows", "max_bytes"):
+        if settings[name] <= 0:
+            raise VerifierError(f"sql: {name}={settings[name]} must be above 0")
+    if workers is not None and workers < 1:
+        raise VerifierError(f"sql: workers={workers} must be at least 1, or None for one a core")
+    ordered = settings["ordered"]
+    if ordered not in ORDERED:
         raise VerifierError(
-            f"sql: prompt {prompt.id!r} has no column {missing[0]!r}; it has {sorted(prompt.columns)}; "
-            "name the column of the file in task.columns"
+            f"sql: ordered={ordered!r} is not one of {', '.join(ORDERED)}{nearest(str(ordered), ORDERED)}"
         )
-    own_mode = str(prompt.columns.get("mode") or mode)
+
+
+def _gold_query(item: Item, db_dir: str | None, mode: str) -> tuple[str, str, str]:
+    """Path of the database, mode, gold query."""
+    own_mode = str(item.get("mode") or mode)
     if own_mode not in MODES:
         raise VerifierError(
-            f"sql: mode={own_mode!r} is not one of {', '.join(MODES)}{nearest(own_mode, MODES)} (prompt {prompt.id!r})"
+            f"sql: mode={own_mode!r} is not one of {', '.join(MODES)}{nearest(own_mode, MODES)} (id {item.get('id')!r})"
         )
-    return str(database_path(prompt.columns["db"], db_dir)), own_mode, str(prompt.columns["gold"] or "")
+    return str(database_path(column("sql", item, "db"), db_dir)), own_mode, str(column("sql", item, "gold") or "")
 
 
-def _judge(golds: Sequence[GoldItem], queries: Sequence[str], settings: Mapping[str, Any]) -> list[Verdict]:
-    """Check unseen gold queries first, then run each distinct (gold, query) once."""
-    limits = repr(sorted(settings.items()))
-    unseen = [gold for gold in dict.fromkeys(golds) if (gold, limits) not in _gold_replies]
-    for gold, reply in zip(unseen, _run([(*gold, None) for gold in unseen], settings), strict=True):
-        status, detail = reply
-        _gold_replies[gold, limits] = reply if status == "correct" else ("gold_error", detail)
+_cache = GoldCache()
+
+
+def _gold_replies(
+    golds: Sequence[GoldQuery], settings: Mapping[str, Any], file: Path | None, workers: int | None
+) -> dict[GoldQuery, GoldReply]:
+    """The reply to every gold query: from memory, from the file, or by running it. A bad one is met once, and the time
+    or the worker it costs is never blamed on a completion."""
+    distinct = list(dict.fromkeys(golds))
+    known = _cache.get(distinct)
+    unknown = [gold for gold in distinct if gold not in known]
+    if not unknown:
+        return known
+    stored = read_file(file, unknown) if file else {}
+    to_run = [gold for gold in unknown if gold not in stored]
+    ran = pool_of("sql_gold").run(
+        [(gold.db, gold.version, gold.mode, gold.sql) for gold in to_run],
+        settings,
+        cpu_s=HARD_FACTOR * settings["gold_deadline_s"],
+        workers=workers,
+    )
+    new = {gold: _as_gold_error(gold, reply) for gold, reply in zip(to_run, ran, strict=True)}
+    if file and (results := {gold: text for gold, (status, text) in new.items() if status == "correct"}):
+        write_file(file, results)
+    new.update({gold: ("correct", text) for gold, text in stored.items()})
+    return known | _cache.put(new)
+
+
+def _as_gold_error(gold: GoldQuery, reply: Reply) -> Reply:
+    """Whatever befell a gold query, its worker's death too, is the data's fault."""
+    status, text = reply
+    return (
+        reply if status in ("correct", "gold_error") else ("gold_error", f"gold query on {gold.db}: {status}: {text}")
+    )
+
+
+def _judge(
+    golds: Sequence[GoldQuery],
+    queries: Sequence[str],
+    gold_replies: Mapping[GoldQuery, GoldReply],
+    settings: Mapping[str, Any],
+    workers: int | None,
+) -> list[Verdict]:
+    """Run each distinct (gold, query) once, those of one database together."""
     pairs = list(zip(golds, queries, strict=True))
-    bad = {gold: reply for gold in golds if (reply := _gold_replies[gold, limits])[0] != "correct"}
-    to_run = [(gold, query) for gold, query in dict.fromkeys(pairs) if query and gold not in bad]
-    replies = dict(zip(to_run, _run([(*gold, query) for gold, query in to_run], settings), strict=True))
+    to_run = [pair for pair in dict.fromkeys(pairs) if pair[1] and gold_replies[pair[0]].status == "correct"]
+    to_run.sort(key=lambda pair: pair[0].db)
+    names = [gold_replies[gold].name for gold, _ in to_run]
+    ran = pool_of("sql").run(
+        [(name, gold.db, gold.version, gold.mode, query) for name, (gold, query) in zip(names, to_run, strict=True)],
+        settings,
+        cpu_s=HARD_FACTOR * settings["deadline_s"],
+        workers=workers,
+        needs=names,
+        shared={gold_replies[gold].name: gold_replies[gold].text for gold, _ in to_run},
+    )
+    replies = dict(zip(to_run, ran, strict=True))
     no_answer: Reply = ("no_answer", "no SQL in the completion")
-    return [verdict(*(bad.get(gold) or replies.get((gold, query), no_answer))) for gold, query in pairs]
-
-
-def _run(items: Sequence[tuple[str, str, str, str | None]], settings: Mapping[str, Any]) -> list[Reply]:
-    wall_s = WALL_FACTOR * (settings["deadline_s"] + settings["gold_deadline_s"])
-    return worker_of("sql").run(items, settings, wall_s=wall_s) if items else []
+    verdicts = []
+    for gold, query in pairs:
+        failed = gold_replies[gold].status != "correct"
+        verdicts.append(
+            verdict("gold_error", gold_replies[gold].text)
+            if failed
+            else verdict(*replies.get((gold, query), no_answer))
+        )
+    return verdicts

@@ -34,9 +34,9 @@ def spider_equal(gold: Rows, rows: Rows, *, ordered: bool) -> bool:
     return len(gold[0]) > 1 and _permutation_exists(gold, rows)
 
 
-def bird_equal(gold: Rows, rows: Rows) -> bool:
+def bird_equal(gold: Iterable[Row], rows: Iterable[Row]) -> bool:
     """Equality of the BIRD script: the same set of rows, columns by position."""
-    return set(gold) == set(rows)
+    return frozenset(gold) == frozenset(rows)
 
 
 def _permutation_exists(gold: Rows, rows: Rows) -> bool:
