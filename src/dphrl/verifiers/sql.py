@@ -76,11 +76,13 @@ def verify_batch(
         "max_bytes": max_bytes,
     }
     _check(settings, workers)
+    path_of = cache(lambda db: str(database_path(db, db_dir)))
     version_of = cache(database_version)  # for this batch only: a database may change before the next
     golds = []
     for item in items:
-        db, own_mode, sql = _gold_query(item, db_dir, mode)
-        golds.append(GoldQuery(db, version_of(db), own_mode, sql, keep_distinct, max_rows, max_bytes))
+        db = path_of(str(column("sql", item, "db")))
+        sql = str(column("sql", item, "gold") or "")
+        golds.append(GoldQuery(db, version_of(db), _mode(item, mode), sql, keep_distinct, max_rows, max_bytes))
     replies = _gold_replies(golds, settings, None if gold_cache is None else Path(gold_cache), workers)
     return _judge(golds, [extract_sql(completion_of("sql", item)) for item in items], replies, settings, workers)
 
@@ -135,14 +137,13 @@ def _check(settings: Mapping[str, Any], workers: int | None) -> None:
         )
 
 
-def _gold_query(item: Item, db_dir: str | None, mode: str) -> tuple[str, str, str]:
-    """Path of the database, mode, gold query."""
-    own_mode = str(item.get("mode") or mode)
-    if own_mode not in MODES:
+def _mode(item: Item, default: str) -> str:
+    mode = str(item.get("mode") or default)
+    if mode not in MODES:
         raise VerifierError(
-            f"sql: mode={own_mode!r} is not one of {', '.join(MODES)}{nearest(own_mode, MODES)} (id {item.get('id')!r})"
+            f"sql: mode={mode!r} is not one of {', '.join(MODES)}{nearest(mode, MODES)} (item {item.get('id')!r})"
         )
-    return str(database_path(column("sql", item, "db"), db_dir)), own_mode, str(column("sql", item, "gold") or "")
+    return mode
 
 
 _cache = GoldCache()
