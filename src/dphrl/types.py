@@ -86,6 +86,14 @@ class Anchor:
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
     ref_logps: tuple[float, ...]
+    task: str = "task"
+    """Which task the prompt is of; ids are unique within one."""
+    draw: int = 0
+    """Which draw of the prompt it was; (task, prompt_id, draw) names an anchor."""
+    topk_ids: tuple[tuple[int, ...], ...] = ()
+    """Likeliest tokens at each position, descending; empty when they are not stored."""
+    topk_logps: tuple[tuple[float, ...], ...] = ()
+    """Their log-probabilities (nats)."""
 
     def __post_init__(self) -> None:
         if not self.completion_ids or len(self.completion_ids) != len(self.ref_logps):
