@@ -18,13 +18,18 @@ from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.tasks import load_task
 from dphrl.tasks.schema import schema_text
 from dphrl.tasks.template import parse_template
-from dphrl.types import Task
+from dphrl.types import Task, Verdict, item_of
 
 ROWS = [{"question": f"What is {i} + {i}?", "answer": f"#### {2 * i}", "nr": f"q{i}"} for i in range(5)]
 
 
 def as_jsonl(path: Path, rows: Sequence[Any]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def judged(task: Task, completions: Sequence[str]) -> list[Verdict]:
+    """Verdicts on one completion of each of the first prompts."""
+    return task.verify([item_of(p, text) for p, text in zip(task.prompts, completions, strict=False)])
 
 
 def as_json(path: Path, rows: Sequence[Any]) -> None:
@@ -54,7 +59,7 @@ def test_files(tmp_path: Path, suffix: str, write: Callable[[Path, Sequence[Any]
     assert [prompt.id for prompt in task.prompts] == [f"row-{i:07d}" for i in range(5)]
     assert task.prompts[1].prompt == "What is 1 + 1?"
     assert task.prompts[1].columns == {**ROWS[1], "gold": "#### 2"}
-    assert task.verify(task.prompts, ["The answer is 2."] * 5)[1].correct
+    assert judged(task, ["The answer is 2."] * 5)[1].correct
 
 
 def test_paths_are_looked_up_beside_the_config_then_where_the_command_runs(
@@ -116,6 +121,8 @@ def test_a_template_may_be_plain() -> None:
         ([[1]], {}, "line 1 holds a list"),
         (ROWS, {"system": "Add."}, "needs task.chat"),
         (ROWS, {"template_file": "none.txt"}, "none.txt' does not exist"),
+        (ROWS, {"template_file": "none.txt", "template": "{question}"}, "take one out"),
+        (ROWS, {"name": "jsnl"}, "task.name='jsnl' is not one of jsonl, .*did you mean 'jsonl'"),
         (ROWS, {"verifier": "mathh"}, "did you mean 'math'"),
         (ROWS, {"verifier_args": {"deadline": 1}}, "did you mean 'deadline_s'"),
     ],
@@ -173,6 +180,12 @@ def test_a_demo_task(tmp_path: Path) -> None:
         load_task("mine", TaskConfig(data="demo:in_domain", system="x"), base_dir=tmp_path)
     with pytest.raises(DataError, match="leaves none"):
         load_task("mine", TaskConfig(data="demo:in_domain", offset=10**6), base_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"take out task\.name"):
+        load_task("mine", TaskConfig(name="gsm8k", data="demo:in_domain"), base_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"take out task\.verifier$"):
+        load_task("mine", TaskConfig(data="demo:in_domain", verifier="exact"), base_dir=tmp_path)
+    settings = TaskConfig(data="demo:in_domain", template="{question}", chat=False, verifier="math", split="train")
+    assert load_task("mine", settings, base_dir=tmp_path).prompts == whole.prompts
 
 
 def test_solutions_of_text(load: Callable[..., Task]) -> None:
@@ -230,7 +243,7 @@ def test_a_prompt_with_its_schema(sql_folder: Path) -> None:
         ");\n"
         "How many?"
     )
-    assert [v.status for v in task.verify(task.prompts, ["SELECT 3"])] == ["correct"]
+    assert [v.status for v in judged(task, ["SELECT 3"])] == ["correct"]
 
 
 def test_a_database_by_path_and_a_mode_of_its_own(sql_folder: Path) -> None:
@@ -238,7 +251,7 @@ def test_a_database_by_path_and_a_mode_of_its_own(sql_folder: Path) -> None:
     as_jsonl(sql_folder / "rows.jsonl", [row])
     task = load_sql(sql_folder, columns={}, verifier_args={})
     assert task.prompts[0].columns["db"] == str(sql_folder / "plain.sqlite")
-    assert [v.status for v in task.verify(task.prompts, ["SELECT name, id FROM item"])] == ["wrong"]
+    assert [v.status for v in judged(task, ["SELECT name, id FROM item"])] == ["wrong"]
 
 
 @pytest.mark.parametrize(
@@ -279,10 +292,10 @@ def test_spider_prompts_load_with_their_schemas(shared_data: Path) -> None:
     assert len(task.prompts) == 972
     assert all("CREATE TABLE" in prompt.prompt[0]["content"] for prompt in task.prompts)  # type: ignore[index]
     golds = [f"```sql\n{prompt.columns['gold']}\n```" for prompt in task.prompts[:50]]
-    assert all(verdict.correct for verdict in task.verify(task.prompts[:50], golds))
+    assert all(verdict.correct for verdict in judged(task, golds))
 
 
 def test_gsm8k_prompts_load(shared_data: Path) -> None:
     cfg = TaskConfig(data="test.jsonl", columns={"gold": "answer"}, limit=100)
     task = load_task("gsm8k", cfg, base_dir=shared_data / "gsm8k")
-    assert all(v.correct for v in task.verify(task.prompts, [p.columns["gold"] for p in task.prompts]))
+    assert all(v.correct for v in judged(task, [p.columns["gold"] for p in task.prompts]))

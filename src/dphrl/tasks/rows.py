@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dphrl.errors import DataError
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a task's source gives."""
+
+    rows: list[Row]
+    db_dir: str | None = None
+    """Folder of NAME/NAME.sqlite for each database name, where the rows have databases."""
 
 
 def read_rows(data: str, *, subset: str | None, split: str, base_dir: Path) -> list[Row]:
@@ -98,7 +108,8 @@ def _named(name: str, subset: str | None, split: str, base_dir: Path) -> list[Ro
     except Exception as error:  # `datasets` raises what its file systems and loaders raise
         raise DataError(
             f"task.data={name!r} (subset={subset!r}, split={split!r}) cannot be loaded "
-            f"({type(error).__name__}: {error}); a file of your own must end in {', '.join(READERS)}"
+            f"({type(error).__name__}: {error}); it needs a network, or let task.data name a local file "
+            f"({', '.join(READERS)})"
         ) from error
 
 
