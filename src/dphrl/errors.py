@@ -22,6 +22,10 @@ class ModelError(DphrlError):
     """A model or tokenizer that cannot be loaded or lacks what the stages need (an end token, a chat template)."""
 
 
+class SamplerError(DphrlError):
+    """A sampling backend that is not installed, cannot start, does not answer, or answers with what it must not."""
+
+
 class VerifierError(DphrlError):
     """A verifier that cannot be loaded or breaks its contract (wrong number of verdicts, a value out of range)."""
 

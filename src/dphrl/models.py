@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,43 @@ from dphrl.types import Prompt
 DEMO = "demo"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
-    """A model, its tokenizer and what is needed to feed it."""
+    """A model, its tokenizer and what is needed to feed it; the weights are loaded when `model` is first asked for."""
 
-    model: Any
+    source: str
+    """Folder or name that the weights are loaded from."""
+    revision: str | None
     tokenizer: Any
     stop_ids: tuple[int, ...]
     """Tokens that end a completion."""
     chat_template_args: dict[str, Any]
     generation_defaults: Any
     """The generation settings that came with the model; kept for saving, never used for drawing."""
+    context: int | None
+    """Longest sequence the model was made for, in tokens; None when its config does not say."""
+    load: Callable[[], Any] = field(repr=False, compare=False)
+    """Reads the weights; `model` keeps what it returns."""
 
-    @property
-    def context(self) -> int | None:
-        """Longest sequence the model was made for, in tokens; None when its config does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+    @cached_property
+    def model(self) -> Any:
+        """The model on its device, in eval mode, loaded at the first use.
+
+        Raises:
+            ModelError: the weights cannot be loaded.
+        """
+        return self.load()
+
+    def release(self) -> None:
+        """Forget the loaded weights, so that an engine can have their memory; the next use loads them again."""
+        import gc
+
+        import torch
+
+        if self.__dict__.pop("model", None) is not None:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, exactly one begin token: chat messages through the chat template, text as it is.
@@ -115,40 +137,68 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def load_policy(config: Config, path: str | None = None) -> Policy:
-    """The model of `config.model`, or the checkpoint folder `path` with the same settings.
+    """The model of `config.model`, or the checkpoint folder `path` with the same settings; no weights are read yet.
 
     Raises:
-        ModelError: as `load_tokenizer`; a model that cannot be loaded; a stop token that is not one token.
+        ModelError: as `load_tokenizer`; a model whose config cannot be read; a stop token that is not one token; a
+            GPU that is not there.
     """
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoConfig, GenerationConfig
 
     quiet_libraries()
     if config.threads:
         torch.set_num_threads(config.threads)
+    device = config.model.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device=cuda, but torch sees no GPU; use --model.device auto")
     tokenizer = load_tokenizer(config.model)
     source = path or model_path(config.model)
+    revision = None if path else config.model.revision
+    try:
+        shape = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=config.model.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
+    try:
+        defaults = GenerationConfig.from_pretrained(source, revision=revision)
+    except OSError:  # as the library does for a model that ships none
+        defaults = GenerationConfig.from_model_config(shape)
+    stop_ids = _stop_ids(defaults, tokenizer, config.sampling.stop_tokens)
+    return Policy(
+        source=source,
+        revision=revision,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        chat_template_args=dict(config.model.chat_template_args),
+        generation_defaults=defaults,
+        context=getattr(shape.get_text_config(), "max_position_embeddings", None),
+        load=lambda: _load_weights(source, revision, config.model, stop_ids, tokenizer),
+    )
+
+
+def _load_weights(
+    source: str, revision: str | None, config: ModelConfig, stop_ids: tuple[int, ...], tokenizer: Any
+) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source,
-            revision=None if path else config.model.revision,
-            dtype=getattr(torch, config.model.dtype),
-            trust_remote_code=config.model.trust_remote_code,
+            revision=revision,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
-    stop_ids = _stop_ids(model, tokenizer, config.sampling.stop_tokens)
-    defaults = model.generation_config
     # `generate` falls back on what the model ships (top_k, penalties ...): draws must follow the policy itself.
     model.generation_config = GenerationConfig(
         eos_token_id=list(stop_ids), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
-    device = config.model.device
+    device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("model.device=cuda, but torch sees no GPU; use --model.device auto")
-    return Policy(model.to(device).eval(), tokenizer, stop_ids, dict(config.model.chat_template_args), defaults)
+    return model.to(device).eval()
 
 
 def fingerprint(policy: Policy, config: Config) -> dict[str, str]:
@@ -196,20 +246,29 @@ def save_policy(policy: Policy, model: Any, folder: Path) -> None:
         policy.tokenizer.save_pretrained(staging)
 
 
+def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int) -> tuple[str, ...]:
+    """Ids of the prompts that leave no room for `max_new` tokens in the model's context; none may be cut silently.
+
+    Args:
+        encoded: prompt id -> token ids.
+        max_new: longest completion (tokens).
+    """
+    context = policy.context
+    return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
+
+
 def check_lengths(policy: Policy, prompts: Sequence[Prompt], encoded: Sequence[list[int]], max_new: int) -> None:
     """No prompt may be cut silently.
 
     Raises:
         DataError: prompts that leave no room for `max_new` tokens in the model's context, by id.
     """
-    context = policy.context
-    if context is None:
-        return
-    long = [p.id for p, ids in zip(prompts, encoded, strict=True) if len(ids) + max_new > context]
+    long = too_long(policy, {p.id: ids for p, ids in zip(prompts, encoded, strict=True)}, max_new)
     if long:
         raise DataError(
             f"{len(long)} prompts leave no room for sampling.max_new_tokens={max_new} in the model's context of "
-            f"{context} tokens (first: {', '.join(long[:3])}); shorten them, lower max_new_tokens or leave them out"
+            f"{policy.context} tokens (first: {', '.join(long[:3])}); shorten them, lower max_new_tokens or leave "
+            "them out"
         )
 
 
@@ -233,8 +292,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning)
 
 
-def _stop_ids(model: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tuple[int, ...]:
-    declared = model.generation_config.eos_token_id
+def _stop_ids(defaults: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tuple[int, ...]:
+    declared = defaults.eos_token_id
     found = [tokenizer.eos_token_id, *([declared] if isinstance(declared, int) else declared or [])]
     for text in stop_tokens:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""The `transformers` backend: batched `generate`, bucketed by length, seeded per completion."""
+"""The `transformers` backend: batched `generate`, bucketed by length, each prompt read once, seeded per completion."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dphrl.config import SamplingConfig
 from dphrl.models import Policy
 from dphrl.sampling import Request
+from dphrl.sampling.finish import completions
 from dphrl.sampling.uniform import row_key, uniforms
 from dphrl.types import GREEDY_DRAW, Completion
+
+_COPIED = {DynamicLayer, DynamicSlidingWindowLayer}
+"""Layers of a cache that hold keys and values alone, so that choosing rows copies all there is."""
 
 
 def inverse_cdf(
@@ -68,6 +73,7 @@ class TransformersSampler:
         self.policy = policy
         self.config = config
         self.seed = seed
+        self._shares = True  # until the model shows that it keeps a state that cannot be copied to other rows
         self._generation = GenerationConfig(
             max_new_tokens=config.max_new_tokens,
             do_sample=False,
@@ -83,6 +89,9 @@ class TransformersSampler:
         for start in range(0, len(ordered), self.config.batch_size):
             yield self._batch(ordered[start : start + self.config.batch_size])
 
+    def close(self) -> None:
+        """Nothing to give back: the model is the policy's."""
+
     def _batch(self, requests: Sequence[Request]) -> list[Completion]:
         tokenizer, model = self.policy.tokenizer, self.policy.model
         padded = tokenizer.pad(
@@ -95,20 +104,38 @@ class TransformersSampler:
             output = model.generate(
                 input_ids=padded["input_ids"],
                 attention_mask=padded["attention_mask"],
+                past_key_values=self._prefix(requests, padded["input_ids"], padded["attention_mask"]),
                 generation_config=self._generation,
                 logits_processor=LogitsProcessorList([pick]),
             )
-        rows: list[list[int]] = output[:, length:].tolist()
-        ended = [self._until_stop(row) for row in rows]
-        texts: list[str] = tokenizer.batch_decode([ids for ids, _ in ended], skip_special_tokens=True)
-        return [
-            Completion(r.prompt_id, r.draw, tuple(ids), text, "stop" if stopped else "length")
-            for r, (ids, stopped), text in zip(requests, ended, texts, strict=True)
-        ]
+        return completions(self.policy, requests, output[:, length:].tolist())
 
-    def _until_stop(self, row: list[int]) -> tuple[list[int], bool]:
-        """The tokens up to and with the first end token, and whether there is one."""
-        for i, token in enumerate(row):
-            if token in self.policy.stop_ids:
-                return row[: i + 1], True
-        return row, False
+    def _prefix(
+        self, requests: Sequence[Request], ids_BT: Int64[Tensor, "batch time"], mask_BT: Int64[Tensor, "batch time"]
+    ) -> Cache | None:
+        """Keys and values of all prompt tokens but the last, each distinct prompt read once and copied to its draws.
+
+        Returns:
+            None where nothing is shared (no prompt twice, a prompt of one token), or where the model keeps another
+            kind of state (linear attention): then `generate` reads every row itself.
+        """
+        first: dict[tuple[int, ...], int] = {}
+        for i, r in enumerate(requests):
+            first.setdefault(r.prompt_ids, i)
+        if not self._shares or len(first) == len(requests) or ids_BT.shape[1] < 2:
+            return None
+        rows = torch.tensor(list(first.values()), device=ids_BT.device)
+        # `generate` knows what each model's forward wants; the one token that it draws is thrown away.
+        cache = self.policy.model.generate(
+            input_ids=ids_BT[rows, :-1],
+            attention_mask=mask_BT[rows, :-1],
+            generation_config=self._generation,
+            max_new_tokens=1,
+            return_dict_in_generate=True,
+        ).past_key_values
+        if not {type(layer) for layer in cache.layers} <= _COPIED:
+            self._shares = False
+            return None
+        place = {prompt: n for n, prompt in enumerate(first)}
+        cache.batch_select_indices(torch.tensor([place[r.prompt_ids] for r in requests], device=ids_BT.device))
+        return cache

@@ -31,3 +31,8 @@ def uniforms(keys_B: UInt64[np.ndarray, batch], position: int) -> Float64[np.nda
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def row_seed(seed: int, prompt_id: str, draw: int) -> int:
+    """A seed for one completion where another engine draws: 63 bits, the widest that servers take."""
+    return row_key(seed, prompt_id, draw) >> 1

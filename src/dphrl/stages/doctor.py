@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -13,7 +14,9 @@ OPTIONAL = {"gguf": "models stored as GGUF: pip install 'dphrl[gguf]'", "peft": 
 
 def doctor() -> None:
     """Print one line a fact, plainly."""
+    from dphrl.config import ModelConfig
     from dphrl.models import DEMO, load_tokenizer
+    from dphrl.sampling import BACKENDS
 
     print(f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores")
     for name in REQUIRED:
@@ -22,10 +25,25 @@ def doctor() -> None:
         print(f"{name} {_version(name) or f'not installed ({hint})'}")
     print(_accelerator())
     print(f"disk: {shutil.disk_usage('.').free / 1e9:.0f} GB free here")
-    from dphrl.config import ModelConfig
-
+    for name in BACKENDS:
+        print(f"sampling.backend={name}: {_backend(name)}")
     tokenizer = load_tokenizer(ModelConfig(path=DEMO))
     print(f"demo model: found, {len(tokenizer)} tokens; try `dphrl demo --quick`")
+
+
+def _backend(name: str) -> str:
+    """Whether a sampling backend can work here, or what to install."""
+    from dphrl.sampling import BACKENDS, missing
+
+    backend, absent = BACKENDS[name], missing(name)
+    if absent:
+        return f"needs {' and '.join(absent)}: {backend.install}"
+    try:
+        for module in backend.modules:
+            importlib.import_module(module)
+    except (ImportError, OSError) as error:  # built for another CUDA, another torch
+        return f"installed, but cannot be loaded ({error}): {backend.install}"
+    return f"works{backend.note}"
 
 
 def _version(name: str) -> str | None:
