@@ -1,8 +1,6 @@
-"""The anchor store, the stream of anchors over steps, and scoring."""
+"""Anchors, the stream of anchors over steps, and scoring; the store is in test_anchors_store.py."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,50 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dphrl.anchors import read_anchors, write_anchors
 from dphrl.anchors.stream import share, step_anchors
 from dphrl.config_io import build_config
-from dphrl.errors import AnchorError, EmptyAnchorStore
-from dphrl.files import read_json, write_json
 from dphrl.models import fingerprint, load_policy
 from dphrl.scoring import pad_sequences, score
 from dphrl.types import Anchor
-
-ANCHORS = (Anchor("a", (1, 2), (3, 4), (-0.5, -1.0)), Anchor("b", (5,), (6,), (-0.25,)))
-PRINT = {"weights": "w", "tokenizer": "t"}
-
-
-def test_the_store_gives_back_what_was_written(tmp_path: Path) -> None:
-    write_anchors(tmp_path / "s", ANCHORS, PRINT, {"seed": 0})
-    assert read_anchors(tmp_path / "s", PRINT) == ANCHORS
-    assert read_json(tmp_path / "s" / "manifest.json")["tokens"] == 3
-
-
-def test_another_model_is_refused_and_both_sides_are_named(tmp_path: Path) -> None:
-    write_anchors(tmp_path / "s", ANCHORS, PRINT, {})
-    with pytest.raises(AnchorError, match=r"another weights(.|\n)*anchors 'w', this run 'x'"):
-        read_anchors(tmp_path / "s", {**PRINT, "weights": "x"})
-
-
-def test_damage_is_noticed(tmp_path: Path) -> None:
-    write_anchors(tmp_path / "s", ANCHORS, PRINT, {})
-    path = tmp_path / "s" / "anchors.parquet"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(AnchorError, match="differs from its manifest"):
-        read_anchors(tmp_path / "s", PRINT)
-
-
-def test_missing_empty_and_newer_stores_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(AnchorError, match="presample"):
-        read_anchors(tmp_path / "none", PRINT)
-    with pytest.raises(EmptyAnchorStore, match="threshold"):
-        write_anchors(tmp_path / "s", (), PRINT, {})
-    assert not (tmp_path / "s").exists()
-    write_anchors(tmp_path / "s", ANCHORS, PRINT, {})
-    manifest = tmp_path / "s" / "manifest.json"
-    write_json(manifest, {**read_json(manifest), "format": 99})
-    with pytest.raises(AnchorError, match="format 99"):
-        read_anchors(tmp_path / "s", PRINT)
 
 
 def test_an_anchor_has_a_logp_for_each_token() -> None:
@@ -71,6 +30,14 @@ def test_every_anchor_comes_once_before_any_comes_again(total: int, per_step: in
 def test_the_stream_is_a_pure_function_of_seed_and_step() -> None:
     assert (step_anchors(10, 4, seed=1, step=7) == step_anchors(10, 4, seed=1, step=7)).all()
     assert (step_anchors(100, 50, seed=1, step=0) != step_anchors(100, 50, seed=2, step=0)).any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=6))
+def test_a_step_is_a_slice_of_shuffled_passes_whatever_was_asked_before(asked: list[tuple[int, int]]) -> None:
+    for seed, step in asked:
+        passes = [np.random.default_rng([seed, number]).permutation(7) for number in range(10)]
+        expected = np.concatenate(passes)[step * 5 : (step + 1) * 5]
+        assert step_anchors(7, 5, seed=seed, step=step).tolist() == expected.tolist()
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(16, 40))
@@ -108,7 +75,7 @@ def test_scores_agree_with_a_plain_forward_whatever_the_batch() -> None:
     for batch_size in (1, 3, 4):
         found = score(policy.model, prompts, completions, pad_id=0, temperature=0.7, batch_size=batch_size)
         for mine, theirs in zip(found, expected, strict=True):
-            assert mine == pytest.approx(theirs, abs=2e-5)
+            assert mine.logps == pytest.approx(theirs, abs=2e-5)
 
 
 def test_the_fingerprint_follows_weights_tokenizer_and_temperature() -> None:

@@ -39,7 +39,9 @@ def anchors() -> tuple[Anchor, ...]:
     ids = [policy.encode(p) for p in prompts]
     gold = [[*policy.tokenizer(p.columns["gold"])["input_ids"], policy.stop_ids[0]] for p in prompts]
     logps = score(policy.model, ids, gold, pad_id=0, temperature=1.0, batch_size=5)
-    return tuple(Anchor(p.id, tuple(i), tuple(g), x) for p, i, g, x in zip(prompts, ids, gold, logps, strict=True))
+    return tuple(
+        Anchor(p.id, tuple(i), tuple(g), x.logps) for p, i, g, x in zip(prompts, ids, gold, logps, strict=True)
+    )
 
 
 def short_is_good(completions: list[str], **columns: Any) -> list[float]:

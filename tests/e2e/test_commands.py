@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from dphrl.anchors import open_store
 from dphrl.cli import main
 
 pytestmark = pytest.mark.slow
@@ -66,7 +67,8 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
         "presample/debias-00000.parquet",
         "presample/partition.json",
         "anchors/manifest.json",
-        "anchors/anchors.parquet",
+        "anchors/index.arrow",
+        "anchors/part-00000.arrow",
         "train/metrics.jsonl",
         "train/final/model.safetensors",
         "train/final/tokenizer.json",
@@ -80,7 +82,7 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     assert not [name for name in made if name.endswith(".tmp")]
     partition = json.loads((run / "presample/partition.json").read_text())
     assert len(partition["near_perfect"]) + len(partition["exploration"]) + len(partition["dropped"]) == 48
-    assert pq.read_metadata(run / "anchors/anchors.parquet").num_rows == len(partition["near_perfect"])
+    assert len(open_store(run / "anchors", None)) == len(partition["near_perfect"])
     row = json.loads((run / "eval/final/summary.json").read_text())["rows"][0]
     assert (row["dataset"], row["model"], row["n"], row["prompts"]) == ("in_domain", "final", 4, 6)
     assert set(row["pass_at_k"]) == {"1", "2", "4"} and row["keep"] is not None

@@ -1,5 +1,19 @@
-"""The anchor store: one Parquet file and a manifest that ties it to a model."""
+"""The anchor store: shards and a manifest that ties them to a model; docs/anchors.md."""
 
-from dphrl.anchors.store import read_anchors, write_anchors
+from dphrl.anchors.manifest import Manifest, is_sealed
+from dphrl.anchors.rows import Key, key_of
+from dphrl.anchors.store import AnchorStore, anchor_lengths, open_store
+from dphrl.anchors.writer import StoreWriter, merge_stores, write_anchors
 
-__all__ = ["read_anchors", "write_anchors"]
+__all__ = [
+    "AnchorStore",
+    "Key",
+    "Manifest",
+    "StoreWriter",
+    "anchor_lengths",
+    "is_sealed",
+    "key_of",
+    "merge_stores",
+    "open_store",
+    "write_anchors",
+]

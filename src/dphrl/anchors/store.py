@@ -1,96 +1,150 @@
-"""Anchors on disk: token ids and reference log-probabilities in Parquet, and what they belong to in manifest.json."""
+"""A sealed store, opened: a sequence of anchors that lie on disk and are read when they are asked for."""
 
 from __future__ import annotations
 
-import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from operator import index as as_index
 from pathlib import Path
-from typing import Any
+from typing import overload
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from jaxtyping import Int32, Integer
 
-from dphrl.errors import AnchorError, EmptyAnchorStore
-from dphrl.files import read_json, replaced_dir, write_json
+from dphrl.anchors.manifest import Manifest, ShardInfo, check_file, check_fingerprint, read_manifest
+from dphrl.anchors.rows import KEY, Key, Shard
+from dphrl.errors import AnchorError, nearest
 from dphrl.types import Anchor
 
-FORMAT = 1
-_SCHEMA = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("completion_ids", pa.list_(pa.int32())),
-        ("ref_logps", pa.list_(pa.float32())),
-    ]
-)
+CHECKS = ("sizes", "full")
 
 
-def write_anchors(
-    folder: Path, anchors: Sequence[Anchor], fingerprint: Mapping[str, str], sampling: Mapping[str, Any]
-) -> None:
-    """Write the store, whole or not at all.
+class AnchorStore(Sequence[Anchor]):
+    """Anchors of a sealed store; `open_store` makes one. Every read checks the anchor's checksum.
+
+    Its memory does not grow with the number of anchors, but for the 4 bytes of each in the mapped lengths index.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lengths: Int32[np.ndarray, anchors]
+    ) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.shards = shards
+        self.lengths = lengths
+        """Completion tokens of each anchor."""
+        self._starts = list(accumulate(map(len, shards), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Anchor: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Anchor, ...]: ...
+    def __getitem__(self, index: int | slice | np.integer) -> Anchor | tuple[Anchor, ...]:
+        """One anchor, or the anchors of a slice.
+
+        Raises:
+            IndexError: out of range. AnchorError: the anchor on disk is not what was written.
+        """
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        place = as_index(index)
+        place += len(self) if place < 0 else 0
+        if not 0 <= place < len(self):
+            raise IndexError(f"anchor {index} of {len(self)}")
+        number = bisect_right(self._starts, place) - 1
+        shard = self.shards[number]
+        try:
+            anchor = shard.anchor(place - self._starts[number])
+            if len(anchor.completion_ids) != self.lengths[place]:
+                raise ValueError(f"anchor {place} is longer or shorter than the index says")
+        except (ValueError, OSError) as error:
+            raise AnchorError(
+                f"{shard.path} is damaged: {error}; run `dphrl anchors verify {self.folder}`, then copy it again "
+                f"from its source, or delete {self.folder} and run `dphrl presample` again"
+            ) from None
+        return anchor
+
+
+def open_store(folder: Path, fingerprint: Mapping[str, str] | None, *, check: str = "sizes") -> AnchorStore:
+    """Open a sealed store for the policy with this fingerprint.
 
     Args:
-        folder: replaced if it exists.
-        anchors: at least one.
-        fingerprint: of the policy that drew and scored them (`models.fingerprint`).
-        sampling: how they were drawn, kept in the manifest.
+        folder: where the store lies.
+        fingerprint: of the policy (`models.fingerprint`); None leaves it unchecked, for tools that only look.
+        check: `sizes` looks at the manifest, the lengths index, and each shard's size and footer, under a second at
+            any size; `full` also reads all shards and compares their SHA-256. A single anchor's checksum is compared
+            at each read, so damage never trains unnoticed.
     Raises:
-        EmptyAnchorStore: no anchor.
+        AnchorError: no store, not sealed, of another schema or policy, with a file missing, truncated or damaged.
     """
-    if not anchors:
-        raise EmptyAnchorStore(
-            f"no anchor to write to {folder}: no near-perfect prompt; lower anchor.threshold or draw more presamples"
-        )
-    columns = {name: [getattr(a, name) for a in anchors] for name in _SCHEMA.names}
-    with replaced_dir(folder) as staging:
-        pq.write_table(pa.table(columns, schema=_SCHEMA), staging / "anchors.parquet")
-        manifest = {
-            "format": FORMAT,
-            "anchors": len(anchors),
-            "tokens": sum(len(a.completion_ids) for a in anchors),
-            "fingerprint": dict(fingerprint),
-            "sampling": dict(sampling),
-            "sha256": {"anchors.parquet": _sha256(staging / "anchors.parquet")},
-        }
-        write_json(staging / "manifest.json", manifest)
-
-
-def read_anchors(folder: Path, fingerprint: Mapping[str, str]) -> tuple[Anchor, ...]:
-    """Read the store for the policy with this fingerprint.
-
-    Raises:
-        AnchorError: missing, of another format, damaged, doubled ids, or made with another policy (names both sides).
-    """
-    manifest_path = folder / "manifest.json"
-    if not manifest_path.exists():
-        raise AnchorError(f"{folder} holds no anchors; run `dphrl presample` with this config first")
-    manifest = read_json(manifest_path)
-    if manifest.get("format") != FORMAT:
-        raise AnchorError(f"{manifest_path} has format {manifest.get('format')}; this version reads {FORMAT}")
-    _check_fingerprint(folder, manifest["fingerprint"], fingerprint)
-    path = folder / "anchors.parquet"
-    if not path.exists() or _sha256(path) != manifest["sha256"]["anchors.parquet"]:
-        raise AnchorError(f"{path} is missing or differs from its manifest; run `dphrl presample` again")
-    rows = pq.read_table(path).to_pylist()
-    ids = [row["prompt_id"] for row in rows]
-    if not rows or len(set(ids)) != len(ids):
-        raise AnchorError(f"{path} is empty or holds a prompt twice; run `dphrl presample` again")
-    return tuple(
-        Anchor(r["prompt_id"], tuple(r["prompt_ids"]), tuple(r["completion_ids"]), tuple(r["ref_logps"])) for r in rows
-    )
-
-
-def _check_fingerprint(folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    different = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
-    if different:
-        lines = [f"  {k}: anchors {theirs.get(k)!r}, this run {ours.get(k)!r}" for k in different]
+    if check not in CHECKS:
+        raise AnchorError(f"check={check!r} is not one of {', '.join(CHECKS)}{nearest(check, CHECKS)}")
+    manifest = read_manifest(folder)
+    if not manifest.sealed or manifest.index is None:
         raise AnchorError(
-            f"the anchors in {folder} were made with another {', '.join(different)}:\n"
-            + "\n".join(lines)
-            + "\npre-sample again with this model, or train the model that they were made with"
+            f"{folder} is not sealed: {manifest.anchors} anchors are scored and others are still missing; "
+            "run `dphrl presample` again with the same config, it goes on from there"
         )
+    if fingerprint is not None:
+        check_fingerprint(folder, manifest.fingerprint, fingerprint)
+    check_file(folder, manifest.index, checksum=True)
+    for shard in manifest.shards:
+        check_file(folder, shard, checksum=check == "full")
+    shards = [open_shard(folder, shard, manifest.topk) for shard in manifest.shards]
+    lengths = read_index(folder / manifest.index.file)
+    if len(lengths) != manifest.anchors:
+        raise AnchorError(
+            f"{folder} has an index of {len(lengths)} anchors and {manifest.anchors} in its shards; "
+            f"delete {folder} and run `dphrl presample` again"
+        )
+    return AnchorStore(folder, manifest, shards, lengths)
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
+    """Completion tokens of each anchor: a store's index, so that no anchor is read for it, or counted."""
+    if isinstance(anchors, AnchorStore):
+        return anchors.lengths
+    return np.array([len(a.completion_ids) for a in anchors], dtype=np.int64)
+
+
+def open_shard(folder: Path, shard: ShardInfo, topk: int) -> Shard:
+    """Map a shard.
+
+    Raises:
+        AnchorError: no whole Arrow file of these columns, or another number of rows than its manifest says.
+    """
+    rows = Shard(folder / shard.file, topk)
+    if len(rows) != shard.anchors:
+        raise AnchorError(
+            f"{rows.path} holds {len(rows)} anchors, its manifest says {shard.anchors}; copy it again from its "
+            f"source, or delete {folder} and run `dphrl presample` again"
+        )
+    return rows
+
+
+def write_index(path: Path, lengths: Integer[np.ndarray, anchors]) -> None:
+    """The lengths index: an Arrow file with the completion tokens of each anchor."""
+    batch = pa.record_batch({"tokens": pa.array(lengths, pa.int32())})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def read_index(path: Path) -> Int32[np.ndarray, anchors]:
+    """The lengths index, mapped."""
+    with pa.memory_map(str(path)) as file:
+        batch = pa.ipc.open_file(file).get_batch(0)
+    return np.frombuffer(batch.column("tokens").buffers()[1], np.int32)[: batch.num_rows]
+
+
+def doubled(shards: Sequence[Shard]) -> list[Key]:
+    """Some of the keys that come more than once, sorted; empty when every key is of one anchor."""
+    keys = pa.Table.from_batches([s.batch().select(list(KEY)) for s in shards])
+    counts = keys.group_by(list(KEY)).aggregate([([], "count_all")])
+    many = counts.filter(pc.greater(counts["count_all"], 1)).select(list(KEY)).slice(0, 10)
+    return sorted((row["task"], row["prompt_id"], row["draw"]) for row in many.to_pylist())

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
 
+from dphrl.anchors import anchor_lengths
 from dphrl.anchors.stream import share, step_anchors
 from dphrl.divergences import generator
 from dphrl.errors import ConfigError, EmptyAnchorStore, nearest
@@ -68,7 +69,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO, DAPO, reverse-KL, DPH-RL or replay on one loop: L = L_exp + eta * sum f(log u) / N over the step's anchors.
 
     Args:
-        anchors: for `dph` and `replay`, at least one, scored by the initial policy (`anchors.read_anchors`).
+        anchors: for `dph` and `replay`, at least one, scored by the initial policy; read when a step needs them
+            (`anchors.open_store`).
         encode: prompt -> token ids; None leaves tokenization to TRL. The stages pass `Policy.encode`, so that training
             sees the very tokens that were pre-sampled.
         The rest: as `trl.GRPOTrainer`.
@@ -93,7 +95,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             raise EmptyAnchorStore(f"method {self.args.method} needs anchors; run `dphrl presample` or use method grpo")
         if anchors and not wants:
             raise ConfigError(f"method {self.args.method} has no use for anchors; leave them out or use method dph")
-        self._anchors = tuple(anchors or ())
+        self._anchors: Sequence[Anchor] = anchors or ()
+        self._anchor_lengths = anchor_lengths(self._anchors)
         self._encode = encode
         self._anchor_stats: list[AnchorStats] = []
         self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
@@ -134,8 +137,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             rank=self.accelerator.process_index,
             ranks=self.accelerator.num_processes,
         )
-        step_tokens = sum(len(self._anchors[i].completion_ids) for i in indices)
-        return [self._anchors[i] for i in mine], step_tokens
+        return [self._anchors[int(i)] for i in mine], int(self._anchor_lengths[indices].sum())
 
     def _anchor_penalty(self, model: Any, anchors: list[Anchor], step_tokens: int) -> Tensor:
         """This rank's share of the penalty; ranks' gradients are averaged afterwards, hence their number."""

@@ -1,0 +1,150 @@
+"""Opening a store of synthetic anchors and reading random steps of 32 from it, as the trainer does. One JSON line.
+
+    python benchmarks/anchor_store.py [--anchors 1000000] [--tokens 200] [--topk 0]
+
+Completions have --tokens on average (half to one and a half of it), prompts half as many. The store is read in a
+process of its own. `rss_mb` is its peak resident memory, mapped pages counted, above that of a Python that has
+imported nothing; `imports_mb` is the part that numpy, pyarrow and dphrl.anchors take before a store is open,
+`anon_mb` the anonymous memory at the end (no mapped pages), above the same Python's. `order_s` is the shuffle that
+each pass over the store costs once. `tokens_per_s` counts completion tokens read from the page cache, and
+`tokens_per_cpu_s` the same by processor time, which other programs on the machine change less;
+`cold_tokens_per_s` are those read after the files were dropped from the page cache. `verify_s` is
+`open_store(check="full")`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+STEP = 32
+SECONDS = 5.0
+PART = 60_000
+
+
+def memory() -> dict[str, float]:
+    """Resident memory of this process in MB: now, anonymous alone, and its peak."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(lines[name].split()[0]) * 1024 / 1e6 for name in ("VmRSS", "RssAnon", "VmHWM")}
+
+
+def write(folder: Path, total: int, mean: int, topk: int) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    from dphrl.anchors.manifest import Manifest
+    from dphrl.anchors.rows import schema, with_checksums
+    from dphrl.anchors.writer import write_sealed
+
+    rng = np.random.default_rng(0)
+
+    def lists(lengths: np.ndarray, values: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *lengths]), pa.int32()), values)
+
+    def ids(count: int) -> pa.Array:
+        return pa.array(rng.integers(0, 150_000, count, dtype=np.int32))
+
+    def logps(count: int) -> pa.Array:
+        return pa.array(-rng.exponential(0.5, count).astype(np.float32))
+
+    def batches() -> pa.RecordBatch:
+        fields = schema(topk).remove(len(schema(topk)) - 1)
+        for first in range(0, total, PART):
+            size = min(PART, total - first)
+            prompt, completion = (rng.integers(n - n // 2, n + n // 2 + 1, size) for n in (mean // 2, mean))
+            tokens = int(completion.sum())
+            columns = [
+                pa.array(["task"] * size),
+                pa.array([f"prompt-{first + i}" for i in range(size)]),
+                pa.array(np.zeros(size, np.int32)),
+                lists(prompt, ids(int(prompt.sum()))),
+                lists(completion, ids(tokens)),
+                lists(completion, logps(tokens)),
+            ]
+            if topk:
+                wide = tokens * topk
+                columns += [
+                    lists(completion, pa.FixedSizeListArray.from_arrays(values(wide), topk)) for values in (ids, logps)
+                ]
+            yield with_checksums(pa.RecordBatch.from_arrays(columns, schema=fields), topk)
+
+    write_sealed(folder, Manifest("scoring", {"weights": "synthetic"}, {}, topk, ()), batches())
+
+
+def read(folder: Path) -> dict[str, float]:
+    """Everything measured: in a fresh process."""
+    bare = memory()
+    import numpy as np  # noqa: F401
+    import pyarrow as pa  # noqa: F401
+
+    from dphrl.anchors import open_store
+    from dphrl.anchors.stream import step_anchors
+
+    imported = memory()
+    began = time.perf_counter()
+    store = open_store(folder, {"weights": "synthetic"})
+    open_s = time.perf_counter() - began
+
+    began = time.perf_counter()
+    step_anchors(len(store), STEP, seed=0, step=0)
+    order_s = time.perf_counter() - began
+
+    def rates(first: int) -> tuple[int, int]:
+        began, cpu, tokens, step = time.perf_counter(), time.process_time(), 0, first
+        while time.perf_counter() - began < SECONDS:
+            indices = step_anchors(len(store), STEP, seed=0, step=step)
+            batch = [store[int(i)] for i in indices]
+            assert sum(len(a.completion_ids) for a in batch) == int(store.lengths[indices].sum())
+            tokens += sum(len(a.completion_ids) for a in batch)
+            step += 1
+        return round(tokens / (time.perf_counter() - began)), round(tokens / (time.process_time() - cpu))
+
+    warm, by_cpu = rates(0)
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    cold, _ = rates(len(store) // STEP // 2)
+    end = memory()
+    size = sum(p.stat().st_size for p in folder.iterdir())
+    began = time.perf_counter()
+    open_store(folder, None, check="full")
+    return {
+        "anchors": len(store),
+        "open_s": round(open_s, 4),
+        "rss_mb": round(end["VmHWM"] - bare["VmRSS"], 1),
+        "tokens_per_s": warm,
+        "tokens_per_cpu_s": by_cpu,
+        "cold_tokens_per_s": cold,
+        "anon_mb": round(end["RssAnon"] - bare["RssAnon"], 1),
+        "order_s": round(order_s, 3),
+        "imports_mb": round(imported["VmRSS"] - bare["VmRSS"], 1),
+        "store_mb": round(size / 1e6),
+        "shards": len(store.shards),
+        "verify_s": round(time.perf_counter() - began, 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--anchors", type=int, default=1_000_000, help="how many, >= 1 (default: 1000000)")
+    parser.add_argument("--tokens", type=int, default=200, help="mean length of a completion, >= 4 (default: 200)")
+    parser.add_argument("--topk", type=int, default=0, help="likeliest tokens stored at each position (default: 0)")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.read:
+        print(json.dumps(read(options.read)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), options.anchors, options.tokens, options.topk)
+        os.sync()  # pages still to be written cannot be dropped from the page cache
+        subprocess.run([sys.executable, __file__, "--read", folder], check=True)
+
+
+if __name__ == "__main__":
+    main()

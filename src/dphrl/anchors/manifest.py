@@ -1,0 +1,193 @@
+"""manifest.json of a store: what its anchors belong to, how they were made, and the files that hold them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from dphrl.errors import AnchorError
+from dphrl.files import write_json
+
+SCHEMA = 2
+"""Version of the store's files: 1 was a single Parquet file."""
+
+REMEDIES = {
+    "weights": "pre-sample again with this model, or train the model that they were made with",
+    "tokenizer": "take the tokenizer that they were made with, or pre-sample again with this one",
+    "chat_template": "take the chat template and model.chat_template_args they were made with, or pre-sample again",
+    "stop_ids": "set sampling.stop_tokens as it was, or pre-sample again",
+    "dtype": "set model.dtype as it was, or pre-sample again",
+    "temperature": "set sampling.temperature as it was, or pre-sample again",
+}
+"""What to do about a part of the fingerprint that differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One file of a store."""
+
+    file: str
+    anchors: int
+    prompt_tokens: int
+    tokens: int
+    """Completion tokens."""
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a store is; anchors and tokens are the sums over its shards."""
+
+    status: Literal["scoring", "sealed"]
+    fingerprint: dict[str, str]
+    """Of the policy that drew and scored the anchors (`models.fingerprint`)."""
+    made: dict[str, Any]
+    """How they were made: sampling settings, tasks, verifier version, seed."""
+    topk: int
+    """Likeliest tokens stored at each position; 0 = none."""
+    shards: tuple[ShardInfo, ...]
+    index: ShardInfo | None = None
+    """File with the completion tokens of each anchor; a sealed store has one."""
+
+    @property
+    def sealed(self) -> bool:
+        return self.status == "sealed"
+
+    @property
+    def anchors(self) -> int:
+        return sum(s.anchors for s in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens."""
+        return sum(s.tokens for s in self.shards)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(s.prompt_tokens for s in self.shards)
+
+    def write(self, folder: Path) -> None:
+        """Write FOLDER/manifest.json, whole or not at all."""
+        content = {"schema": SCHEMA, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
+        write_json(folder / "manifest.json", {"digest": _digest(content), **content})
+
+
+def plain(made: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping as JSON gives it back, so that it can be compared with a manifest's."""
+    content: dict[str, Any] = json.loads(json.dumps(dict(made), allow_nan=False))
+    return content
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a store, sealed or not.
+
+    Raises:
+        AnchorError: none there, of another schema, or damaged.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise AnchorError(f"{folder} holds no anchors; run `dphrl presample` with this config first")
+    try:
+        content = json.loads(path.read_bytes())
+        version = content.get("schema", content.get("format"))
+    except (ValueError, AttributeError):
+        raise AnchorError(f"{path} is damaged: no JSON object; {_again(folder)}") from None
+    if isinstance(version, int) and version > SCHEMA:
+        raise AnchorError(
+            f"{path} has schema {version}, newer than the {SCHEMA} that this version reads; "
+            "install the dphrl that wrote it, or a later one"
+        )
+    if version != SCHEMA:
+        raise AnchorError(f"{path} has schema {version}; this version reads {SCHEMA}; {_again(folder)}")
+    if content.pop("digest", None) != _digest(content):
+        raise AnchorError(
+            f"{path} is damaged or was edited: its digest differs; copy it again from its source, or {_again(folder)}"
+        )
+    values = {f.name: content[f.name] for f in fields(Manifest)}
+    index = values["index"] and ShardInfo(**values["index"])
+    return Manifest(**{**values, "shards": tuple(ShardInfo(**s) for s in values["shards"]), "index": index})
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether the folder holds a finished store; False when it holds none at all.
+
+    Raises:
+        AnchorError: its manifest is of another schema, or damaged.
+    """
+    return (folder / "manifest.json").exists() and read_manifest(folder).sealed
+
+
+def check_fingerprint(
+    folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str], whose: str = "this run"
+) -> None:
+    """The anchors must be of this policy.
+
+    Args:
+        whose: what `ours` is, for the message.
+    Raises:
+        AnchorError: names what differs, both sides, and a remedy for each.
+    """
+    different = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
+    if different:
+        lines = [f"  {k}: anchors {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
+        todo = dict.fromkeys(REMEDIES.get(k, "pre-sample again") for k in different)
+        raise AnchorError(
+            f"the anchors in {folder} were made with another {', '.join(different)}:\n"
+            + "\n".join([*lines, *todo])
+            + f"\n(to pre-sample again, give another --out, or delete {folder})"
+        )
+
+
+def check_made(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], whose: str) -> None:
+    """Anchors of one store must be made in one way.
+
+    Args:
+        whose: what `ours` is, for the message ("this run").
+    Raises:
+        AnchorError: names what differs, and both sides.
+    """
+    different = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
+    if different:
+        lines = [f"  {k}: there {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
+        raise AnchorError(
+            f"the anchors in {folder} were made with other settings:\n"
+            + "\n".join(lines)
+            + f"\ngive another --out, the same settings, or delete {folder}"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_file(folder: Path, shard: ShardInfo, *, checksum: bool) -> None:
+    """A file must be there, of the size that the manifest gives, and with `checksum` of its SHA-256.
+
+    Raises:
+        AnchorError: it is missing, of another size (both are named), or its bytes differ.
+    """
+    path = folder / shard.file
+    again = f"copy {path.name} again from its source, or {_again(folder)}"
+    if not path.exists():
+        raise AnchorError(f"{path} is missing: the manifest gives it {shard.anchors} anchors; {again}")
+    size = path.stat().st_size
+    if size != shard.bytes:
+        how = "truncated" if size < shard.bytes else "longer than it was"
+        raise AnchorError(f"{path} is {how}: {size} bytes, the manifest says {shard.bytes}; {again}")
+    if checksum and sha256_of(path) != shard.sha256:
+        raise AnchorError(f"{path} is damaged: its SHA-256 differs from its manifest; {again}")
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder} and run `dphrl presample` again"
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
