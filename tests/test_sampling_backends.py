@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from dphrl.config_io import build_config
-from dphrl.errors import ConfigError, DataError, ModelError, SamplerError
-from dphrl.models import Policy, check_lengths, load_policy, too_long
+from dphrl.errors import ConfigError, ModelError, SamplerError
+from dphrl.models import Policy, load_policy, too_long
 from dphrl.sampling import BACKENDS, Request, Sampler, make_sampler, missing
 from dphrl.sampling.transformers import TransformersSampler
 from dphrl.sampling.uniform import row_seed
@@ -94,9 +94,6 @@ def test_prompts_without_room_are_named() -> None:
     encoded = {"fits": [5] * 56, "one too many": [5] * 57}
     assert too_long(policy, encoded, 40) == ("one too many",)
     assert too_long(replace(policy, context=None), encoded, 40) == ()
-    prompts = [Prompt(i, "") for i in encoded]
-    with pytest.raises(DataError, match=r"1 prompts leave no room.*one too many"):
-        check_lengths(policy, prompts, list(encoded.values()), 40)
 
 
 REQUESTS = [Request(f"p{i}", draw, (5, 6, *range(7, 8 + i))) for i in range(6) for draw in (GREEDY_DRAW, 0, 1, 2)]

@@ -14,7 +14,7 @@ from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.stages.tasks import gold_completion
 from dphrl.tasks import READY, load_task, resolved
 from dphrl.tasks.styles import math_style, sql_style, text_style
-from dphrl.types import Task, item_of
+from dphrl.types import Prompt, Task, item_of
 
 INSTRUCTION = "\n\nPlease reason step by step, and put your final answer within \\boxed{}."
 
@@ -158,16 +158,15 @@ def test_a_bound_on_tokens_counts_prompts_that_have_nothing_to_lose(tmp_path: Pa
         "1 of 4 prompts do not fit 10 tokens, however short: q90 (estimated: 3 characters a token)",
     )
     cfg = TaskConfig(data="rows.jsonl", columns={"gold": "answer"}, prompt_tokens=10, chat=True, system="S")
-    counted: list[str] = []
 
-    def count(text: str) -> int:
-        counted.append(text)
-        return len(text)
+    def count(prompt: Prompt) -> int:
+        """The messages of a chat all count, the system message too."""
+        return sum(len(message["content"]) for message in prompt.prompt)  # type: ignore[index]
 
     task = load_task("t", cfg, base_dir=tmp_path, count_tokens=count)
     assert task.notes == ("3 of 4 prompts do not fit 10 tokens, however short: q10, q30, q90",)
-    assert counted[0] == "S\nx", "the system message counts"
-    assert load_task("t", dataclasses.replace(cfg, prompt_tokens=92), base_dir=tmp_path, count_tokens=len).notes == ()
+    fits = dataclasses.replace(cfg, prompt_tokens=91)
+    assert load_task("t", fits, base_dir=tmp_path, count_tokens=count).notes == ()
 
 
 def test_a_long_list_of_ids_is_cut(tmp_path: Path) -> None:

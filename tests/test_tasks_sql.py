@@ -16,7 +16,7 @@ from dphrl.errors import DphrlError
 from dphrl.stages.tasks import gold_completion
 from dphrl.tasks import load_task
 from dphrl.tasks.schema import schema_text
-from dphrl.types import Task, item_of
+from dphrl.types import Prompt, Task, item_of
 
 TABLE = """
 CREATE TABLE "school list"(cdscode TEXT PRIMARY KEY, charter INTEGER, note TEXT);
@@ -192,9 +192,13 @@ def test_descriptions_are_left_out_where_nobody_asks(bird: Path) -> None:
 # The bound on a prompt's tokens
 
 
+def characters(prompt: Prompt) -> int:
+    return sum(len(message["content"]) for message in prompt.prompt)  # type: ignore[index]
+
+
 def bounded(bird: Path, bound: int, **settings: Any) -> Task:
     cfg = TaskConfig(name="bird", data=str(bird), split="dev", limit=1, prompt_tokens=bound, **settings)
-    return load_task("t", cfg, base_dir=Path(), count_tokens=len)
+    return load_task("t", cfg, base_dir=Path(), count_tokens=characters)
 
 
 def test_a_prompt_loses_examples_then_descriptions(bird: Path) -> None:

@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dphrl: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("dphrl: interrupted; the same command goes on from there", file=sys.stderr)
+        after = getattr(options, "interrupted", "the same command goes on from there")
+        print(f"dphrl: interrupted; {after}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -62,9 +63,16 @@ def _parser() -> argparse.ArgumentParser:
         stage = commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=False)
         stage.add_argument("--config", type=Path, help="YAML file of settings; recipes/ holds examples")
         stage.add_argument("-h", "--help", action=_SettingsHelp, nargs=0, help="show this help and every setting")
+        if name == "presample":
+            stage.add_argument("--shard", metavar="i/N", help="draw for a share of the prompts only; see dphrl merge")
         if name == "eval":
             stage.add_argument("--model", choices=("base", "final", "both"), default="both", help="which to measure")
         stage.set_defaults(command=_run_stage, stage=name)
+    merge = commands.add_parser("merge", help="join the runs of `dphrl presample --shard i/N` into one")
+    merge.add_argument("runs", nargs="+", type=Path, metavar="SHARD_RUN", help="a run directory for each share")
+    merge.add_argument("--out", type=Path, required=True, help="the new run directory")
+    merge.add_argument("--config", type=Path, help="take its folder for relative paths (default: as the shares had it)")
+    merge.set_defaults(command=_merge, interrupted="`dphrl presample` in --out goes on, if it is there")
     report = commands.add_parser("report", help="write the page and figures of one or several runs")
     report.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
     report.add_argument("--config", type=Path, help="name a run by its config instead")
@@ -76,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--out", type=Path, required=True, help="folder for summary.json")
     compare.add_argument("--baseline", default="grpo", help="method that differences refer to (default: grpo)")
     compare.set_defaults(command=_compare)
+    _verify_parser(commands)
+    _tasks_parser(commands)
+    _anchors_parser(commands)
     doctor = commands.add_parser("doctor", help="what is installed, what works, what to install")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -102,6 +113,64 @@ def _demo_parser(commands: Any) -> None:
     only.add_argument("--quick", action="store_true", help="a smoke run of every stage, at most a minute")
     only.add_argument("--sweep", action="store_true", help="many weights of each method: the frontier figure")
     demo.set_defaults(command=_demo)
+
+
+def _verify_parser(commands: Any) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="judge completions in a file, without a model",
+        description="Judge completions. Each line of the file is a JSON object: completion, gold, for SQL also db and "
+        "perhaps mode, perhaps id; other keys reach a verifier of your own as columns. See docs/own-verifier.md.",
+    )
+    verify.add_argument("--task", required=True, help="the verifier: sql, math, exact or module:function")
+    verify.add_argument("--file", required=True, help="file of JSON lines; - is standard input")
+    verify.add_argument("--out", type=Path, help="write id, correct, reward, status, detail here, as JSON lines")
+    verify.add_argument(
+        "--arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the verifier, e.g. db_dir=databases; may be repeated",
+    )
+    verify.set_defaults(command=_verify, interrupted="nothing was written")
+
+
+def _tasks_parser(commands: Any) -> None:
+    tasks = commands.add_parser(
+        "tasks",
+        help="list the ready tasks, or show prompts of one",
+        description="List the tasks that are ready to use, with verifier and data. See docs/tasks.md.",
+    )
+    tasks.set_defaults(command=_list_tasks)
+    show = tasks.add_subparsers(title="commands", metavar="show").add_parser(
+        "show",
+        help="print three prompts of a task, their golds, and the verdicts on the golds",
+        description="Print three prompts of a task, their golds, and the verdicts on the golds. Other settings of the "
+        "task are given as --task.KEY VALUE, after these.",
+    )
+    show.add_argument("name", metavar="NAME", help="a ready task, or demo:NAME")
+    show.add_argument("--data", help="its file, folder or `datasets` name (default: the task's own)")
+    show.add_argument("--split", help="its split (default: the task's own)")
+    show.add_argument("--prompt", metavar="ID", help="show this prompt alone")
+    show.set_defaults(command=_show_task, stage="tasks show")
+
+
+def _anchors_parser(commands: Any) -> None:
+    anchors = commands.add_parser("anchors", help="look at, check, join or export anchors; docs/anchors.md")
+    actions = anchors.add_subparsers(title="actions", metavar="ACTION", required=True)
+    inspect = actions.add_parser("inspect", help="status, counts, lengths, tasks and a few anchors")
+    inspect.add_argument("--model", help="folder or name whose tokenizer decodes the anchors (default: token ids)")
+    inspect.add_argument("--show", type=int, default=3, help="anchors shown, >= 0 (default: 3)")
+    verify = actions.add_parser("verify", help="compare every file's checksum, look for doubled anchors")
+    export = actions.add_parser("export", help="write a folder that datasets.load_from_disk reads")
+    for action in (inspect, verify, export):
+        action.add_argument("folder", type=Path, metavar="DIR", help="the store, e.g. runs/first/anchors")
+    merge = actions.add_parser("merge", help="join stores of one policy that were made in one way")
+    merge.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="sealed stores of different prompts")
+    for action in (merge, export):
+        action.add_argument("--out", type=Path, required=True, help="folder to write; must not exist yet")
+    for name, action in actions.choices.items():
+        action.set_defaults(command=_anchors, action=name, interrupted="nothing was written")
 
 
 class _SettingsHelp(argparse.Action):
@@ -134,8 +203,10 @@ def _run_stage(options: argparse.Namespace, rest: list[str]) -> None:
     with shown() as progress:
         if options.stage == "presample":
             from dphrl.stages.presample import presample
+            from dphrl.stages.shard import parse_shard
 
-            run = presample(config, base_dir=base_dir, progress=progress)
+            shard = None if options.shard is None else parse_shard(options.shard)
+            run = presample(config, base_dir=base_dir, progress=progress, shard=shard)
         elif options.stage == "train":
             from dphrl.stages.train import train
 
@@ -150,6 +221,16 @@ def _run_stage(options: argparse.Namespace, rest: list[str]) -> None:
 
             run = run_all(config, base_dir=base_dir, progress=progress)
     print(f"{options.stage}: done, see {run.root}")
+
+
+def _merge(options: argparse.Namespace, rest: list[str]) -> None:
+    from dphrl.progress import shown
+    from dphrl.stages.merge import merge
+
+    base_dir = None if options.config is None else options.config.parent
+    with shown() as progress:
+        run = merge(options.runs, options.out, base_dir=base_dir, progress=progress)
+    print(f"merge: done, see {run.root}")
 
 
 def _demo(options: argparse.Namespace, rest: list[str]) -> None:
@@ -193,6 +274,54 @@ def _compare(options: argparse.Namespace, rest: list[str]) -> None:
 
     summary = compare(_runs(options), options.out, baseline=options.baseline)
     print_summary(summary, Console())
+
+
+def _verify(options: argparse.Namespace, rest: list[str]) -> None:
+    from dphrl.progress import shown
+    from dphrl.stages.verify import verify_file
+
+    with shown() as progress:
+        summary = verify_file(options.task, options.file, arguments=options.arg, out=options.out, progress=progress)
+    print(summary.text())
+    if options.out is not None:
+        print(f"verdicts: {options.out}")
+
+
+def _list_tasks(options: argparse.Namespace, rest: list[str]) -> None:
+    from rich.console import Console
+
+    from dphrl.stages.tasks import list_tasks
+
+    list_tasks(Console())
+
+
+def _show_task(options: argparse.Namespace, rest: list[str]) -> None:
+    from rich.console import Console
+
+    from dphrl.config_io import parse_overrides
+    from dphrl.stages.tasks import show_task
+
+    show_task(
+        options.name,
+        Console(),
+        data=options.data,
+        split=options.split,
+        prompt=options.prompt,
+        overrides=parse_overrides(rest),
+    )
+
+
+def _anchors(options: argparse.Namespace, rest: list[str]) -> None:
+    from dphrl.stages import anchors
+
+    if options.action == "inspect":
+        print(anchors.inspect(options.folder, model=options.model, show=options.show))
+    elif options.action == "verify":
+        print(anchors.verify(options.folder))
+    elif options.action == "merge":
+        print(anchors.merge(options.folders, options.out))
+    else:
+        print(anchors.export(options.folder, options.out))
 
 
 def _doctor(options: argparse.Namespace, rest: list[str]) -> None:

@@ -6,15 +6,17 @@ overrides and the texts of errors live in `config_io`.
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 _STRICT = ConfigDict(extra="forbid", validate_default=False)
 
 Method = Literal["grpo", "dapo", "rkl", "dph", "replay"]
+ANCHOR_METHODS: tuple[Method, ...] = ("dph", "replay")
 
 
 def _help(text: str, unit: str = "") -> Any:
@@ -38,24 +40,34 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class TaskConfig:
-    """Prompts and how completions are judged."""
+    """Prompts and how completions are judged. What is empty or null stays as the ready task `name` has it."""
 
-    data: Annotated[str, _help("A .jsonl, .json or .parquet file, a `datasets` name, or demo:NAME")] = ""
+    name: Annotated[
+        str, _help("A ready task, which fills in what is not set here (see `dphrl tasks`); jsonl: none")
+    ] = "jsonl"
+    data: Annotated[
+        str, _help("A .jsonl, .json or .parquet file, a folder (spider, bird), `datasets` name, demo:NAME")
+    ] = ""
     subset: Annotated[str | None, _help("Configuration of a `datasets` name")] = None
-    split: Annotated[str, _help("Split of a `datasets` name or of a demo task")] = "train"
+    split: Annotated[str, _help("Split, where the data has several (a file has none); empty = the task's own")] = ""
     columns: Annotated[dict[str, str], _help("Field used here -> column of the file, e.g. {gold: answer, id: idx}")] = (
         field(default_factory=dict)
     )
-    template: Annotated[str, _help("Text of a prompt; {field} is filled from the row")] = "{question}"
+    template: Annotated[str, _help("Text of a prompt; {field} is filled from the row; jsonl: {question}")] = ""
     template_file: Annotated[str | None, _help("File that holds the template instead (beside the config)")] = None
-    chat: Annotated[bool, _help("Send the prompt as a chat message through the model's own chat template")] = False
+    chat: Annotated[bool | None, _help("Send the prompt through the model's own chat template; jsonl: false")] = None
     system: Annotated[str | None, _help("System message; needs chat")] = None
-    verifier: Annotated[str, _help("math, sql, exact, or module:function with TRL's reward signature")] = "math"
+    verifier: Annotated[str, _help("math, sql, exact, or module:function with TRL's reward signature; jsonl: math")] = (
+        ""
+    )
     verifier_args: Annotated[dict[str, Any], _help("Arguments of the verifier, e.g. {db_dir: ../databases}")] = field(
         default_factory=dict
     )
     offset: Annotated[int, Field(ge=0), _help("Rows skipped at the start", "rows")] = 0
     limit: Annotated[int | None, Field(ge=1), _help("Rows used after the offset; null = all", "rows")] = None
+    prompt_tokens: Annotated[
+        int | None, Field(ge=1), _help("A longer prompt loses parts of its {schema}; null = no bound", "tokens")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -69,20 +81,124 @@ class SamplingConfig:
         field(default_factory=list)
     )
     batch_size: Annotated[int, Field(ge=1), _help("Completions drawn at once", "completions")] = 64
+    backend: Annotated[
+        Literal["transformers", "vllm", "openai"], _help("What draws: in this process, vLLM's engine, or a server")
+    ] = "transformers"
+    tensor_parallel: Annotated[int | None, Field(ge=1), _help("vllm: GPUs that share one model; null = 1", "GPUs")] = (
+        None
+    )
+    gpu_memory_utilization: Annotated[
+        float | None, Field(gt=0, le=1), _help("vllm: share of a GPU's memory that it takes; null = 0.9")
+    ] = None
+    base_url: Annotated[
+        str | None,
+        Field(pattern=r"^https?://"),
+        _help("openai: address up to and with /v1, e.g. http://127.0.0.1:8000/v1"),
+    ] = None
+    api_key_env: Annotated[
+        str | None, _help("openai: environment variable that holds the key; null = no key is sent")
+    ] = None
+    served_model: Annotated[
+        str | None, _help("openai: the initial policy's name at the server; null = the only model there")
+    ] = None
+    served_final: Annotated[
+        str | None, _help("openai: the trained model's name at the server, for eval; null = it cannot be drawn from")
+    ] = None
+    concurrency: Annotated[int | None, Field(ge=1), _help("openai: requests in flight; null = 64", "requests")] = None
+    timeout_s: Annotated[float | None, Field(gt=0), _help("openai: longest wait for one answer; null = 600", "s")] = (
+        None
+    )
+    retries: Annotated[
+        int | None, Field(ge=0), _help("openai: tries after the first, up to 30 s apart; null = 20 (about 8 minutes)")
+    ] = None
+
+    @model_validator(mode="after")
+    def _of_this_backend(self) -> SamplingConfig:
+        for backend, defaults in BACKEND_SETTINGS.items():
+            foreign = [name for name in defaults if backend != self.backend and getattr(self, name) is not None]
+            if foreign:
+                raise ValueError(
+                    f"sampling.{foreign[0]} is a setting of sampling.backend={backend}, but the backend is "
+                    f"{self.backend}; leave it out or set sampling.backend={backend}"
+                )
+        if self.backend == "openai" and self.base_url is None:
+            raise ValueError(
+                "sampling.backend=openai needs sampling.base_url, e.g. http://127.0.0.1:8000/v1 of a `vllm serve`"
+            )
+        return self
+
+    def of_backend(self, name: str) -> Any:
+        """A setting of the chosen backend, or its default where it is null."""
+        value = getattr(self, name)
+        return BACKEND_SETTINGS[self.backend][name] if value is None else value
+
+
+BACKEND_SETTINGS: dict[str, dict[str, Any]] = {
+    "vllm": {"tensor_parallel": 1, "gpu_memory_utilization": 0.9},
+    "openai": {
+        "base_url": None,
+        "api_key_env": None,
+        "served_model": None,
+        "served_final": None,
+        "concurrency": 64,
+        "timeout_s": 600.0,
+        "retries": 20,
+    },
+}
+"""Settings that one sampling backend alone reads, with what null means; set for another backend they are an error."""
+
+
+def _named_task(value: Any) -> Any:
+    """A keep set may name a ready task, or demo:NAME, instead of writing a mapping."""
+    if not isinstance(value, str):
+        return value
+    return {"data": value} if value.startswith("demo:") else {"name": value}
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class KeepSetConfig:
+    """Prompts of another task whose anchors are rehearsed too."""
+
+    task: Annotated[TaskConfig, BeforeValidator(_named_task), _help("A ready task, demo:NAME, or a mapping as `task`")]
+    prompts: Annotated[int, Field(ge=1), _help("Prompts taken at most, chosen by the seed", "prompts")] = 500
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$|^$"),
+        _help("What its anchors and files are called; empty = the task's own name"),
+    ] = ""
+
+    @property
+    def label(self) -> str:
+        """The name, or the last part of what the task is read from: demo:arithmetic -> arithmetic."""
+        source = self.task.data or self.task.name
+        last = source.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+        return self.name or re.sub(r"[^A-Za-z0-9._-]", "-", last.rpartition(".")[0] or last)
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class AnchorConfig:
     """Stage 1: pre-sampling, partition, anchors."""
 
-    presamples: Annotated[int, Field(ge=1), _help("Completions drawn per prompt before training", "count")] = 8
+    presamples: Annotated[int, Field(ge=1), _help("Completions drawn per prompt before training, at most", "count")] = 8
     threshold: Annotated[int, Field(ge=1), _help("Correct ones that make a prompt near-perfect: 1..presamples")] = 6
+    full_counts: Annotated[
+        bool, _help("Draw all presamples, also where fewer settle a prompt's set (solve rates; the sets are the same)")
+    ] = False
     debias: Annotated[
-        bool, _help("Draw one more completion per near-perfect prompt; only if right it is the anchor")
+        bool, _help("Draw one more completion per near-perfect prompt; only if right it stays near-perfect")
     ] = True
     failed_debias: Annotated[
         Literal["exploration", "drop"], _help("Where a near-perfect prompt goes whose extra draw is wrong")
     ] = "exploration"
+    source: Annotated[
+        Literal["near_perfect", "correct"],
+        _help("Anchors: of near-perfect prompts (the paper), or right presamples of any prompt"),
+    ] = "near_perfect"
+    per_prompt: Annotated[int, Field(ge=1), _help("Distinct anchors of a prompt at most", "completions")] = 1
+    also: Annotated[list[KeepSetConfig], _help("Keep sets, e.g. [{task: demo:arithmetic, prompts: 500}]")] = field(
+        default_factory=list
+    )
+    topk: Annotated[int, Field(ge=0), _help("Likeliest tokens stored at each anchor token; 0 = none", "tokens")] = 0
     batch_size: Annotated[int, Field(ge=1), _help("Anchors scored at once", "completions")] = 32
 
     @model_validator(mode="after")
@@ -91,6 +207,17 @@ class AnchorConfig:
             raise ValueError(
                 f"anchor.threshold={self.threshold} must be in 1..presamples={self.presamples}; "
                 "lower it or draw more presamples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> AnchorConfig:
+        labels = ["task", *(keep.label for keep in self.also)]
+        doubled = [label for label in dict.fromkeys(labels) if not label or labels.count(label) > 1]
+        if doubled:
+            raise ValueError(
+                f"anchor.also: the keep sets' names must differ, from each other and from 'task'; {doubled[0]!r} comes "
+                f"{labels.count(doubled[0])} times; give each its own name: [{{task: ..., name: NAME}}]"
             )
         return self
 
@@ -128,6 +255,12 @@ class TrainConfig:
         Literal["auto", "exploration", "all"],
         _help("Prompts trained on; auto: exploration for dph and replay, else all"),
     ] = "auto"
+    exploration_filter: Annotated[
+        list[float] | None,
+        _help(
+            "Train only on prompts whose share of right presamples is in [low, high], 0..1; needs anchor.full_counts"
+        ),
+    ] = None
     prompts_per_step: Annotated[int, Field(ge=1), _help("Prompts of a generation", "prompts")] = 8
     group_size: Annotated[int, Field(ge=2), _help("Completions of each prompt", "completions")] = 8
     updates: Annotated[int, Field(ge=1), _help("Optimiser steps of a generation; from 2 on PPO clipping acts")] = 2
@@ -152,6 +285,16 @@ class TrainConfig:
     trl: Annotated[dict[str, Any], _help("Further settings of TRL's GRPOConfig, by their own names")] = field(
         default_factory=dict
     )
+
+    @model_validator(mode="after")
+    def _band_in_order(self) -> TrainConfig:
+        band = self.exploration_filter
+        if band is not None and not (len(band) == 2 and 0 <= band[0] <= band[1] <= 1):
+            raise ValueError(
+                f"train.exploration_filter={band} must be [low, high], shares of right presamples with "
+                "0 <= low <= high <= 1; e.g. [0.01, 1] drops the prompts that were never solved"
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_fit(self) -> TrainConfig:

@@ -257,21 +257,6 @@ def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int)
     return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
 
 
-def check_lengths(policy: Policy, prompts: Sequence[Prompt], encoded: Sequence[list[int]], max_new: int) -> None:
-    """No prompt may be cut silently.
-
-    Raises:
-        DataError: prompts that leave no room for `max_new` tokens in the model's context, by id.
-    """
-    long = too_long(policy, {p.id: ids for p, ids in zip(prompts, encoded, strict=True)}, max_new)
-    if long:
-        raise DataError(
-            f"{len(long)} prompts leave no room for sampling.max_new_tokens={max_new} in the model's context of "
-            f"{policy.context} tokens (first: {', '.join(long[:3])}); shorten them, lower max_new_tokens or leave "
-            "them out"
-        )
-
-
 def versions() -> dict[str, str]:
     """Versions of what makes a run."""
     from importlib.metadata import version

@@ -1,9 +1,9 @@
-"""Verdicts of presamples -> near-perfect set, exploration set, dropped prompts, and the completion of each anchor.
+"""Verdicts of presamples -> near-perfect set, exploration set, dropped prompts, completions that may be anchors.
 
-Two steps, because the second needs a draw that is only made after the first:
-
-    before = split(prompt_ids, completions, threshold=..., presamples=...)     # draw once more for before.near_perfect
-    after = select(prompt_ids, completions + extra, threshold=..., presamples=...)
+The draws of a prompt are read in the order of their numbers, and reading stops at the draw that settles its set, even
+where later ones are there. So the sets cannot tell a run that stopped early from one that drew everything, and a stage
+that draws in waves needs one question: `wanted`, the draws to make next. `select` then gives the sets and candidates.
+docs/decisions/0013-early-stopping.md holds the proof that no draw asked for could be spared.
 """
 
 from __future__ import annotations
@@ -22,6 +22,43 @@ Draws = Mapping[str, Mapping[int, Completion]]
 FailedDebias = Literal["exploration", "drop"]
 """Where a prompt goes whose debiasing draw gives no anchor."""
 
+Source = Literal["near_perfect", "correct"]
+"""Whose completions become anchors: those of near-perfect prompts (the paper), or right draws of any prompt."""
+
+Place = Literal["near_perfect", "exploration", "gold_error"]
+"""What the presamples of a prompt settle; `gold_error`: its data is at fault."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the sets and the anchors follow from; see `config.AnchorConfig` for the meaning of each."""
+
+    threshold: int
+    """Right draws that make a prompt near-perfect, 1 .. presamples (count)."""
+    presamples: int
+    """Draws per prompt at most, >= 1 (count); further draws, from this number on, are the extra ones."""
+    debias: bool = True
+    failed_debias: FailedDebias = "exploration"
+    source: Source = "near_perfect"
+    per_prompt: int = 1
+    """Anchors of one prompt at most, >= 1 (count)."""
+    full_counts: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threshold <= self.presamples:
+            raise ValueError(f"threshold={self.threshold} must be in 1..presamples={self.presamples}")
+        if self.failed_debias not in ("exploration", "drop"):
+            raise ValueError(f"failed_debias={self.failed_debias!r} must be 'exploration' or 'drop'")
+        if self.source not in ("near_perfect", "correct"):
+            raise ValueError(f"source={self.source!r} must be 'near_perfect' or 'correct'")
+        if self.per_prompt < 1:
+            raise ValueError(f"per_prompt={self.per_prompt} must be at least 1")
+
+    @property
+    def first(self) -> int:
+        """Draws that every prompt gets, since no fewer can settle it."""
+        return self.presamples if self.full_counts else min(self.threshold, self.presamples - self.threshold + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -34,12 +71,23 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the draws of a prompt, read in order, settle its set."""
+
+    place: Place | None
+    """None: not settled by the draws there are; with all presamples there, it cannot be."""
+    counts: Counts
+    """Of draws 0 .. drawn-1; the last of them settled the set, where one did."""
+
+
+@dataclass(frozen=True, slots=True)
 class Selection:
-    """The final sets, and the completion to score as the anchor of each near-perfect prompt."""
+    """The final sets, and the completions that may become anchors."""
 
     partition: Partition
-    anchors: Mapping[str, Completion]
-    """Near-perfect prompt id -> a right, finished completion; the same ids and order as `partition.near_perfect`."""
+    candidates: Mapping[str, tuple[Completion, ...]]
+    """Prompt id -> right, finished completions, at least one, in the order they are to be taken; prompts in the order
+    given. Source near_perfect: the ids of `partition.near_perfect`."""
 
 
 def is_judged(completion: Completion) -> bool:
@@ -50,6 +98,11 @@ def is_judged(completion: Completion) -> bool:
 def is_right(completion: Completion) -> bool:
     """Whether the verifier judged it and found it correct."""
     return completion.verdict is not None and completion.verdict.reward is not None and completion.verdict.correct
+
+
+def is_anchor(completion: Completion) -> bool:
+    """Whether it may be an anchor: right, and ended by the policy itself."""
+    return is_right(completion) and completion.finish_reason == "stop"
 
 
 def by_draw(completions: Iterable[Completion]) -> dict[str, dict[int, Completion]]:
@@ -82,156 +135,184 @@ def count(completions: Iterable[Completion], *, n: int) -> dict[str, Counts]:
 
     Args:
         completions: verified, in any order.
-        n: draws per prompt, >= 1 (the presamples of a partition, the samples of an evaluation).
+        n: draws per prompt, >= 1 (the samples of an evaluation).
     Returns:
         Prompt id -> counts with `drawn == n`, prompts in order of first appearance.
     Raises:
         DataError: doubled or unverified completions, or a prompt that lacks one of its draws.
     """
     draws = by_draw(completions)
-    _require_draws(draws, n)
-    return {prompt_id: _tally(mine, n) for prompt_id, mine in draws.items()}
+    missing = [_label(i, draw) for i, mine in draws.items() for draw in range(n) if draw not in mine]
+    _refuse(missing, f"completions are missing; every prompt needs draws 0..{n - 1}")
+    return {prompt_id: tally(mine, n) for prompt_id, mine in draws.items()}
 
 
-def decide(counts: Counts, *, threshold: int) -> Literal["near_perfect", "exploration"] | None:
-    """The set of a prompt, or None while draws without a verdict could still change it.
-
-    Args:
-        counts: of the prompt's presamples.
-        threshold: right draws that make a prompt near-perfect, 1 .. counts.drawn.
-    Returns:
-        near_perfect once `threshold` draws are right; exploration once that is out of reach even if every unjudged
-        draw were right; None in between. With `drawn` = the draws planned, it is also an exact early-stopping rule.
-    """
-    if counts.successes >= threshold:
-        return "near_perfect"
-    unjudged = counts.drawn - counts.judged
-    return "exploration" if counts.successes + unjudged < threshold else None
+def tally(mine: Mapping[int, Completion], n: int) -> Counts:
+    """What the verifier said of draws 0 .. n-1 of one prompt, all of which must be there."""
+    first = [mine[draw] for draw in range(n)]
+    return Counts(drawn=n, judged=sum(map(is_judged, first)), successes=sum(map(is_right, first)))
 
 
-def split(
-    prompt_ids: Sequence[str], completions: Iterable[Completion], *, threshold: int, presamples: int
-) -> Partition:
-    """Split prompts by their presamples alone: `near_perfect` are those to draw once more.
+def standing(mine: Mapping[int, Completion], rules: Rules) -> Standing:
+    """Read the presamples of one prompt in order, up to the draw that settles its set.
 
-    A verdict without a reward is not a wrong answer. A `gold_error` drops the prompt (its data is at fault); any
-    other unjudged draw leaves the count, and drops the prompt only where it could change the set.
+    What comes first settles it: `threshold` right draws (near-perfect), presamples - threshold + 1 wrong ones (so that
+    the threshold is out of reach: exploration), or a `gold_error`. A draw that could not be judged otherwise is neither
+    right nor wrong.
 
     Args:
-        prompt_ids: every prompt once; the sets keep this order.
-        completions: draws 0 .. presamples-1 of every prompt, verified, in any order. Draw `presamples`, the debiasing
-            draw, may be there for any prompt and is not looked at.
-        threshold: right draws that make a prompt near-perfect, 1 .. presamples.
-        presamples: draws per prompt, >= 1.
+        mine: draw -> verified completion; reading ends where a draw is missing.
+        rules: threshold and presamples.
     Returns:
-        Every id in exactly one set, with a reason for each dropped one.
-    Raises:
-        DataError: doubled prompt ids; doubled, missing, unknown or unverified completions; the first three are named.
-        ValueError: threshold out of range.
-    Source: DPH-RL, arXiv:2509.07430, stage 1.
+        The set if it is settled, and the counts of the draws read.
     """
-    return _split(prompt_ids, _join(prompt_ids, completions, threshold, presamples), threshold, presamples)
+    judged = successes = 0
+    for draw in range(rules.presamples):
+        completion = mine.get(draw)
+        if completion is None:
+            return Standing(None, Counts(draw, judged, successes))
+        judged += is_judged(completion)
+        successes += is_right(completion)
+        counts = Counts(draw + 1, judged, successes)
+        if completion.verdict is not None and completion.verdict.status == "gold_error":
+            return Standing("gold_error", counts)
+        if successes >= rules.threshold:
+            return Standing("near_perfect", counts)
+        if judged - successes > rules.presamples - rules.threshold:
+            return Standing("exploration", counts)
+    return Standing(None, Counts(rules.presamples, judged, successes))
 
 
-def select(
-    prompt_ids: Sequence[str],
-    completions: Iterable[Completion],
-    *,
-    threshold: int,
-    presamples: int,
-    debias: bool = True,
-    failed_debias: FailedDebias = "exploration",
-) -> Selection:
-    """Split prompts and choose the completion that becomes the anchor of each near-perfect one.
+def wanted(mine: Mapping[int, Completion], rules: Rules) -> tuple[int, ...]:
+    """The draws of one prompt to make next; ask again when they are there, until there are none.
+
+    Args:
+        mine: draw -> verified completion, what is there already.
+        rules: with `full_counts` all presamples are asked for at once, else as many as any outcome would need.
+    Returns:
+        Draw numbers, ascending; () once the prompt's set and anchors follow from what is there. Extra draws (number
+        `presamples` and up) are asked for only when the set is near-perfect.
+    """
+    now = standing(mine, rules)
+    if rules.full_counts and (missing := tuple(d for d in range(rules.presamples) if d not in mine)):
+        return missing
+    drawn = now.counts.drawn
+    if now.place is None:
+        failures = now.counts.judged - now.counts.successes
+        needed = min(rules.threshold - now.counts.successes, rules.presamples - rules.threshold + 1 - failures)
+        return tuple(d for d in range(drawn, min(drawn + needed, rules.presamples)) if d not in mine)
+    if now.place != "near_perfect":
+        return ()
+    return tuple(d for d in _extra(mine, rules) if d not in mine)
+
+
+def looked_at(mine: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
+    """The presamples that counts, difficulty and anchors are made of: all with `full_counts`, else those that settled
+    the set (further ones, from an earlier threshold, say, are left out: a new run would not have them)."""
+    n = rules.presamples if rules.full_counts else standing(mine, rules).counts.drawn
+    return tuple(mine[draw] for draw in range(n))
+
+
+def extra_draws(mine: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
+    """The extra draws that the rules ask for, of those that are there: the debiasing one first."""
+    if standing(mine, rules).place != "near_perfect":
+        return ()
+    return tuple(mine[draw] for draw in _extra(mine, rules) if draw in mine)
+
+
+def select(prompt_ids: Sequence[str], completions: Iterable[Completion], rules: Rules) -> Selection:
+    """Split prompts and name the completions that may become anchors.
+
+    A verdict without a reward is not a wrong answer. A `gold_error` drops the prompt (its data is at fault) unless its
+    set was settled before; any other unjudged draw leaves the count, and drops the prompt only where it could change
+    the set.
 
     A prompt was chosen because its presamples were right, so they overstate it. With `debias` one further draw, number
     `presamples`, decides: right and finished it is the anchor; wrong or cut the prompt leaves the near-perfect set;
-    unjudged the prompt is dropped, as in `split`. Without `debias` the anchor is the first right, finished presample.
+    unjudged the prompt is dropped. With `per_prompt` > 1 further extra draws follow it. Without `debias` the right,
+    finished presamples of a near-perfect prompt are its candidates; it needs one.
+
+    With source `correct` the sets are the same, and the candidates are the right, finished ones of all presamples
+    looked at, of every prompt that is not dropped.
 
     Args:
-        prompt_ids, completions, threshold, presamples: as for `split`; with `debias` every near-perfect prompt of
-            `split` has its draw `presamples` (other prompts' are ignored: a stricter threshold needs no new draws).
-        debias: whether the extra draw decides.
-        failed_debias: where a prompt goes whose extra draw is wrong or cut. Without `debias` a prompt that has no
-            finished right presample goes to exploration.
+        prompt_ids: every prompt once; the sets keep this order.
+        completions: verified, in any order; every draw that `wanted` asks for.
+        rules: see `Rules`.
     Returns:
-        Every id in exactly one set, in the order given, and an anchor for each near-perfect prompt. Possibly none at
-        all: see `require_near_perfect`.
+        Every id in exactly one set, and the candidates. Possibly none at all: see `require_anchors`.
     Raises:
-        DataError: as `split`; also a missing debiasing draw.
-        ValueError: threshold or failed_debias out of range.
+        DataError: doubled prompt ids; doubled, missing, unknown or unverified completions; the first three are named.
     Source: DPH-RL, arXiv:2509.07430, stage 1.
     """
-    if failed_debias not in ("exploration", "drop"):
-        raise ValueError(f"failed_debias={failed_debias!r} must be 'exploration' or 'drop'")
-    draws = _join(prompt_ids, completions, threshold, presamples)
-    before = _split(prompt_ids, draws, threshold, presamples)
-    dropped = dict(before.dropped)
-    anchors: dict[str, Completion] = {}
-    if debias:
-        missing = [
-            _label(prompt_id, presamples) for prompt_id in before.near_perfect if presamples not in draws[prompt_id]
-        ]
-        _refuse(missing, "debiasing draws are missing; draw once more for every near-perfect prompt")
-    for prompt_id in before.near_perfect:
-        mine = draws[prompt_id]
-        candidates = [mine[presamples]] if debias else [mine[draw] for draw in range(presamples)]
-        anchor = next((c for c in candidates if is_right(c) and c.finish_reason == "stop"), None)
-        if anchor is not None:
-            anchors[prompt_id] = anchor
-        elif debias and (failed_debias == "drop" or not is_judged(mine[presamples])):
-            dropped[prompt_id] = _why_no_anchor(mine[presamples])
-    return Selection(_assemble(prompt_ids, anchors, dropped), anchors)
+    draws = _join(prompt_ids, completions, rules)
+    near: dict[str, tuple[Completion, ...]] = {}
+    dropped: dict[str, str] = {}
+    for prompt_id, mine in draws.items():
+        now = standing(mine, rules)
+        if now.place in (None, "gold_error"):
+            dropped[prompt_id] = _why_dropped(mine, now, rules)
+        elif now.place == "near_perfect":
+            found = _near_perfect_candidates(mine, now, rules)
+            if found:
+                near[prompt_id] = found
+            elif rules.debias and (rules.failed_debias == "drop" or not is_judged(mine[rules.presamples])):
+                dropped[prompt_id] = _why_no_anchor(mine[rules.presamples])
+    partition = _assemble(prompt_ids, near, dropped)
+    return Selection(partition, near if rules.source == "near_perfect" else _correct(draws, partition, rules))
 
 
-def require_near_perfect(partition: Partition, *, threshold: int, presamples: int) -> None:
-    """Refuse a partition that leaves nothing to hold the policy; plain GRPO, which needs no anchors, never calls this.
+def require_anchors(selection: Selection, rules: Rules, where: str = "") -> None:
+    """Refuse a selection that leaves nothing to hold the policy; plain GRPO, which needs no anchors, never calls this.
 
     Raises:
-        EmptyAnchorStore: the near-perfect set is empty.
+        EmptyAnchorStore: no candidate.
     """
-    if not partition.near_perfect:
-        raise EmptyAnchorStore(
-            f"no near-perfect prompt at threshold={threshold} of presamples={presamples}: "
-            f"{len(partition.exploration)} prompts in exploration, {len(partition.dropped)} dropped; "
-            "lower anchor.threshold or draw more presamples"
-        )
+    if selection.candidates:
+        return
+    partition = selection.partition
+    what = "near-perfect prompt" if rules.source == "near_perfect" else "right, finished draw"
+    raise EmptyAnchorStore(
+        f"{where}no {what} at threshold={rules.threshold} of presamples={rules.presamples}: "
+        f"{len(partition.near_perfect)} prompts near-perfect, {len(partition.exploration)} in exploration, "
+        f"{len(partition.dropped)} dropped; lower anchor.threshold or draw more presamples"
+    )
 
 
-def _join(prompt_ids: Sequence[str], completions: Iterable[Completion], threshold: int, presamples: int) -> Draws:
-    """The draws of every prompt, in the order of `prompt_ids`, after every check that `split` promises."""
-    if not 1 <= threshold <= presamples:
-        raise ValueError(f"threshold={threshold} must be in 1..presamples={presamples}")
+def _extra(mine: Mapping[int, Completion], rules: Rules) -> range:
+    """Numbers of the extra draws of a near-perfect prompt, as far as is known now: first the debiasing one, further
+    ones only where it gives an anchor and anchors are made of them."""
+    if not rules.debias:
+        return range(0)
+    first = mine.get(rules.presamples)
+    several = rules.source == "near_perfect" and first is not None and is_anchor(first)
+    return range(rules.presamples, rules.presamples + (rules.per_prompt if several else 1))
+
+
+def _join(prompt_ids: Sequence[str], completions: Iterable[Completion], rules: Rules) -> Draws:
+    """The draws of every prompt, in the order of `prompt_ids`, after every check that `select` promises."""
     times = Counter(prompt_ids)
     _refuse([repr(i) for i in times if times[i] > 1], "prompt ids come twice; make them unique")
     draws = by_draw(completions)
     _refuse([repr(i) for i in draws if i not in times], "prompt ids of completions are unknown")
-    unexpected = [_label(i, draw) for i, mine in draws.items() for draw in mine if not 0 <= draw <= presamples]
-    _refuse(unexpected, f"draws are outside 0..{presamples} (presamples, then one debiasing draw)")
+    _refuse([_label(i, d) for i, mine in draws.items() for d in mine if d < 0], "draws are below 0")
     joined = {prompt_id: draws.get(prompt_id, {}) for prompt_id in prompt_ids}
-    _require_draws(joined, presamples)
+    missing = [_label(prompt_id, draw) for prompt_id, mine in joined.items() for draw in wanted(mine, rules)]
+    _refuse(missing, "completions are missing; draw them first")
     return joined
 
 
-def _split(prompt_ids: Sequence[str], draws: Draws, threshold: int, presamples: int) -> Partition:
-    near_perfect: set[str] = set()
-    dropped: dict[str, str] = {}
-    for prompt_id, mine in draws.items():
-        first = [mine[draw] for draw in range(presamples)]
-        counts = _tally(mine, presamples)
-        place = decide(counts, threshold=threshold)
-        broken = next((c for c in first if c.verdict is not None and c.verdict.status == "gold_error"), None)
-        if broken is not None:
-            dropped[prompt_id] = _say(broken)
-        elif place is None:
-            unjudged = next(c for c in first if not is_judged(c))
-            dropped[prompt_id] = (
-                f"could not be judged: {counts.successes} right and {counts.drawn - counts.judged} unjudged of "
-                f"{presamples} draws, near-perfect from {threshold}; {_say(unjudged)}"
-            )
-        elif place == "near_perfect":
-            near_perfect.add(prompt_id)
-    return _assemble(prompt_ids, near_perfect, dropped)
+def _near_perfect_candidates(mine: Mapping[int, Completion], now: Standing, rules: Rules) -> tuple[Completion, ...]:
+    if not rules.debias:
+        return tuple(mine[draw] for draw in range(now.counts.drawn) if is_anchor(mine[draw]))
+    if not is_anchor(mine[rules.presamples]):
+        return ()
+    return tuple(mine[draw] for draw in _extra(mine, rules) if is_anchor(mine[draw]))
+
+
+def _correct(draws: Draws, partition: Partition, rules: Rules) -> dict[str, tuple[Completion, ...]]:
+    found = {i: tuple(filter(is_anchor, looked_at(m, rules))) for i, m in draws.items() if i not in partition.dropped}
+    return {prompt_id: candidates for prompt_id, candidates in found.items() if candidates}
 
 
 def _assemble(prompt_ids: Sequence[str], near_perfect: Iterable[str], dropped: Mapping[str, str]) -> Partition:
@@ -244,14 +325,14 @@ def _assemble(prompt_ids: Sequence[str], near_perfect: Iterable[str], dropped: M
     )
 
 
-def _tally(mine: Mapping[int, Completion], n: int) -> Counts:
-    first = [mine[draw] for draw in range(n)]
-    return Counts(drawn=n, judged=sum(map(is_judged, first)), successes=sum(map(is_right, first)))
-
-
-def _require_draws(draws: Draws, n: int) -> None:
-    missing = [_label(prompt_id, draw) for prompt_id, mine in draws.items() for draw in range(n) if draw not in mine]
-    _refuse(missing, f"completions are missing; every prompt needs draws 0..{n - 1}")
+def _why_dropped(mine: Mapping[int, Completion], now: Standing, rules: Rules) -> str:
+    if now.place == "gold_error":
+        return _say(mine[now.counts.drawn - 1])
+    unjudged = next(mine[draw] for draw in range(now.counts.drawn) if not is_judged(mine[draw]))
+    return (
+        f"could not be judged: {now.counts.successes} right and {now.counts.drawn - now.counts.judged} unjudged of "
+        f"{rules.presamples} draws, near-perfect from {rules.threshold}; {_say(unjudged)}"
+    )
 
 
 def _why_no_anchor(extra: Completion) -> str:

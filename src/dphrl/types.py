@@ -126,3 +126,5 @@ class Task:
     verify: VerifyFn
     solution: Callable[[str], str]
     """Completion text -> canonical form; two correct completions with the same form count as one solution."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from dphrl.config import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import read_json, write_json
 from dphrl.metrics import summarise
-from dphrl.models import Policy, check_lengths, load_policy
+from dphrl.models import Policy, load_policy
 from dphrl.progress import Progress, silent
-from dphrl.sampling import Request
+from dphrl.sampling import Request, Sampler, make_sampler
+from dphrl.stages.guard import disk_errors
+from dphrl.stages.prompts import fitting, load_prompts
 from dphrl.stages.rundir import RunDir, base_of, open_run
 from dphrl.stages.samples import Shards, Speed, draw_missing, read_samples, write_samples
-from dphrl.tasks import load_task
 from dphrl.types import GREEDY_DRAW, Completion, Task
 
 MODELS = ("base", "final")
@@ -33,7 +35,8 @@ def evaluate(config: Config, *, base_dir: Path, models: Sequence[str] = MODELS, 
     run = open_run(config)
     if not config.eval_tasks:
         raise ConfigError("eval_tasks is empty; name at least one task to measure")
-    tasks = {name: load_task(name, cfg, base_dir=base_dir) for name, cfg in config.eval_tasks.items()}
+    tokens = load_policy(config)  # for its tokenizer: no weights are read
+    tasks = {name: load_prompts(name, cfg, tokens, base_dir=base_dir) for name, cfg in config.eval_tasks.items()}
     base = base_of(config, run)
     if "final" in models and not (run.final / "config.json").exists():
         raise RunDirError(f"{run.root} holds no trained model; run `dphrl train`, or measure the base: --model base")
@@ -58,40 +61,39 @@ def _evaluate_model(
 ) -> None:
     summary_path = run.eval_summary(model)
     rows = {row["dataset"]: row for row in read_json(summary_path)["rows"]} if summary_path.exists() else {}
-    policy: Policy | None = None
-    for name, task in tasks.items():
-        if name in rows and run.samples(model, name).exists():
-            continue
-        theirs = None if base is None else _base_samples(base, name, config)
-        policy = policy or load_policy(config, path)
-        completions, speed = _samples(config, run, model, task, policy, progress)
-        summary = summarise(
-            completions,
-            base=theirs,
-            solution=task.solution,
-            rng=np.random.default_rng(config.seed),
-            resamples=config.eval.resamples,
-        )
-        rows[name] = {"dataset": name, "model": model, **summary, **_speed(speed)}
-        write_json(summary_path, {"rows": [rows[n] for n in tasks if n in rows]})
+    missing = {name: task for name, task in tasks.items() if name not in rows or not run.samples(model, name).exists()}
+    references = {name: None if base is None else _base_samples(base, name, config) for name in missing}
+    if not missing:
+        return
+    policy = load_policy(config, path)
+    with closing(make_sampler(config, policy)) as sampler:  # one for all tasks: an engine takes long to start
+        for name, task in missing.items():
+            completions, speed, too_long = _samples(config, run, model, task, policy, sampler, progress)
+            summary = summarise(
+                completions,
+                base=references[name],
+                solution=task.solution,
+                rng=np.random.default_rng(config.seed),
+                resamples=config.eval.resamples,
+            )
+            rows[name] = {"dataset": name, "model": model, **summary, **_speed(speed), "too_long": too_long}
+            write_json(summary_path, {"rows": [rows[n] for n in tasks if n in rows]})
 
 
 def _samples(
-    config: Config, run: RunDir, model: str, task: Task, policy: Policy, progress: Progress
-) -> tuple[list[Completion], Speed]:
-    """The greedy completion and n draws of every prompt, joined into one Parquet when they are all there."""
-    from dphrl.sampling.transformers import TransformersSampler
-
-    encoded = {p.id: tuple(policy.encode(p)) for p in task.prompts}
-    check_lengths(policy, task.prompts, [list(ids) for ids in encoded.values()], config.sampling.max_new_tokens)
+    config: Config, run: RunDir, model: str, task: Task, policy: Policy, sampler: Sampler, progress: Progress
+) -> tuple[list[Completion], Speed, list[str]]:
+    """The greedy completion and n draws of every prompt, joined into one Parquet when they are all there; and the ids
+    of the prompts that the model's context cannot hold, which are counted and named, not measured."""
+    prompts = fitting(task, policy, config, progress)
     draws = (GREEDY_DRAW, *range(config.eval.n))
-    requests = [Request(i, draw, ids) for i, ids in encoded.items() for draw in draws]
+    requests = [Request(i, draw, ids) for i, ids in prompts.encoded.items() for draw in draws]
     shards = Shards(run.eval(model) / f".{task.name}", "part")
-    sampler = TransformersSampler(policy, config.sampling, config.seed)
-    completions, speed = draw_missing(requests, sampler, task, shards, progress, f"eval {model} {task.name}")
-    write_samples(run.samples(model, task.name), completions)
+    with disk_errors(run.root):
+        completions, speed = draw_missing(requests, sampler, task, shards, progress, f"eval {model} {task.name}")
+        write_samples(run.samples(model, task.name), completions)
     shutil.rmtree(shards.folder, ignore_errors=True)
-    return completions, speed
+    return completions, speed, list(prompts.dropped)
 
 
 def _base_samples(base: RunDir, dataset: str, config: Config) -> list[Completion]:

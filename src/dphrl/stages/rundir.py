@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,36 @@ from dphrl.config_io import build_config, flat, to_dict, to_yaml
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import write_json, write_text
 
-FREE_KEYS = frozenset({"out", "threads", "sampling.batch_size", "anchor.batch_size", "model.device"})
+FREE_KEYS = frozenset(
+    {
+        "out",
+        "threads",
+        "model.device",
+        "anchor.batch_size",
+        "sampling.batch_size",
+        "sampling.gpu_memory_utilization",
+        "sampling.tensor_parallel",
+        "sampling.served_model",
+        "sampling.served_final",
+        "sampling.base_url",
+        "sampling.api_key_env",
+        "sampling.concurrency",
+        "sampling.timeout_s",
+        "sampling.retries",
+    }
+)
 """Settings that change no result, so they may differ when a run goes on."""
 
 _OF_STAGE = {
-    "presample": ("seed", "model", "task", "sampling", "anchor"),
+    "presample": ("seed", "model", "task", "sampling"),
     "train": ("seed", "method", "base_run", "model", "task", "sampling", "anchor", "objective", "train"),
     "eval": ("seed", "model", "eval_tasks", "sampling", "eval"),
 }
-"""Sections of the config that a stage's files depend on."""
+"""Sections of the config that what a stage drew or trained depends on. Presamples do not depend on `anchor`: when it
+changes, `presample` makes partition and anchors again, from the draws there are and those that are missing."""
+
+_SHARED = (*_OF_STAGE["presample"], "anchor")
+"""Sections in which a run must agree with its `base_run`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,15 @@ class RunDir:
     @property
     def partition(self) -> Path:
         return self.presample / "partition.json"
+
+    @property
+    def shard(self) -> Path:
+        """Made by `dphrl presample --shard`: which share of the prompts this run holds."""
+        return self.presample / "shard.json"
+
+    def draws(self, label: str) -> Path:
+        """Folder of the presamples of the task, or of a keep set by its name."""
+        return self.presample if label == "task" else self.presample / f"also-{label}"
 
     @property
     def anchors(self) -> Path:
@@ -84,7 +115,7 @@ def open_run(config: Config) -> RunDir:
     run = RunDir(Path(config.out))
     if run.config.exists():
         _check_same(run, config)
-    elif run.root.exists() and any(run.root.iterdir()):
+    elif run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir()):  # a kill leaves those
         raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
     run.root.mkdir(parents=True, exist_ok=True)
     write_text(run.config, to_yaml(config))
@@ -114,7 +145,7 @@ def base_of(config: Config, run: RunDir) -> RunDir:
     if config.base_run is None:
         return run
     base, theirs = read_run(Path(config.base_run))
-    changed = _changed(to_dict(theirs), to_dict(config), _OF_STAGE["presample"])
+    changed = changed_settings(to_dict(theirs), to_dict(config), _SHARED)
     if changed:
         raise RunDirError(f"base_run={config.base_run} is of another config:\n" + "\n".join(changed))
     return base
@@ -123,7 +154,7 @@ def base_of(config: Config, run: RunDir) -> RunDir:
 def _check_same(run: RunDir, config: Config) -> None:
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     for stage, sections in _OF_STAGE.items():
-        changed = _changed(saved, to_dict(config), sections)
+        changed = changed_settings(saved, to_dict(config), sections)
         if changed and run.stage(stage).exists():
             raise RunDirError(
                 f"{run.root} holds {stage} results of another config:\n"
@@ -132,7 +163,9 @@ def _check_same(run: RunDir, config: Config) -> None:
             )
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any], sections: tuple[str, ...]) -> list[str]:
-    mine, theirs = flat({k: new[k] for k in sections}), flat({k: old.get(k) for k in sections})
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], sections: Iterable[str]) -> list[str]:
+    """One line for each setting of these sections that differs and matters, with both values."""
+    names = tuple(sections)
+    mine, theirs = flat({k: new.get(k) for k in names}), flat({k: old.get(k) for k in names})
     keys = [k for k in sorted({*mine, *theirs}) if k not in FREE_KEYS and mine.get(k) != theirs.get(k)]
     return [f"  {k}: there {theirs.get(k)!r}, now {mine.get(k)!r}" for k in keys]

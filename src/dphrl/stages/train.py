@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import Config
+from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.errors import AnchorError, ConfigError, DataError
 from dphrl.files import write_text
-from dphrl.models import Policy, check_lengths, fingerprint, load_policy, save_policy
+from dphrl.models import Policy, fingerprint, load_policy, save_policy
 from dphrl.progress import Progress, silent
-from dphrl.stages.presample import training_ids
+from dphrl.stages.prompts import fitting, load_prompts
 from dphrl.stages.rundir import RunDir, base_of, open_run
-from dphrl.tasks import load_task
+from dphrl.stages.sets import training_ids
 from dphrl.types import Anchor, Task
 
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
@@ -36,10 +36,10 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent) -> Run
     run = open_run(config)
     if (run.final / "config.json").exists():
         return run
-    task = load_task("task", config.task, base_dir=base_dir)
     policy = load_policy(config)
+    task = load_prompts("task", config.task, policy, base_dir=base_dir)
     base = base_of(config, run)
-    ids = set(training_ids(config, task, base))
+    ids = set(training_ids(config, task, base, progress)) & set(fitting(task, policy, config, progress).encoded)
     anchors = _anchors(config, policy, base)
     trainer = _trainer(config, run, task, policy, ids, anchors)
     checkpoint = last_checkpoint(run.train)
@@ -69,17 +69,16 @@ def last_checkpoint(folder: Path) -> Path | None:
     return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
 
-def _anchors(config: Config, policy: Policy, base: RunDir) -> tuple[Anchor, ...] | None:
-    from dphrl.anchors import read_anchors
-    from dphrl.trainers.trl import ANCHOR_METHODS
+def _anchors(config: Config, policy: Policy, base: RunDir) -> Sequence[Anchor] | None:
+    from dphrl.anchors import open_store
 
     if config.method not in ANCHOR_METHODS:
         return None
-    return read_anchors(base.anchors, fingerprint(policy, config))
+    return open_store(base.anchors, fingerprint(policy, config))
 
 
 def _trainer(
-    config: Config, run: RunDir, task: Task, policy: Policy, ids: set[str], anchors: tuple[Anchor, ...] | None
+    config: Config, run: RunDir, task: Task, policy: Policy, ids: set[str], anchors: Sequence[Anchor] | None
 ) -> Any:
     from accelerate import PartialState
     from datasets import Dataset
@@ -94,7 +93,6 @@ def _trainer(
             f"{len(prompts)} prompts to train on are fewer than train.prompts_per_step="
             f"{config.train.prompts_per_step}; lower it, give more prompts, or set --train.prompts all"
         )
-    check_lengths(policy, prompts, [policy.encode(p) for p in prompts], config.sampling.max_new_tokens)
     rows = [
         {"prompt": p.prompt if isinstance(p.prompt, str) else [dict(m) for m in p.prompt], "prompt_id": p.id}
         for p in prompts

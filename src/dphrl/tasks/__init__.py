@@ -51,8 +51,8 @@ def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: Count
         cfg: see `TaskConfig`; "demo:NAME" brings its own prompts and verifier, of which `split`, `offset` and `limit`
             choose.
         base_dir: folder of the config file; relative paths are looked up there first, then where the command runs.
-        count_tokens: text of a prompt (system message first, messages joined by a line break) -> its tokens, with
-            those of the chat template if these are to count; None = estimated by its characters, and the notes say so.
+        count_tokens: prompt -> its tokens, those of a chat template among them; None = estimated by its characters,
+            and the notes say so.
     Returns:
         At least one prompt; ids are unique; `notes` say what was shortened.
     Raises:

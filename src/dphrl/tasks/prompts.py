@@ -17,7 +17,7 @@ from dphrl.tasks.template import Template
 from dphrl.types import Message, Prompt
 from dphrl.verifiers.sql import DB_SUFFIXES, database_path
 
-CountTokens = Callable[[str], int]
+CountTokens = Callable[[Prompt], int]
 NEEDED: dict[str, tuple[str, ...]] = {"math": ("gold",), "exact": ("gold",), "sql": ("gold", "db")}
 """Verifier -> fields it cannot do without; a function of the user's own needs none that we know of."""
 CHARACTERS_PER_TOKEN = 3
@@ -77,8 +77,7 @@ class Renderer:
             text = self._fill(columns)
         else:
             text, lost = self._with_schema(columns, database)
-        prompt = Prompt(str(key), _messages(self.cfg.system, text) if self.cfg.chat else text, columns)
-        return Rendered(prompt, lost, self._fits(text))
+        return Rendered(Prompt(str(key), self._content(text), columns), lost, self._fits(text))
 
     def notes(self, rendered: Sequence[Rendered]) -> tuple[str, ...]:
         """What the prompts have lost to fit, and which are too long all the same."""
@@ -150,15 +149,17 @@ class Renderer:
     def _fits(self, text: str) -> bool:
         if self.cfg.prompt_tokens is None:
             return True
-        if self.cfg.system is not None:
-            text = f"{self.cfg.system}\n{text}"
         count = self.count_tokens or estimated_tokens
-        return count(text) <= self.cfg.prompt_tokens
+        return count(Prompt("", self._content(text))) <= self.cfg.prompt_tokens
+
+    def _content(self, text: str) -> str | tuple[Message, ...]:
+        return _messages(self.cfg.system, text) if self.cfg.chat else text
 
 
-def estimated_tokens(text: str) -> int:
-    """Tokens of a text where no tokenizer is at hand."""
-    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+def estimated_tokens(prompt: Prompt) -> int:
+    """Tokens of a prompt where no tokenizer is at hand."""
+    texts = [prompt.prompt] if isinstance(prompt.prompt, str) else [message["content"] for message in prompt.prompt]
+    return math.ceil(sum(map(len, texts)) / CHARACTERS_PER_TOKEN)
 
 
 def _text(value: Any) -> str:

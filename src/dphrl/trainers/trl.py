@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from dphrl.anchors import anchor_lengths
 from dphrl.anchors.stream import share, step_anchors
+from dphrl.config import ANCHOR_METHODS
 from dphrl.divergences import generator
 from dphrl.errors import ConfigError, EmptyAnchorStore, nearest
 from dphrl.objective import AnchorStats, anchor_nll, anchor_penalty, k1, k2, maxrl_advantages
@@ -31,7 +32,6 @@ CHECKPOINT_DONE = "dphrl-complete"
 """A file in each whole checkpoint: a run that is killed while it saves must not resume from the torn one."""
 
 METHODS = ("grpo", "dapo", "rkl", "dph", "replay")
-ANCHOR_METHODS = ("dph", "replay")
 KL_ESTIMATORS = ("k3", "k3_corrected", "k2", "k1_reward")
 
 
