@@ -12,6 +12,7 @@ from typing import Any
 
 from dphrl.errors import VerifierError, nearest
 from dphrl.types import Item, Message, Verdict, VerifyFn
+from dphrl.verifiers.verdicts import completion_of
 
 RewardFn = Callable[..., Sequence[float | None]]
 """f(prompts=..., completions=..., **columns) -> one number or None per completion."""
@@ -29,7 +30,7 @@ def load_reward_function(spec: str) -> RewardFn:
         sys.path.append(here)  # at the end: a stray file never shadows an installed module
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
         raise VerifierError(
             f"verifier {spec!r}: cannot import {module_name!r} ({type(error).__name__}: {error}); "
             f"it must be installed or lie in the current directory {here}"
@@ -45,8 +46,8 @@ def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1
     """A verifier that asks a TRL reward function.
 
     The function gets keyword arguments only: `prompts`, `completions` (texts; for a chat prompt [{"role": "assistant",
-    "content": text}]) and every column of the items as a list, `id` among them. None from it = could not judge:
-    `verifier_error`.
+    "content": text}]) and every column of the items as a list, `id` among them; where an item lacks a column that
+    another of the batch has, there is None. None from it = could not judge: `verifier_error`.
 
     An exception in it: the completions of the batch are judged one by one, so that only those at fault become
     `verifier_error`, with the exception as detail. If all of them fail before the function has ever judged one, the
@@ -59,7 +60,8 @@ def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1
     Returns:
         The verifier; its rewards are the function's own.
     Raises (the verifier, not this function):
-        VerifierError: a wrong number of results, or a result that is neither a finite number nor None.
+        VerifierError: a wrong number of results, a result that is neither a finite number nor None, or an item whose
+            completion is no text, or whose prompt is neither text nor chat messages.
     """
     ever_worked = False
 
@@ -98,16 +100,16 @@ def _one_by_one(function: RewardFn, name: str, items: Sequence[Item]) -> list[fl
 
 
 def _call(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | None]:
-    columns = {key: [item.get(key) for item in items] for key in items[0] if key not in ("prompt", "completion")}
-    prompts = [item.get("prompt", "") for item in items]
-    own = [prompt if isinstance(prompt, str) else list(prompt) for prompt in prompts]
+    keys = dict.fromkeys(key for item in items for key in item if key not in ("prompt", "completion"))
+    columns = {key: [item.get(key) for item in items] for key in keys}
+    prompts = [_prompt(item, name) for item in items]
     texts: list[str | list[Message]] = [
-        item["completion"] if isinstance(prompt, str) else [{"role": "assistant", "content": item["completion"]}]
-        for item, prompt in zip(items, prompts, strict=True)
+        text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+        for prompt, text in zip(prompts, (completion_of(name, item) for item in items), strict=True)
     ]
     try:
-        results = function(**{**columns, "prompts": own, "completions": texts})
-    except Exception as error:  # a user's function may raise anything; `from_reward_function` says what follows
+        results = function(**{**columns, "prompts": prompts, "completions": texts})
+    except (Exception, SystemExit) as error:  # a user's function may raise anything, and must not end the program
         raise _Failed(f"{type(error).__name__}: {error}") from error
     try:
         rewards = list(results)
@@ -123,16 +125,33 @@ def _call(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | 
     return rewards
 
 
+def _prompt(item: Item, name: str) -> str | list[Message]:
+    prompt = item.get("prompt")
+    if prompt is None:
+        return ""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list | tuple):
+        return list(prompt)
+    raise VerifierError(
+        f"{name}: item {item.get('id')!r} has a prompt of type {type(prompt).__name__}; it must be text, or a list of "
+        "chat messages"
+    )
+
+
 def _verdict(result: object, name: str, correct_at: float) -> Verdict:
     if isinstance(result, _Failed):
         return Verdict(False, None, "verifier_error", str(result)[:500])
     if result is None:
         return Verdict(False, None, "verifier_error", "the function returned None")
-    if not isinstance(result, numbers.Real) or not math.isfinite(result):
+    try:
+        reward = float(result) if isinstance(result, numbers.Real) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        reward = math.inf
+    if not math.isfinite(reward):
         raise VerifierError(
             f"verifier {name!r} returned {result!r} for a completion; it must be a finite number, or None for what it "
             "cannot judge"
         )
-    reward = float(result)
     correct = reward >= correct_at
     return Verdict(correct, reward, "correct" if correct else "wrong")
