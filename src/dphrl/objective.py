@@ -1,4 +1,4 @@
-"""The terms of the training loss that are ours: anchor penalties, their metrics, KL estimators and MaxRL advantages.
+"""The terms of the training loss that are ours: anchor penalties, their metrics and KL estimators.
 
 The loss of an optimiser step is L_exp + eta * L_pef. Each penalty below is a micro-batch's share of L_pef: a sum over
 its anchor tokens, divided by the anchor tokens of the whole step over all micro-batches and processes. The shares add
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dphrl.divergences import GeneratorFn, forward_kl
+from dphrl.divergences import GeneratorFn, forward_kl, topk_divergence
 from dphrl.errors import ConfigError, nearest
 
 
@@ -42,6 +42,32 @@ def anchor_penalty(
     _check_step_tokens(step_tokens)
     log_u_BT = torch.where(mask_BT, logp_BT - ref_logp_BT, 0.0)  # padding becomes u = 1: f(1) = 0, no NaN gradient
     return f(log_u_BT).sum() / step_tokens
+
+
+def topk_penalty(
+    logp_NK: Float[Tensor, "tokens top"],
+    ref_logp_NK: Float[Tensor, "tokens top"],
+    f: GeneratorFn,
+    step_tokens: int | float,
+) -> Float[Tensor, ""]:
+    """A micro-batch's share of the penalty over the vocabulary: sum of D_f over K entries and the rest, over N.
+
+    Where `anchor_penalty` sees one token drawn from pi_ref at each position, this sees the distribution it was drawn
+    from, as far as the K stored entries tell: no sampling noise, and never more than D_f over the whole vocabulary.
+
+    Args:
+        logp_NK: ln pi_theta of the entries at the micro-batch's anchor tokens, in nats, from a float32 log-softmax.
+        ref_logp_NK: ln pi_ref of the same entries, in nats, as stored with the anchors.
+        f: generator function of log_u.
+        step_tokens: as in `anchor_penalty` (count, > 0).
+    Returns:
+        A value >= 0 in nats per anchor token; 0 for no token.
+    Raises:
+        ValueError: step_tokens is not positive.
+    Source: `divergences.topk_divergence`.
+    """
+    _check_step_tokens(step_tokens)
+    return topk_divergence(logp_NK, ref_logp_NK, f).sum() / step_tokens
 
 
 def anchor_nll(
@@ -101,7 +127,7 @@ class AnchorStats:
 
         Args:
             logp_BT, ref_logp_BT, mask_BT: as in `anchor_penalty`; an all-False mask gives the neutral record.
-            penalty: what `anchor_penalty` or `anchor_nll` returned for them (nats per token of the step).
+            penalty: what `anchor_penalty`, `topk_penalty` or `anchor_nll` returned for them (nats per token).
             step_tokens: the denominator it was called with (count, > 0).
         Returns:
             The record; log_u is not clamped, and a nan among the anchor tokens stays visible as nan.
@@ -228,24 +254,3 @@ def kl_estimator(name: str) -> KLEstimator:
             f"KL estimator {name!r} is not one of {', '.join(KL_ESTIMATORS)}{nearest(name, KL_ESTIMATORS)}"
         )
     return KL_ESTIMATORS[name]
-
-
-def maxrl_advantages(rewards: Float[Tensor, "groups size"]) -> Float[Tensor, "groups size"]:
-    """MaxRL advantage (r - m) / m, m the mean reward of the completion's group.
-
-    Args:
-        rewards: a row per group (completions of one prompt), >= 0, no unit; nan = could not be judged.
-    Returns:
-        Advantages, no unit, >= -1; m is taken over the judged completions. 0 where the reward is nan, and in a group
-        with m = 0 or with no judged completion: no gradient from either.
-    Raises:
-        ValueError: a reward is negative, so that m no longer measures success and may change the sign.
-    Source: MaxRL, arXiv:2602.02710; derived there for rewards 0 and 1.
-    """
-    if (rewards < 0).any():
-        raise ValueError(
-            f"a reward of {rewards[rewards < 0][0].item():g} is negative; MaxRL divides by the group's mean and needs "
-            "rewards >= 0: shift them, or choose another advantage"
-        )
-    mean = rewards.nanmean(dim=1, keepdim=True)
-    return torch.where((mean > 0) & ~rewards.isnan(), (rewards - mean) / mean, 0.0)

@@ -15,23 +15,30 @@ from dphrl.config_io import flat, load_config, to_dict
 from dphrl.errors import RunDirError
 from dphrl.metrics import Scores, beside, per_prompt
 from dphrl.report.labels import label
+from dphrl.stages.rundir import FREE_KEYS
 from dphrl.types import Completion, Verdict
 
 COLUMNS = ("prompt_id", "draw", "text", "finish_reason", "correct", "reward", "status", "detail")
 
 _ONLINE = ("train.", "sampling.")
+_ANCHORED = (
+    *_ONLINE,
+    "anchor.",
+    *(f"objective.{x}" for x in ("eta", "eta_schedule", "eta_end", "drift_target", "eta_bounds")),
+)
+_ANCHORED += ("objective.anchors_per_step", "objective.anchor_ratio")
 USED: dict[str, tuple[str, ...]] = {
     "grpo": _ONLINE,
     "dapo": _ONLINE,
     "rkl": (*_ONLINE, "objective.beta", "objective.kl_estimator"),
-    "replay": (*_ONLINE, "anchor.", "objective.eta", "objective.anchors_per_step"),
-    "dph": (*_ONLINE, "anchor.", *(f"objective.{x}" for x in ("eta", "alpha", "log_u_cap", "anchors_per_step"))),
+    "replay": _ANCHORED,
+    "dph": (*_ANCHORED, *(f"objective.{x}" for x in ("alpha", "log_u_cap", "anchor_estimator"))),
 }
 """Settings (or sections) that make a difference to a method."""
 
 SPEED_ONLY = frozenset(
     {f"train.{x}" for x in ("micro_batch", "save_every", "log_every", "gradient_checkpointing")}
-    | {"sampling.batch_size", "anchor.batch_size"}
+    | {key for key in FREE_KEYS if key.startswith(("sampling.", "anchor."))}
 )
 
 SHOWN: dict[str, str] = {
@@ -40,6 +47,7 @@ SHOWN: dict[str, str] = {
     "objective.eta": "eta={:g}",
     "objective.beta": "beta={:g}",
     "objective.kl_estimator": "{}",
+    "objective.drift_target": "drift={}",
 }
 """Settings that a sweep names first, in this order; all others follow as name=value where they differ."""
 

@@ -15,7 +15,7 @@ from dphrl.stages.train import train
 
 def run(config: Config, *, base_dir: Path, progress: Progress = silent) -> RunDir:
     """Pre-sample, train, evaluate base and trained model, write the report."""
-    if config.base_run is None and _needs_presamples(config):
+    if config.base_run is None and needs_presamples(config):
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress)
     finished = evaluate(config, base_dir=base_dir, progress=progress)
@@ -23,6 +23,7 @@ def run(config: Config, *, base_dir: Path, progress: Progress = silent) -> RunDi
     return finished
 
 
-def _needs_presamples(config: Config) -> bool:
+def needs_presamples(config: Config) -> bool:
+    """Whether training needs the sets or the anchors of stage 1."""
     choosy = config.train.prompts == "exploration" or config.train.exploration_filter is not None
     return config.method in ANCHOR_METHODS or choosy

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config import Config
+from dphrl.config_checks import ANCHORS_PER_STEP
 from dphrl.errors import ConfigError, nearest
+from dphrl.trainers.options import SET_BY_THE_STAGE
 
 CLIP_HIGHER = 0.28
 """DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
@@ -28,11 +30,18 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "divergence": objective.divergence,
         "alpha": objective.alpha,
         "eta": objective.eta,
+        "eta_schedule": objective.eta_schedule,
+        "eta_end": objective.eta_end,
+        "drift_target": objective.drift_target,
+        "eta_bounds": objective.eta_bounds,
         "log_u_cap": objective.log_u_cap,
-        "anchors_per_step": objective.anchors_per_step,
+        "anchor_estimator": objective.anchor_estimator,
+        "anchors_per_step": anchors_per_step(config),
         "beta": objective.beta if config.method == "rkl" else 0.0,
         "kl_estimator": objective.kl_estimator,
         "advantage": train.advantage,
+        "pass_k": train.pass_k,
+        "rank_penalty": train.rank_penalty,
         "max_resample": train.max_resample,
         "epsilon": train.clip_low,
         "epsilon_high": clip_high,
@@ -71,6 +80,15 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     return ours | _extra_settings(config.train.trl, ours)
 
 
+def anchors_per_step(config: Config) -> int:
+    """Anchors beside each optimiser step: `anchors_per_step`, or `anchor_ratio` of its completions, at least 1."""
+    train, objective = config.train, config.objective
+    if objective.anchor_ratio is None:
+        return objective.anchors_per_step or ANCHORS_PER_STEP
+    completions = train.prompts_per_step * train.group_size // train.updates
+    return max(1, round(objective.anchor_ratio * completions))
+
+
 def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
     """Completions in one forward on one process, and such forwards an optimiser step."""
     train = config.train
@@ -82,10 +100,12 @@ def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
             "change train.micro_batch, train.prompts_per_step or train.updates"
         )
     parts = per_update // micro
-    if config.method in ("dph", "replay") and config.objective.anchors_per_step < parts:
+    anchors, ratio = anchors_per_step(config), config.objective.anchor_ratio
+    if config.method in ("dph", "replay") and anchors < parts:
+        name = "objective.anchors_per_step" if ratio is None else f"objective.anchor_ratio={ratio}, anchors_per_step"
         raise ConfigError(
-            f"objective.anchors_per_step={config.objective.anchors_per_step} leaves some of the {parts} "
-            "micro-batches of an update without an anchor; raise it or train.micro_batch"
+            f"{name}={anchors} leaves some of the {parts} micro-batches of an update without an anchor; "
+            "raise it or train.micro_batch"
         )
     return micro, parts // processes
 
@@ -117,6 +137,8 @@ def _extra_settings(extra: dict[str, Any], ours: dict[str, Any]) -> dict[str, An
     for key in extra:
         if key not in known:
             raise ConfigError(f"train.trl.{key} is no setting of TRL's GRPOConfig{nearest(key, known)}")
+        if key in SET_BY_THE_STAGE:
+            raise ConfigError(f"train.trl.{key} would not do what it says here: {SET_BY_THE_STAGE[key]}")
         if key in ours and key not in free:
             raise ConfigError(
                 f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)"

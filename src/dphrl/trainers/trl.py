@@ -14,6 +14,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from trl import GRPOConfig, GRPOTrainer
@@ -21,18 +22,22 @@ from trl import GRPOConfig, GRPOTrainer
 from dphrl.anchors import anchor_lengths
 from dphrl.anchors.stream import share, step_anchors
 from dphrl.config import ANCHOR_METHODS
-from dphrl.divergences import generator
-from dphrl.errors import ConfigError, EmptyAnchorStore, nearest
-from dphrl.objective import AnchorStats, anchor_nll, anchor_penalty, k1, k2, maxrl_advantages
+from dphrl.config_checks import PASS_K, RANK_PENALTY
+from dphrl.divergences import Generator, generator
+from dphrl.errors import ConfigError, EmptyAnchorStore
+from dphrl.objective import AnchorStats, anchor_nll, anchor_penalty, k1, k2, topk_penalty
 from dphrl.scoring import pad_sequences
+from dphrl.trainers.advantages import ADVANTAGES, advantage
+from dphrl.trainers.arguments import check_arguments
 from dphrl.trainers.dynamic import flat_groups, merge_generations, put_rows
+from dphrl.trainers.eta import EtaControl
+from dphrl.trainers.options import check_options, check_ranks
+from dphrl.trainers.positions import needs_positions, with_positions
+from dphrl.trainers.topk import add_topk_head, check_topk, topk_logps
 from dphrl.types import Anchor, Prompt
 
 CHECKPOINT_DONE = "dphrl-complete"
 """A file in each whole checkpoint: a run that is killed while it saves must not resume from the torn one."""
-
-METHODS = ("grpo", "dapo", "rkl", "dph", "replay")
-KL_ESTIMATORS = ("k3", "k3_corrected", "k2", "k1_reward")
 
 
 @dataclass
@@ -43,25 +48,34 @@ class DPHConfig(GRPOConfig):  # type: ignore[misc]
     divergence: str = field(default="forward_kl", metadata={"help": "Generator function of the anchor penalty"})
     alpha: float = field(default=0.5, metadata={"help": "Order of the alpha-divergence, in (0, 1)"})
     eta: float = field(default=0.2, metadata={"help": "Weight of the anchor penalty, >= 0"})
+    eta_schedule: str = field(default="constant", metadata={"help": "constant, linear, cosine or target"})
+    eta_end: float | None = field(default=None, metadata={"help": "linear, cosine: eta of the last step; None = 0"})
+    drift_target: float | None = field(default=None, metadata={"help": "target: anchor/forward_kl, nats a token"})
+    eta_bounds: list[float] | None = field(default=None, metadata={"help": "target: None = [eta / 100, 100 eta]"})
     log_u_cap: float = field(default=5.0, metadata={"help": "Tangent continuation beyond it, in nats"})
+    anchor_estimator: str = field(default="sampled", metadata={"help": "dph: sampled, or topk over the vocabulary"})
     anchors_per_step: int = field(default=32, metadata={"help": "Anchors beside each optimiser step"})
     kl_estimator: str = field(default="k3", metadata={"help": "rkl: k3, k3_corrected, k2, k1_reward; weight `beta`"})
-    advantage: str = field(default="group", metadata={"help": "group or maxrl"})
+    advantage: str = field(default="group", metadata={"help": f"one of {', '.join(ADVANTAGES)}"})
+    pass_k: int | None = field(default=None, metadata={"help": f"passk, pkpo: completions; None = {PASS_K}"})
+    rank_penalty: float | None = field(default=None, metadata={"help": f"unlikeliness: None = {RANK_PENALTY}"})
     max_resample: int = field(default=3, metadata={"help": "dapo: rounds that replace groups without spread"})
 
+    # TRL's, without its default: one that contradicts the method is refused, not overwritten.
+    disable_dropout: bool | None = field(default=None, metadata={"help": "Always on beside anchors, else off"})
+    use_bias_correction_kl: bool | None = field(default=None, metadata={"help": "What `kl_estimator` says"})
+
     def __post_init__(self) -> None:
-        _choice("method", self.method, METHODS)
-        _choice("kl_estimator", self.kl_estimator, KL_ESTIMATORS)
-        _choice("advantage", self.advantage, ("group", "maxrl"))
+        check_arguments(self)
         if self.method == "rkl" and self.beta <= 0:
             raise ConfigError(f"method rkl with beta={self.beta}; give beta > 0, or use method grpo")
         if self.method != "rkl" and self.beta != 0:
             raise ConfigError(f"beta={self.beta} acts only with method rkl; method {self.method} needs beta=0")
+        check_options(self)
         # Unless told otherwise TRL multiplies k3 by the differentiable ratio: its gradient becomes reverse KL's.
         self.use_bias_correction_kl = self.kl_estimator == "k3_corrected"
-        if self.method in ANCHOR_METHODS:
-            # Reference logps are scored without dropout: with it, u would differ from 1 for the unchanged policy.
-            self.disable_dropout = True
+        # Reference logps are scored without dropout: with it, u would differ from 1 for the unchanged policy.
+        self.disable_dropout = bool(self.disable_dropout) or self.method in ANCHOR_METHODS
         super().__post_init__()
 
 
@@ -103,6 +117,19 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._logps: Tensor | None = None
         self._rewards: Tensor | None = None
         self._penalty = self._anchor_loss() if wants else None
+        self._eta = EtaControl(self.args, self._step_drift)
+        self._advantage = advantage(
+            self.args.advantage,
+            pass_k=self.args.pass_k or PASS_K,
+            rank_penalty=RANK_PENALTY if self.args.rank_penalty is None else self.args.rank_penalty,
+        )
+        self._gives_positions = needs_positions(self.model)
+        if wants:
+            check_ranks(self.args, int(self.accelerator.num_processes), fsdp=self.is_fsdp_enabled)
+            self.add_callback(self._eta)
+        if wants and self.args.anchor_estimator == "topk":
+            check_topk(self._anchors)
+            add_topk_head(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
 
     # -- anchors ------------------------------------------------------------------------------------------------------
 
@@ -123,7 +150,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if anchors is None:
             return loss
         penalty = self._anchor_penalty(model, *anchors)
-        return loss if self.args.eta == 0 else loss + self.args.eta * penalty
+        return loss if self._eta.eta == 0 else loss + self._eta.eta * penalty
 
     def _next_anchors(self) -> tuple[list[Anchor], int]:
         """The anchors of this micro-batch on this rank, and the tokens of all anchors of the optimiser step."""
@@ -152,22 +179,37 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             [torch.tensor(a.ref_logps, device=device) for a in anchors], batch_first=True
         )
         mask_BT = completion_mask.bool()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.args.eta != 0):  # eta = 0 is only measured
-            logp_BT = self._get_per_token_logps_and_entropies(
-                model, input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=mask_BT.shape[1]
-            )[0]
-            assert self._penalty is not None
-            penalty = self._penalty(logp_BT, ref_logp_BT, mask_BT, step_tokens)
+        rows = {"input_ids": input_ids, "attention_mask": attention_mask}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._eta.eta != 0):  # eta = 0 is only measured
+            if self.args.anchor_estimator == "topk":
+                called = with_positions(model) if self._gives_positions else model
+                with self.accelerator.autocast():
+                    logp_BT, logp_NK, ref_logp_NK = topk_logps(called, rows, mask_BT, anchors)
+                penalty = topk_penalty(logp_NK, ref_logp_NK, self._generator(), step_tokens)
+            else:
+                logp_BT = self._get_per_token_logps_and_entropies(model, **rows, logits_to_keep=mask_BT.shape[1])[0]
+                assert self._penalty is not None
+                penalty = self._penalty(logp_BT, ref_logp_BT, mask_BT, step_tokens)
         self._anchor_stats.append(AnchorStats.measure(logp_BT, ref_logp_BT, mask_BT, penalty, step_tokens))
         return penalty * int(self.accelerator.num_processes)
 
     def initial_log_u(self, most: int = 64) -> float:
-        """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step."""
-        anchors, size = list(self._anchors[:most]), self.args.per_device_train_batch_size
-        with torch.no_grad():
-            for start in range(0, len(anchors), size):
-                part = anchors[start : start + size]
-                self._anchor_penalty(self.model, part, sum(len(a.completion_ids) for a in part))
+        """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step.
+
+        They are spread over the whole store, where keep sets stand behind the task's own, and read in train mode, where
+        a model that adds noise of its own shows it.
+        """
+        count = min(most, len(self._anchors))
+        anchors = [self._anchors[int(i)] for i in np.linspace(0, len(self._anchors) - 1, count).round()]
+        size, training = self.args.per_device_train_batch_size, self.model.training
+        self.model.train()
+        try:
+            with torch.no_grad():
+                for start in range(0, len(anchors), size):
+                    part = anchors[start : start + size]
+                    self._anchor_penalty(self.model, part, sum(len(a.completion_ids) for a in part))
+        finally:
+            self.model.train(training)
         merged = reduce(add, self._anchor_stats)
         self._anchor_stats.clear()
         return float(merged.metrics()["anchor/log_u_abs_mean"])
@@ -175,8 +217,17 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     def _anchor_loss(self) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
         if self.args.method == "replay":
             return lambda logp, ref_logp, mask, tokens: anchor_nll(logp, mask, tokens)
-        f = generator(self.args.divergence, alpha=self.args.alpha, log_u_cap=self.args.log_u_cap)
+        f = self._generator()
         return lambda logp, ref_logp, mask, tokens: anchor_penalty(logp, ref_logp, mask, f, tokens)
+
+    def _generator(self) -> Generator:
+        return generator(self.args.divergence, alpha=self.args.alpha, log_u_cap=self.args.log_u_cap)
+
+    def _step_drift(self) -> float:
+        """anchor/forward_kl of the optimiser step that has just ended, over all ranks (nats a token)."""
+        micro_batches = self._micro[1] + 1
+        rows = torch.stack([stats.pack() for stats in self._anchor_stats[-micro_batches:]])
+        return AnchorStats.unpack(self.accelerator.gather(rows)).metrics()["anchor/forward_kl"].item()
 
     # -- reverse KL ---------------------------------------------------------------------------------------------------
 
@@ -191,8 +242,9 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         finally:
             self.beta = beta
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        output: tuple[Any, ...] = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        called = with_positions(model) if self._gives_positions else model
+        output: tuple[Any, ...] = super()._get_per_token_logps_and_entropies(called, *args, **kwargs)
         self._logps = output[0]
         return output
 
@@ -212,23 +264,24 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
 
         Divided by the deviation it would be blown up to unit size wherever all completions are right.
         """
-        old = batch.get("old_per_token_logps")
-        if old is None:  # one optimiser step a generation: TRL has no need of them
-            input_ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-            attention_mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-            with torch.no_grad():
-                old = self._get_per_token_logps_and_entropies(
-                    self.model,
-                    input_ids=input_ids,
-                    attention_mask=attention_mask,
-                    logits_to_keep=batch["completion_ids"].shape[1],
-                    batch_size=self.args.per_device_train_batch_size,
-                )[0]
-        kl = (k1(old, batch["ref_per_token_logps"]) * batch["completion_mask"]).sum(1)
+        kl = (k1(self._old_logps(batch), batch["ref_per_token_logps"]) * batch["completion_mask"]).sum(1)
         gathered = self.accelerator.gather(kl)
         self._metrics["train"]["kl"].append((gathered.mean()).item())
         centred = gathered - gathered.view(-1, self.num_generations).mean(1).repeat_interleave(self.num_generations)
         return -self.beta * self._local(centred, len(kl))
+
+    def _old_logps(self, batch: dict[str, Any]) -> Tensor:
+        old: Tensor | None = batch.get("old_per_token_logps")
+        if old is None:  # one optimiser step a generation: TRL has no need of them
+            with torch.no_grad():
+                old = self._get_per_token_logps_and_entropies(
+                    self.model,
+                    input_ids=torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                    attention_mask=torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                    logits_to_keep=batch["completion_ids"].shape[1],
+                    batch_size=self.args.per_device_train_batch_size,
+                )[0]
+        return old
 
     # -- rollouts -----------------------------------------------------------------------------------------------------
 
@@ -259,9 +312,13 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         rewards = (self._rewards * self.reward_weights.to(self._rewards.device)).nansum(1)
         rewards[self._rewards.isnan().all(1)] = torch.nan
         batch["rewards"] = self._local(rewards, len(inputs))
-        if self.args.advantage == "maxrl":
-            advantages = maxrl_advantages(rewards.view(-1, self.num_generations)).flatten()
-            batch["advantages"] = self._local(advantages, len(inputs))
+        if self._advantage is not None:
+            logp = torch.zeros_like(rewards)
+            if self._advantage.reads_logps:
+                mask = batch["completion_mask"]
+                logp = self.accelerator.gather((self._old_logps(batch) * mask).sum(1) / mask.sum(1).clamp(min=1))
+            groups = [x.view(-1, self.num_generations) for x in (rewards, logp)]
+            batch["advantages"] = self._local(self._advantage.of(*groups).flatten(), len(inputs))
         if self.args.method == "rkl" and self.args.kl_estimator == "k1_reward":
             batch["advantages"] = batch["advantages"] + self._k1_reward(batch)
         return batch
@@ -314,7 +371,11 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             rows = torch.stack([stats.pack() for stats in self._anchor_stats])
             merged = AnchorStats.unpack(self.accelerator.gather(rows))
             self._anchor_stats.clear()
-            logs = {**logs, **{name: value.item() for name, value in merged.metrics().items()}}
+            logs = {
+                **logs,
+                "anchor/eta": self._eta.eta,
+                **{name: value.item() for name, value in merged.metrics().items()},
+            }
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -322,8 +383,3 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / CHECKPOINT_DONE).touch()
-
-
-def _choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}{nearest(value, allowed)}")
