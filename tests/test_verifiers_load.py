@@ -36,8 +36,9 @@ def test_exact() -> None:
 
 
 def test_builtin_verifiers_take_their_arguments() -> None:
-    item = {"gold": "x+1", "completion": r"\boxed{x+2}"}
-    assert load_verifier("math", {"deadline_s": 1e-4})([item])[0].status == "timeout"
+    long = "+".join(f"x_{{{i}}}" for i in range(150))
+    item = {"gold": "x+1", "completion": rf"\boxed{{{long}}}"}
+    assert load_verifier("math", {"deadline_s": 0.3})([item])[0].status == "timeout"
     assert load_verifier("math", {})([item | {"completion": r"\boxed{1+x}"}])[0].status == "correct"
 
 

@@ -47,7 +47,6 @@ SHOWN: dict[str, str] = {
     "objective.eta": "eta={:g}",
     "objective.beta": "beta={:g}",
     "objective.kl_estimator": "{}",
-    "objective.drift_target": "drift={}",
 }
 """Settings that a sweep names first, in this order; all others follow as name=value where they differ."""
 
