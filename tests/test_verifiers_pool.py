@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +28,10 @@ needs_pidfd = pytest.mark.skipif(
 STUB = r"""
 import json, os, signal, sys
 held = {}
-print('"ready"', flush=True)
+def say(reply, ring=True):
+    print(json.dumps(reply), flush=True)
+    if ring: os.write(0, b".")
+say("ready")
 for line in sys.stdin:
     request = json.loads(line)
     if request.get("forget"): held.clear()
@@ -41,7 +46,8 @@ for line in sys.stdin:
             while True: pass
         if item == "sleep": signal.pause()
         if item.startswith("held"): item = json.dumps(sorted(held.items()))
-        print(json.dumps(["correct", item]), flush=True)
+        say(["correct", item], ring=item == request["items"][-1] or not item.startswith("quiet"))
+    os.write(0, b".")
 """
 
 
@@ -84,10 +90,23 @@ def test_the_item_at_fault_is_blamed_and_no_other(
     assert len(stub.pids) <= workers
 
 
-def test_what_burns_no_cpu_ends_by_the_wall_clock(stub: StubPool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quiet", [1, 40])
+def test_replies_the_parent_was_not_woken_for_count(stub: StubPool, quiet: int) -> None:
+    """They lie in the pipe when the worker dies, or is killed for the item after them."""
+    for harm, status in (("die", "memory"), ("burn", "timeout"), ("kernel", "timeout")):
+        items = [*[f"quiet {i}" for i in range(quiet)], harm, "quiet after"]
+        replies = stub.run(items, {}, cpu_s=0.2, workers=1)
+        assert [reply[0] for reply in replies] == [*["correct"] * quiet, status, "correct"]
+        assert [reply[1] for reply in replies if reply[0] == "correct"] == [item for item in items if item != harm]
+
+
+def test_what_burns_no_cpu_ends_by_the_wall_clock_and_is_not_blamed(
+    stub: StubPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query waits for nothing, so a silent worker says something of the machine: no reward, not reward 0."""
     monkeypatch.setattr("dphrl.verifiers.process.WALL_FACTOR", 1.0)
     replies = stub.run(["a", "sleep", "b"], {}, cpu_s=0.5)
-    assert [status for status, _ in replies] == ["correct", "timeout", "correct"]
+    assert [status for status, _ in replies] == ["correct", "verifier_error", "correct"]
 
 
 def test_workers_killed_in_mid_batch_lose_no_verdict(stub: StubPool) -> None:
@@ -118,6 +137,27 @@ def test_a_worker_killed_between_batches_is_replaced(stub: StubPool) -> None:
     assert len(stub.pids) == 1 and stub.pids != [first]
 
 
+def test_a_death_is_noticed_though_a_fork_holds_the_workers_end(
+    stub: StubPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fork in the wrong moment copies the socket, whose end then says nothing."""
+    copies = []
+    pair = socket.socketpair
+
+    def copied() -> tuple[socket.socket, socket.socket]:
+        ours, theirs = pair()
+        copies.append(theirs.dup())
+        return ours, theirs
+
+    monkeypatch.setattr(socket, "socketpair", copied)
+    monkeypatch.setattr("dphrl.verifiers.process.GLANCE_S", 0.01)
+    replies = stub.run(["a", "die once", "b"], {}, cpu_s=60.0)
+    assert replies == [("correct", "a"), ("correct", "die once"), ("correct", "b")]
+    assert len(copies) == 2
+    for copy in copies:
+        copy.close()
+
+
 def test_close_ends_them_and_the_next_call_starts_others(stub: StubPool) -> None:
     stub.run(["a"], {}, cpu_s=60.0)
     stub.close()
@@ -129,15 +169,28 @@ def test_close_ends_them_and_the_next_call_starts_others(stub: StubPool) -> None
 def test_shared_values_are_sent_once_and_forgotten_when_they_grow(
     stub: StubPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = {"x": "12345", "y": "67890"}
+    shared = {"x": ["123", "45"], "y": ["67890"]}
     monkeypatch.setattr(pool_module, "SHARED_BYTES", 8)
 
     def held(needs: list[str]) -> str:
         return stub.run(["held"] * len(needs), {}, cpu_s=60.0, needs=needs, shared=shared)[-1][1]
 
-    assert held(["x"]) == '[["x", "12345"]]'
-    assert held(["x", "y"]) == '[["x", "12345"], ["y", "67890"]]'
-    assert held(["y"]) == '[["y", "67890"]]'
+    assert held(["x"]) == '[["x", ["123", "45"]]]'
+    assert held(["x", "y"]) == '[["x", ["123", "45"]], ["y", ["67890"]]]'
+    assert held(["y"]) == '[["y", ["67890"]]]'
+
+
+def test_a_chunk_ends_where_its_shared_values_would_be_too_many(
+    stub: StubPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the golds of one message could fill a worker's memory; a value that is too large alone is sent alone."""
+    monkeypatch.setattr(pool_module, "CHUNK_BYTES", 10)
+    monkeypatch.setattr(pool_module, "SHARED_BYTES", 0)
+    shared = {"a": ["12345"], "b": ["12345"], "c": ["12345"], "large": ["1" * 50]}
+    needs = ["a", "a", "b", "c", "large", "a"]
+    replies = stub.run(["held"] * len(needs), {}, cpu_s=60.0, workers=1, needs=needs, shared=shared)
+    seen = [[key for key, _ in json.loads(text)] for _, text in replies]
+    assert seen == [["a", "b"], ["a", "b"], ["a", "b"], ["c"], ["large"], ["a"]]
 
 
 def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(capfd: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +207,22 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(capfd: pytest.Capt
         pool.run(["a"], {}, cpu_s=60.0)
     assert pool.pids == []
     assert "no_such_module" in capfd.readouterr().err
+
+
+def test_a_reply_larger_than_the_pipe_is_called_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker rings when the pipe is full; the parent, which does not look by itself here, would wait for ever."""
+    monkeypatch.setattr("dphrl.verifiers.process.GLANCE_S", 1e9)
+    db = tmp_path / "empty.sqlite"
+    db.touch()
+    sql = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 9999) SELECT printf('%0100d', n) FROM r"
+    settings = {"gold_deadline_s": 5.0, "max_rows": 10**6, "max_bytes": 10**8, "keep_distinct": True}
+    pool = Pool("sql_gold")
+    [(status, text), other] = pool.run(
+        [(str(db), "1", "bird", sql), (str(db), "1", "bird", "SELECT 1")], settings, cpu_s=5.0
+    )
+    assert status == "correct" and len(json.loads(text)["rows"]) == 9_999
+    assert other[0] == "correct"
+    pool.close()
 
 
 def test_a_fault_of_the_verifier_is_a_verifier_error() -> None:
@@ -185,10 +254,10 @@ item = {"gold": "SELECT 1", "db": sys.argv[1], "completion": "SELECT 1"}
 assert verify_batch([item])[0].correct
 if sys.argv[2] == "fork":
     if os.fork() == 0:  # it holds the other end of the workers' pipes
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\\n".encode())  # one piece: two processes write here
         sys.stdin.read()
         os._exit(0)
-print(*pool_of("sql").pids, *pool_of("sql_gold").pids, flush=True)
+os.write(1, f"{pool_of('sql').pids[0]} {pool_of('sql_gold').pids[0]}\\n".encode())
 if sys.stdin.readline() == "work\\n":
     print("working", flush=True)
     bomb = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"

@@ -1,4 +1,7 @@
-"""Verdicts on SQL: hand-made tables, both benchmarks' equality, and queries that mean harm."""
+"""Verdicts on SQL: hand-made tables for both modes, what honest queries use, options, and what is run how often.
+
+Reading text, comparing, files and attacks have tests of their own: test_verifiers_sql_*.py, test_verifiers_attacks.py.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,8 @@ from pathlib import Path
 import pytest
 
 from dphrl.errors import VerifierError
+from dphrl.verifiers.pool import Pool
 from dphrl.verifiers.sql import verify_batch
-from dphrl.verifiers.sql_text import (
-    canonical_sql,
-    extract_sql,
-    first_word,
-    orders_rows,
-    spider_rewrites,
-    without_distinct,
-)
 
 BOMB = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
 PREPARE_BOMB = (
@@ -78,8 +74,21 @@ def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> l
         ("SELECT a FROM t", "VALUES (1), (2), (2), (3)", "correct", "correct"),
         ("SELECT a FROM t", "WITH w AS (SELECT a FROM t) SELECT * FROM w", "correct", "correct"),
         ("SELECT a FROM t", "SELECT value FROM json_each('[1, 2, 2, 3]')", "correct", "correct"),
-        ("SELECT 4", "SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY a) AS n FROM t)", "correct", "correct"),
-        ("SELECT '05'", "SELECT printf('%02d', strftime('%m', '2020-05-01'))", "correct", "correct"),
+        ("SELECT a FROM t", "\ufeffSELECT a FROM t", "correct", "correct"),  # SQLite skips the mark, too
+        ("SELECT a FROM t", "SELECT a FROM t /* cut", "correct", "correct"),
+        ("SELECT x'6162'", "SELECT 'ab'", "wrong", "wrong"),  # a blob is no text
+        ("SELECT x'6162'", "SELECT CAST('ab' AS BLOB)", "correct", "correct"),
+        ("SELECT 0", "SELECT -0.0", "correct", "correct"),
+        ("SELECT 9e999", "SELECT 2e308", "correct", "correct"),  # infinity
+        ("SELECT 9e999", "SELECT -9e999", "wrong", "wrong"),
+        ("SELECT 9007199254740993", "SELECT 9007199254740993.0", "wrong", "wrong"),  # no float is this number
+        ("SELECT 9223372036854775807", "SELECT 9223372036854775807", "correct", "correct"),
+        ("SELECT 'Infinity'", "SELECT 9e999", "wrong", "wrong"),
+        ("SELECT a, a FROM t", "SELECT a FROM t", "wrong", "wrong"),
+        ("SELECT 1, 10", "SELECT 1.0, 10", "correct", "correct"),
+        ("SELECT a FROM (SELECT a FROM t ORDER BY a)", "SELECT a FROM t ORDER BY a DESC", "correct", "correct"),
+        ("SELECT 'order by', a FROM t", "SELECT 'order by', a FROM t ORDER BY a DESC", "correct", "correct"),
+        ("SELECT a FROM t UNION ALL SELECT 9 ORDER BY 1", "VALUES (9), (3), (2), (2), (1)", "wrong", "correct"),
         ("SELECT a FROM t", "SELECT a FROM nowhere", "invalid", "invalid"),
         ("SELECT a FROM t", "I do not know.", "invalid", "invalid"),
         ("SELECT a FROM t", "```python\nprint(1)\n```", "no_answer", "no_answer"),
@@ -108,48 +117,146 @@ def test_keep_distinct(db: Path) -> None:
     assert statuses(db, "SELECT count(DISTINCT a) FROM t", "SELECT 4") == ["correct"]  # stripped there too
 
 
-HOSTILE = {
-    "attach": ("ATTACH '{folder}/new.sqlite' AS x", "blocked"),
-    "pragma": ("PRAGMA table_info(t)", "blocked"),
-    "pragma as a table": ("SELECT * FROM pragma_table_info('t')", "blocked"),
-    "pragma without argument": ("SELECT * FROM pragma_database_list", "blocked"),
-    "vacuum into": ("VACUUM INTO '{folder}/copy.sqlite'", "blocked"),
-    "delete": ("DELETE FROM t", "blocked"),
-    "delete behind with": ("WITH x AS (SELECT 1) DELETE FROM t", "blocked"),
-    "update of the schema": ("WITH x AS (SELECT 1) UPDATE sqlite_master SET type = 'view'", "invalid"),
-    "temp view": ("CREATE TEMP VIEW t AS SELECT 1", "blocked"),
-    "reindex": ("REINDEX", "blocked"),
-    "explain": ("EXPLAIN SELECT a FROM empty", "blocked"),
-    "explain behind a semicolon": ("; EXPLAIN SELECT a FROM empty", "invalid"),
-    "begin": ("BEGIN", "blocked"),
-    "comment": ("-- SELECT a FROM empty", "invalid"),
-    "two statements": ("SELECT a FROM empty; SELECT a FROM empty", "invalid"),
-    "load_extension": ("SELECT load_extension('x')", "blocked"),
-    "fts3_tokenizer": ("SELECT fts3_tokenizer('simple')", "blocked"),
-    "endless recursion": (BOMB, "timeout"),
-    "exponential prepare": (PREPARE_BOMB, "timeout"),
-    "printf": ("SELECT printf('%.*c', 1000000000, 'x')", "timeout"),
-    "zeroblob": ("SELECT zeroblob(1000000000)", "memory"),
-    "replace": ("SELECT replace(hex(zeroblob(90000)), '0', hex(zeroblob(500)))", "memory"),
-    "like": ("SELECT 'a' LIKE hex(zeroblob(10000))", "invalid"),
-    "long text": ("SELECT '" + "x" * 200_000 + "'", "blocked"),
-    "surrogate": ("SELECT '\ud800'", "invalid"),
-    "null character": ("SELECT '\x00'", "invalid"),
-}
+@pytest.mark.parametrize(
+    ("mode", "ordered", "expected"),
+    [
+        ("spider", "auto", ["wrong", "correct"]),
+        ("spider", "always", ["wrong", "wrong"]),
+        ("spider", "never", ["correct", "correct"]),
+        ("bird", "auto", ["correct", "correct"]),
+        ("bird", "always", ["wrong", "wrong"]),
+        ("bird", "never", ["correct", "correct"]),
+    ],
+)
+def test_whether_the_order_of_rows_counts(db: Path, mode: str, ordered: str, expected: list[str]) -> None:
+    """The gold query orders its rows, or does not; the completion's has them the other way round."""
+    backwards = "SELECT b, a FROM (SELECT a AS b, b AS a FROM t) ORDER BY 1 DESC"
+    golds = ("SELECT a, b FROM t ORDER BY a", "SELECT a, b FROM t")
+    assert [statuses(db, gold, backwards, mode=mode, ordered=ordered)[0] for gold in golds] == expected
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_queries_gain_nothing_and_leave_no_trace(db: Path, name: str) -> None:
-    """Never right, even where the gold result is empty; the next query on the same database is judged as before."""
-    query, expected = HOSTILE[name]
-    query = query.replace("{folder}", str(db.parent))
-    before = db.read_bytes()
-    nothing = {"gold": "SELECT a FROM empty", "db": str(db), "completion": query}
-    something = {"gold": "SELECT a FROM t", "db": str(db), "completion": "SELECT a FROM t"}
-    verdicts = verify_batch([nothing, something], deadline_s=0.1)
-    assert [verdict.status for verdict in verdicts] == [expected, "correct"]
-    assert list(db.parent.iterdir()) == [db]
-    assert db.read_bytes() == before
+def test_a_list_may_not_repeat_rows_even_in_bird(db: Path) -> None:
+    assert statuses(db, "SELECT a FROM t GROUP BY a", "SELECT a FROM t", mode="bird") == ["correct"]
+    assert statuses(db, "SELECT a FROM t GROUP BY a", "SELECT a FROM t", mode="bird", ordered="always") == ["wrong"]
+
+
+HONEST = {
+    "json": ("SELECT json_extract('{\"a\": [1, 2]}', '$.a[1]')", [(2,)]),
+    "json arrow": ("SELECT '{\"a\": 5}' ->> 'a'", [(5,)]),
+    "json_each": ("SELECT value FROM json_each('[1, 2]')", [(1,), (2,)]),
+    "json_tree": ("SELECT count(*) FROM json_tree('{\"a\": {\"b\": 1}}')", [(3,)]),
+    "json_group_array": ("SELECT json_group_array(a) FROM (SELECT a FROM t ORDER BY a)", [("[1,2,2,3]",)]),
+    "row_number": ("SELECT max(n) FROM (SELECT row_number() OVER (ORDER BY a) AS n FROM t)", [(4,)]),
+    "rank": ("SELECT rank() OVER (ORDER BY a) FROM t", [(1,), (2,), (2,), (4,)]),
+    "lag": ("SELECT lag(a) OVER (ORDER BY a) FROM t", [(None,), (1,), (2,), (2,)]),
+    "running sum": ("SELECT sum(a) OVER (ORDER BY a ROWS UNBOUNDED PRECEDING) FROM t", [(1,), (3,), (5,), (8,)]),
+    "filter": ("SELECT count(*) FILTER (WHERE b = 'y') FROM t", [(2,)]),
+    "CTE": ("WITH w(x) AS (SELECT a FROM t) SELECT sum(x) FROM w", [(8,)]),
+    "recursion": ("WITH RECURSIVE r(n) AS (SELECT 1 UNION SELECT n + 1 FROM r LIMIT 4) SELECT max(n) FROM r", [(4,)]),
+    "strftime": ("SELECT strftime('%Y-%m', '2020-05-01')", [("2020-05",)]),
+    "julianday": ("SELECT julianday('2020-01-02') - julianday('2020-01-01')", [(1.0,)]),
+    "date": ("SELECT date('2020-01-31', '+1 month', 'start of month', '-1 day')", [("2020-02-29",)]),
+    "today": ("SELECT date('now') = CURRENT_DATE", [(1,)]),
+    "local time": ("SELECT length(datetime('now', 'localtime'))", [(19,)]),
+    "printf": ("SELECT printf('%05.1f|%02d', 3.14159, 7)", [("003.1|07",)]),
+    "round, abs": ("SELECT round(2.567, 1), abs(-3)", [(2.6, 3)]),
+    "group_concat": ("SELECT group_concat(b, '-') FROM t", [("x-y-y",)]),
+    "like, glob": ("SELECT 'Abc' LIKE 'a%', 'Abc' GLOB 'a*', 'a_c' LIKE 'a!_c' ESCAPE '!'", [(1, 0, 1)]),
+    "iif, coalesce, nullif": ("SELECT iif(1, 'a', 'b'), coalesce(NULL, 2), nullif(1, 1)", [("a", 2, None)]),
+    "case": ("SELECT CASE WHEN a > 2 THEN 'big' ELSE 'small' END FROM t", [("small",)] * 3 + [("big",)]),
+    "cast": ("SELECT CAST('12abc' AS INTEGER), CAST(3 AS TEXT), CAST(1 AS REAL) / 2", [(12, "3", 0.5)]),
+    "values": ("VALUES (1, 'x'), (2, 'y')", [(1, "x"), (2, "y")]),
+    "set operations": ("SELECT a FROM t INTERSECT SELECT 2 UNION SELECT 7 EXCEPT SELECT 9", [(2,), (7,)]),
+    "correlated subquery": ("SELECT a FROM t AS o WHERE a < (SELECT max(a) FROM t WHERE b <> o.b)", [(1,)]),
+    "exists, in": ("SELECT EXISTS (SELECT 1 FROM t WHERE a IN (3, 4))", [(1,)]),
+    "joins": ("SELECT count(*) FROM t LEFT JOIN empty USING (a) CROSS JOIN v", [(16,)]),
+    "text functions": ("SELECT upper(substr('abc', 2)), instr('abc', 'c'), trim(' a ')", [("BC", 3, "a")]),
+    "replace": ("SELECT replace('aXa', 'a', 'b'), 'a' || 'b'", [("bXb", "ab")]),
+    "hex, unicode": ("SELECT hex('ä'), unicode('ä'), char(228), length('ä')", [("C3A4", 228, "ä", 1)]),
+    "schema": ("SELECT name FROM sqlite_master WHERE type = 'view'", [("v",)]),
+    "rowid": ("SELECT max(rowid) FROM t", [(4,)]),
+    "limit": ("SELECT a FROM t ORDER BY a LIMIT 2 OFFSET 2", [(2,), (3,)]),
+}  # fmt: skip
+
+
+def as_values(rows: list[tuple[object, ...]]) -> str:
+    """SQL that returns the rows."""
+    cell = {type(None): lambda _: "NULL", str: lambda text: f"'{text}'"}
+    return "VALUES " + ", ".join(f"({', '.join(cell.get(type(c), repr)(c) for c in row)})" for row in rows)
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_what_honest_queries_use_still_works(db: Path, name: str) -> None:
+    """Right against its own values, and as a gold query."""
+    query, rows = HONEST[name]
+    values = as_values(rows)
+    for mode in ("spider", "bird"):
+        assert statuses(db, values, query, mode=mode) == ["correct"]
+        assert statuses(db, query, values, mode=mode, ordered="never") == ["correct"]
+
+
+def test_mathematical_functions_where_sqlite_has_them(db: Path) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        built_in = connection.execute(
+            "SELECT 1 FROM pragma_compile_options WHERE compile_options LIKE '%MATH%'"
+        ).fetchone()
+    expected = "correct" if built_in else "invalid"
+    assert statuses(db, "VALUES (3.0, 8.0, 1)", "SELECT sqrt(9), pow(2, 3), sign(5)") == [expected]
+    assert statuses(db, "SELECT 1", "SELECT 'a' REGEXP 'a'") == ["invalid"]  # an operator without a function
+
+
+def test_what_needs_room_gets_it(db: Path) -> None:
+    """Sorts and intermediate tables too large for the first try, which would spill into a file."""
+    numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 200000)"
+    large = f"{numbers} SELECT count(*) FROM (SELECT DISTINCT printf('%050d', n) FROM r)"
+    sort = f"{numbers} SELECT n FROM r ORDER BY printf('%050d', -n) LIMIT 1"
+    both = statuses(db, "SELECT 200000", large, sort.replace("SELECT n FROM", "SELECT n + 0 FROM"), mode="bird")
+    assert both == ["correct", "wrong"]
+    assert statuses(db, "SELECT 1", sort.replace("-n", "n")) == ["correct"]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[object]]]:
+    """(job, items) of what reaches the worker processes."""
+    record: list[tuple[str, list[object]]] = []
+    run = Pool.run
+
+    def recording(pool: Pool, items: list[object], *args: object, **others: object) -> list[tuple[str, str]]:
+        if items:
+            record.append((pool.job, list(items)))
+        return run(pool, items, *args, **others)  # type: ignore[arg-type, return-value]
+
+    monkeypatch.setattr(Pool, "run", recording)
+    return record
+
+
+def test_identical_queries_of_a_batch_run_once(db: Path, sent: list[tuple[str, list[object]]]) -> None:
+    """Ten completions, three queries, two golds; in the next batch no gold is run."""
+    golds = ["SELECT count(*) + 10 FROM t", "SELECT count(*) + 11 FROM t"]
+    queries = ["SELECT 14", "SELECT 15", "```sql\nSELECT 14\n``` is right", "```sql\nSELECT 14```", "SELECT 16"]
+    items = [{"gold": gold, "db": str(db), "completion": query} for gold in golds for query in queries]
+    expected = ["correct", "wrong", "correct", "correct", "wrong", "wrong", "correct", "wrong", "wrong", "wrong"]
+    assert [verdict.status for verdict in verify_batch(items)] == expected
+    assert [(job, len(sent_items)) for job, sent_items in sent] == [("sql_gold", 2), ("sql", 6)]
+    sent.clear()
+    assert [verdict.status for verdict in verify_batch(items[::-1])] == expected[::-1]
+    assert [(job, len(sent_items)) for job, sent_items in sent] == [("sql", 6)]
+
+
+def test_a_gold_query_that_asks_for_the_time_is_run_in_each_batch(
+    db: Path, sent: list[tuple[str, list[object]]]
+) -> None:
+    for _ in range(2):
+        assert statuses(db, "SELECT strftime('%Y', 'now')", "SELECT strftime('%Y')") == ["correct"]
+    assert [job for job, _ in sent] == ["sql_gold", "sql"] * 2
+
+
+def test_a_failed_gold_query_is_met_once_for_each_deadline(db: Path, sent: list[tuple[str, list[object]]]) -> None:
+    slow = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 300000) SELECT count(*) FROM r"
+    for _ in range(2):
+        assert statuses(db, slow, "SELECT 300000", gold_deadline_s=0.001) == ["gold_error"]
+    assert statuses(db, slow, "SELECT 300000") == ["correct"]
+    assert [job for job, _ in sent] == ["sql_gold", "sql_gold", "sql"]
 
 
 def test_only_the_culprit_is_blamed_in_a_long_batch(db: Path) -> None:
@@ -176,28 +283,18 @@ def test_size_of_a_result_is_capped(db: Path) -> None:
     assert statuses(db, "SELECT a FROM t", same, mode="bird", max_bytes=100_000) == ["memory"]
 
 
-def test_a_missing_database_is_the_datas_fault_and_is_not_created(tmp_path: Path) -> None:
-    path = tmp_path / "none.sqlite"
-    assert statuses(path, "SELECT 1", "SELECT 1") == ["gold_error"]
-    assert not path.exists()
-
-
-def test_databases_by_name(db: Path, tmp_path: Path) -> None:
-    (tmp_path / "shop").mkdir()
-    (tmp_path / "shop" / "shop.sqlite").write_bytes(db.read_bytes())
-    item = {"gold": "SELECT a FROM t", "db": "shop", "completion": "SELECT a FROM t"}
-    assert verify_batch([item], db_dir=str(tmp_path))[0].correct
-    with pytest.raises(VerifierError, match="db_dir"):
-        verify_batch([item])
-
-
 @pytest.mark.parametrize(
     ("columns", "args", "message"),
     [
         ({"db": "x.sqlite"}, {}, "no 'gold'"),
         ({"gold": "SELECT 1"}, {}, "no 'db'"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"mode": "spyder"}, "did you mean 'spider'"),
-        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"deadline_s": 0}, "above 0"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"deadline_s": 0}, "deadline_s=0 must be a number above 0"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"gold_deadline_s": float("nan")}, "above 0"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"deadline_s": float("inf")}, "above 0"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"max_rows": "many"}, "whole number"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"max_bytes": 1.5}, "whole number"),
+        ({"gold": "SELECT 1", "db": "x.sqlite", "mode": "brid", "id": 7}, {}, r"did you mean 'bird'\? \(item 7\)"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"workers": 0}, "at least 1"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"ordered": "alway"}, "did you mean 'always'"),
         ({"gold": "SELECT 1", "db": "x.sqlite", "completion": None}, {}, "not text"),
@@ -218,70 +315,6 @@ def test_threads_share_the_workers(db: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(judge, range(8)))
     assert results == [["correct", "wrong"] * 50] * 8
-
-
-@pytest.mark.parametrize(
-    ("completion", "sql"),
-    [
-        ("SELECT 1", "SELECT 1"),
-        ("a ```sql\nSELECT 1\n``` b ```sql\nSELECT 2\n``` c", "SELECT 2"),
-        ("```SQL SELECT 1```", "SELECT 1"),
-        ("```sql\nSELECT 1", "SELECT 1"),  # cut
-        ("```sqlite\nSELECT 1\n```", ""),
-        ("```\nSELECT 1\n```", ""),
-        ("", ""),
-    ],
-)
-def test_extract_sql(completion: str, sql: str) -> None:
-    assert extract_sql(completion) == sql
-
-
-def test_reading_text_is_linear() -> None:
-    """Each of these takes quadratic time or worse with a careless pattern; here they are nothing."""
-    for text in (
-        "\n" * 10**5,
-        "```sql\n" * 10**4,
-        "'" * 10**5,
-        "/*" * 10**4,
-        "``" * 10**4,
-        "'a''" * 10**4,
-        "[" * 10**5,
-    ):
-        extract_sql(text)
-        first_word(text)
-        orders_rows(text)
-        canonical_sql(text)
-        without_distinct(text + " distinct")
-
-
-@pytest.mark.parametrize(
-    ("sql", "ordered"),
-    [
-        ("SELECT a FROM t ORDER BY a", True),
-        ("SELECT a FROM t order /* x */ \n by a LIMIT 1", True),
-        ("SELECT a FROM t UNION SELECT b FROM t ORDER BY 1", True),
-        ("SELECT a FROM (SELECT a FROM t ORDER BY a)", False),
-        ("SELECT row_number() OVER (ORDER BY a) FROM t", False),
-        ("SELECT 'order by' FROM t -- order by a", False),
-        ('SELECT "order" FROM t GROUP BY a', False),
-    ],
-)
-def test_orders_rows(sql: str, ordered: bool) -> None:
-    assert orders_rows(sql) is ordered
-
-
-def test_rewrites_of_the_spider_script() -> None:
-    assert without_distinct("SELECT DISTINCT a, count(Distinct b), 'distinct' FROM t -- distinct") == (
-        "SELECT  a, count( b), 'distinct' FROM t -- distinct"
-    )
-    assert spider_rewrites("SELECT year ( curdate() ) - a WHERE b ! = 1") == "SELECT 2020- a WHERE b != 1"
-
-
-def test_canonical_sql() -> None:
-    assert canonical_sql("select  A\nFROM `T` where b='X  y';") == canonical_sql(
-        "SELECT a from `t` -- c\nWHERE b = 'X  y'"
-    )
-    assert canonical_sql("SELECT 'a'") != canonical_sql("SELECT 'A'")
 
 
 @pytest.mark.parametrize("mode", ["spider", "bird"])

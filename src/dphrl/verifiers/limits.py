@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import resource
 import signal
+from collections.abc import Iterator
 
 MEMORY_BYTES = 1 << 30
+_OPEN_FILES, _MOST_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def lock_down() -> None:
@@ -31,3 +33,14 @@ def arm_cpu_deadline(seconds: float) -> None:
         seconds: CPU seconds from now, >= 0.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+@contextlib.contextmanager
+def opening_files() -> Iterator[None]:
+    """After this block the process can open no file any more, nor make one, until the next such block; files that are
+    open stay so."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _MOST_OPEN_FILES))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, _MOST_OPEN_FILES))

@@ -1,32 +1,38 @@
-"""Final answers read off text, and exact comparison of the plain ones. No parser of mathematics, nothing evaluated.
+"""Final answers read off text. No parser of mathematics, nothing evaluated.
 
-Every function is linear in the length of the text.
+Every function is linear in the length of the text and takes any text.
 """
 
 from __future__ import annotations
 
+import math
 import re
-import string
-from fractions import Fraction
 
-MAX_DIGITS = 1_000
-"""Longer numerals are no plain numbers here; exact arithmetic on them would be a way to burn time."""
+from dphrl.verifiers.math_plain import NUMERAL, SCALE_WORDS, UNSIGNED, clean, plain
 
-_BOX_OR_BRACE = re.compile(r"\\boxed\s*\{|\\[{}]|[{}]")
-_HASHES = re.compile(r"####([^\n]*)")
-_ANSWER_IS = re.compile(r"\banswer\s+is\b[:\s]*", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
-_NUMERAL = r"[-+]?(?:\d{1,3}(?:,\d{3})++(?:\.\d++)?|\d++(?:\.\d++)?|\.\d++)"
-_NUMBER = re.compile(_NUMERAL)
-_PLAIN = re.compile(rf"({_NUMERAL})(?:/({_NUMERAL}))?")
-_FRACTION = re.compile(rf"([-+]?)\\[dt]?frac\{{({_NUMERAL})\}}\{{({_NUMERAL})\}}")
-_NUMBER_AND_UNIT = re.compile(rf"({_NUMERAL}(?:/\d++)?%?)\s+([A-Za-z]{{2,}}+)[A-Za-z .'/-]*+")
-_NOT_UNITS = frozenset({"and", "or", "to", "times", "plus", "minus", "over", "pi", "if", "for", "but", "percent"})
-_LAYERS = 8
-"""Marks around an answer that are taken off; nobody means more, and the number bounds the work."""
-_TRAILING = string.whitespace + ".,;:"
-_CURRENCY = re.compile(r"\\?[$£€]")
-_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_BOX = re.compile(
+    r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])\s*+"
+    r"(?:(?P<open>\{)|(?P<token>\d|[A-Za-z](?![A-Za-z])|\\[A-Za-z]++(?:\{[^{}]*\})*+))?"
+    r"|\\\\(?!boxed|f(?:rame)?box)|\\[{}]|(?:\{[^{}\\]*+\})++|(?P<braces>\{++|\}++)"
+)
+_ANSWER_IS = re.compile(
+    r"\banswer(?:\s++(?:is|equals|(?:would|should|must|will)\s++be)\b|\*{0,2}+\s*+:)(?:[\s:=]|\*++(?=\s))*+",
+    re.IGNORECASE,
+)
+_DISPLAYED = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]", re.DOTALL)
+_SENTENCE_END = re.compile(r"\n|(?<!\\)[.!?](?=[\s*]|$)")
+_REASON = re.compile(r"(?<!\s)[,;]?\s++(?:because|since|as|which|where|so|thus|hence|therefore)\s")
+_FILLER = re.compile(
+    r"(?:(?:simply|just|therefore|thus|hence|exactly|about|approximately|roughly|around|equal\s++to|given\s++by|the)\s++)++",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+])?{UNSIGNED}", re.ASCII)
+_NUMBER_AND_WORDS = re.compile(rf"({NUMERAL}(?:/\d++)?)\s+([A-Za-z]{{2,}}+)[A-Za-z .,'/-]*+", re.ASCII)
+_NO_UNITS = frozenset({"and", "or", "to", "times", "plus", "minus", "over", "pi", "if", "for", "but"})
+_WINDOW = 4_096
+"""Characters at the end of a text in which the last number is looked for first."""
+_LATEST = 4
+"""Places that announce an answer which are tried, from the last one back, until one does not turn out empty."""
 
 
 def extract_answer(completion: str) -> str:
@@ -35,109 +41,109 @@ def extract_answer(completion: str) -> str:
     Args:
         completion: text of a completion.
     Returns:
-        The content of the last closed \\boxed{}; else what follows the last "####" on its line; else the rest of the
-        sentence after the last "answer is"; else the last number anywhere (so a bare chain of sums is judged by where
-        it ends); else ''. The last one counts: a model may correct itself. Without "$" around it, and where it is a
-        number with its unit in words, without the unit.
+        The content of the last closed \\boxed{} (or \\fbox{}; \\boxed 5 holds one token, as in LaTeX); else what
+        follows the last "####" on its line; else the rest of the sentence after the last "answer is" or "answer:"; else
+        the last number anywhere (so a bare chain of sums is judged by where it ends); else ''. The last one counts: a
+        model may correct itself. Cleaned, see `math_plain.clean`.
     """
+    completion = plain(completion)
     box = last_box(completion)
     if box is not None:
         return clean(box)
-    marked = _HASHES.findall(completion)
-    if marked:
-        return _without_unit(clean(marked[-1]))
-    start = -1
-    for match in _ANSWER_IS.finditer(completion):
-        start = match.end()
-    if start >= 0:
-        end = _SENTENCE_END.search(completion, start)
-        return _without_unit(clean(completion[start : end.start() if end else None]))
-    numbers = _NUMBER.findall(completion)
-    return numbers[-1] if numbers else ""
+    marked = _after_hashes(completion)
+    if marked is not None:
+        return _shortened(clean(marked))
+    matches = list(_ANSWER_IS.finditer(completion))[-_LATEST:]
+    for match in reversed(matches):
+        answer = _shortened(clean(_sentence(completion, match.end())))
+        if answer:
+            return answer
+    return _last_number(completion)
 
 
 def extract_gold(gold: object) -> str:
     """The answer of a gold column: after its last "####", in its last \\boxed{}, or the whole value.
 
     Args:
-        gold: text, a number, or a list that holds one of these.
+        gold: text, a finite number, or a list of these.
     Returns:
-        The answer; '' when there is none.
+        The answer, cleaned; the items of a longer list with commas between; '' when there is none.
     """
-    if isinstance(gold, list | tuple) and len(gold) == 1:
-        gold = gold[0]
+    if isinstance(gold, list | tuple):
+        parts = [extract_gold(part) for part in gold]
+        return ", ".join(parts) if all(parts) else ""
     if isinstance(gold, bool) or not isinstance(gold, str | int | float):
         return ""
-    text = str(gold)
-    marked = _HASHES.findall(text)
+    if isinstance(gold, float) and not math.isfinite(gold):
+        return ""
+    try:
+        text = plain(str(gold))
+    except ValueError:  # an integer of more digits than Python writes out
+        return ""
     box = last_box(text)
-    return clean(marked[-1] if marked else box if box is not None else text)
+    marked = _after_hashes(text)
+    return clean(marked if marked is not None else text if box is None else box)
 
 
 def last_box(text: str) -> str | None:
-    """Content of the last \\boxed{} that is closed, of the outer one where they nest; None when there is none."""
-    open_braces: list[int | None] = []
+    """Content of the last box that is closed, of the outer one where they nest; None when there is none."""
+    first = text.find("box")
+    if first < 0:
+        return None
+    boxes: list[tuple[int, int]] = []  # open boxes: where the content begins, and how many braces were open before
+    depth = 0
     content = None
-    for match in _BOX_OR_BRACE.finditer(text):
-        token = match.group()
-        if token == "{":
-            open_braces.append(None)
-        elif token.startswith(r"\boxed"):
-            open_braces.append(match.end())
-        elif token == "}" and open_braces and (start := open_braces.pop()) is not None:
-            content = text[start : match.start()]
+    for match in _BOX.finditer(text, max(0, first - len(r"\frame"))):
+        braces = match["braces"]
+        if match["token"] is not None:
+            content = match["token"]
+        elif match["open"] is not None:
+            boxes.append((match.end(), depth))
+            depth += 1
+        elif braces is None:
+            continue
+        elif braces[0] == "{":
+            depth += len(braces)
+        else:
+            start = match.start()
+            while boxes and boxes[-1][1] >= depth - len(braces):
+                begin, outside = boxes.pop()
+                content = text[begin : start + depth - outside - 1]
+            depth = max(0, depth - len(braces))
     return content
 
 
-def clean(answer: str) -> str:
-    """The answer without outer space, math or emphasis marks, currency signs, and a closing period."""
-    answer = answer.replace("−", "-")
-    for _ in range(_LAYERS):
-        answer = answer.lstrip().rstrip(_TRAILING)
-        for left, right in _WRAPPERS:
-            inner = answer[len(left) : -len(right)]
-            if inner and answer == left + inner + right and left not in inner:
-                answer = inner
-        sign = _CURRENCY.match(answer)
-        if sign and "$" not in answer[sign.end() :]:
-            answer = answer[sign.end() :]
-    return answer
+def _after_hashes(text: str) -> str | None:
+    start = text.rfind("####")
+    return None if start < 0 else text[start + 4 :].partition("\n")[0]
 
 
-def same_text(left: str, right: str) -> bool:
-    """Whether two answers are written alike but for space and size commands."""
-    return _squeeze(left) == _squeeze(right)
+def _sentence(text: str, start: int) -> str:
+    """The displayed formula, or the rest of the sentence, that begins at a place."""
+    displayed = _DISPLAYED.match(text, start) if text.startswith(("$$", "\\["), start) else None
+    if displayed:
+        return displayed[1] or displayed[2]
+    end = _SENTENCE_END.search(text, start)
+    sentence = text[start : end.start() if end else None]
+    reason = _REASON.search(sentence)
+    sentence = sentence[: reason.start()] if reason else sentence
+    filler = _FILLER.match(sentence)
+    return sentence[filler.end() :] if filler else sentence
 
 
-def number(answer: str) -> Fraction | None:
-    """The exact value of a plain number.
-
-    Args:
-        answer: a cleaned answer.
-    Returns:
-        The value of an integer, decimal, or fraction of these (a/b, \\frac{a}{b}); thousands commas, "$" and "%" say
-        nothing. None for everything else, numbers of more than 1,000 characters included.
-    """
-    text = _CURRENCY.sub("", answer).strip().removesuffix("%").removesuffix("\\").replace(" ", "")
-    if len(text) > MAX_DIGITS:
-        return None
-    fraction = _FRACTION.fullmatch(text)
-    if fraction:
-        text = f"{fraction[2]}/{fraction[3]}"
-    plain = _PLAIN.fullmatch(text)
-    if plain is None:
-        return None
-    above, below = (Fraction((part or "1").replace(",", "")) for part in plain.groups())
-    if below == 0:
-        return None
-    return above / below * (-1 if fraction and fraction[1] == "-" else 1)
+def _shortened(answer: str) -> str:
+    """ "18 dollars every day" -> "18 dollars"; other answers as they are."""
+    match = _NUMBER_AND_WORDS.fullmatch(answer)
+    if match is None or match[2].lower() in _NO_UNITS | SCALE_WORDS or "/" in answer.removeprefix(match[1]):
+        return answer
+    return f"{match[1]} {match[2]}"
 
 
-def _without_unit(answer: str) -> str:
-    """ "18 dollars" -> "18"; other answers as they are."""
-    match = _NUMBER_AND_UNIT.fullmatch(answer)
-    return match[1] if match and match[2].lower() not in _NOT_UNITS else answer
-
-
-def _squeeze(answer: str) -> str:
-    return re.sub(r"\\left|\\right|\\[,;:! ]|\s+", "", answer).replace("dfrac", "frac").replace("tfrac", "frac")
+def _last_number(text: str) -> str:
+    window = _WINDOW
+    while True:
+        start = max(0, len(text) - window)
+        numbers = [match for match in _NUMBER.finditer(text, start) if match.start() > start or not start]
+        if numbers or not start:
+            return numbers[-1].group() if numbers else ""
+        window *= 16

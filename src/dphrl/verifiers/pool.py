@@ -26,8 +26,11 @@ TRIES = 3
 MAX_WORKERS = 8
 ORPHAN_FACTOR = 2.0
 """The kernel's own deadline, for a worker whose parent died while it was busy, as a multiple of the parent's."""
-SHARED_BYTES = 32 << 20
-"""Characters of shared values a worker may hold before it is told to forget them all."""
+SHARED_BYTES = 8 << 20
+"""Characters of shared values a worker may hold before it is told to forget them all; in memory they take ten times
+as much."""
+CHUNK_BYTES = 4 << 20
+"""Characters of shared values that the items of a chunk may need between them, if it has more than one."""
 
 Reply = tuple[Status, str]
 """What a job's `judge` says of one item: status, and why."""
@@ -60,7 +63,7 @@ class Pool:
         cpu_s: float,
         workers: int | None = None,
         needs: Sequence[str] = (),
-        shared: Mapping[str, str] | None = None,
+        shared: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Reply]:
         """Judge items.
 
@@ -71,7 +74,7 @@ class Pool:
             workers: most processes at work; None = `default_workers()`.
             needs: the key in `shared` that each item needs, sent once to each worker that meets it; empty = none does.
                 Items that need the same are best neighbours.
-            shared: key -> text for the job's `remember`.
+            shared: key -> texts for the job's `remember`.
         Returns:
             One (status, detail) per item, in order.
         Raises:
@@ -120,18 +123,17 @@ class Pool:
             self._bury(batch, worker, death)
 
     def _collect(self, batch: _Batch) -> None:
-        """Wait for replies or for the next deadline, and take what came."""
-        busy = {worker.output: worker for worker in self._workers if not worker.idle}
+        """Wait until a worker rings or for the next deadline, and take what came."""
+        busy = {worker.fileno(): worker for worker in self._workers if not worker.idle}
         poll = select.poll()
         for file in busy:
             poll.register(file, select.POLLIN)
-        ready = {file for file, _ in poll.poll(1000 * min(worker.patience() for worker in busy.values()))}
+        rung = {file for file, _ in poll.poll(1000 * min(worker.patience() for worker in busy.values()))}
         for file, worker in busy.items():
             try:
-                if file in ready:
-                    for index, reply in worker.receive():
-                        batch.settle(index, (reply[0], reply[1]))
-                else:
+                for index, (status, detail) in worker.receive():
+                    batch.settle(index, (status, detail))
+                if file not in rung:
                     worker.check_deadline()
             except WorkerDied as death:
                 self._bury(batch, worker, death)
@@ -157,7 +159,7 @@ class _Batch:
         settings: Mapping[str, Any],
         cpu_s: float,
         needs: Sequence[str],
-        shared: Mapping[str, str],
+        shared: Mapping[str, Sequence[str]],
     ) -> None:
         self.items, self.settings, self.cpu_s, self.needs, self.shared = items, settings, cpu_s, needs, shared
         self.replies: list[Reply] = [("verifier_error", "not judged")] * len(items)
@@ -167,7 +169,16 @@ class _Batch:
         self._deaths: Counter[int] = Counter()
 
     def take(self, size: int) -> list[int]:
-        return [self.todo.popleft() for _ in range(min(size, len(self.todo)))]
+        """The next items: at most `size`, and no more than need CHUNK_BYTES of shared text; at least one."""
+        chunk: list[int] = []
+        needed: dict[str, int] = {}
+        while self.todo and len(chunk) < size:
+            if self.needs and (key := self.needs[self.todo[0]]) not in needed:
+                needed[key] = self._weight(key)
+                if chunk and sum(needed.values()) > CHUNK_BYTES:
+                    break
+            chunk.append(self.todo.popleft())
+        return chunk
 
     def settle(self, index: int, reply: Reply) -> None:
         self.replies[index] = reply
@@ -181,13 +192,17 @@ class _Batch:
             "orphan_s": ORPHAN_FACTOR * self.cpu_s,
         }
         if self.needs:
-            wanted = {self.needs[index]: self.shared[self.needs[index]] for index in chunk}
+            wanted = {self.needs[index] for index in chunk}
             if worker.held_bytes > SHARED_BYTES:
                 message["forget"] = True
                 worker.held.clear()
-            message["shared"] = {key: text for key, text in wanted.items() if key not in worker.held}
-            worker.held.update({key: len(text) for key, text in wanted.items()})
+            new = wanted - worker.held.keys()
+            message["shared"] = {key: self.shared[key] for key in new}
+            worker.held.update({key: self._weight(key) for key in new})
         return json.dumps(message).encode() + b"\n"
+
+    def _weight(self, key: str) -> int:
+        return sum(map(len, self.shared[key]))
 
     def requeue(self, chunk: Sequence[int], death: WorkerDied) -> None:
         """Put what a dead worker left undone back in front; its first, where it died, is blamed if anything is."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,12 +21,14 @@ START_S = 60.0
 """Wall-clock seconds a worker may take to start; far above what it needs, for a machine that is very busy."""
 WALL_FACTOR = 20.0
 """Wall-clock seconds allowed for each CPU second of a deadline: what a crowded machine may cost, and no more."""
+GLANCE_S = 1.0
+"""Wall-clock seconds after which a silent worker is looked at, whatever its deadline."""
 _PACKAGE_ROOT = Path(__file__).parents[2]
 _READ_BYTES = 1 << 18
 
 
 class WorkerDied(Exception):
-    """The worker ended, or was killed; `status` is set when the reason blames the item it was at."""
+    """The worker ended, or was killed; `status` is set when the reason settles the item it was at."""
 
     def __init__(self, status: Status | None, detail: str) -> None:
         super().__init__(detail)
@@ -34,22 +38,27 @@ class WorkerDied(Exception):
 class Process:
     """A process that serves one job (`worker_main`). It is idle, or at the first item of `chunk`, or starting.
 
-    The deadline of an item counts the worker's CPU time, read from here, so that a busy machine does not flip rewards
-    and nothing the worker runs can move it; a wall-clock limit catches what burns no CPU.
+    Requests go through a socket, replies come through a pipe, and the worker rings through the socket now and then:
+    waking for every reply would cost more than most queries. The deadline of an item counts the worker's CPU time, read
+    from here, so that a busy machine does not flip rewards and nothing the worker runs can move it.
     """
 
     def __init__(self, job: str) -> None:
         self.command = self._command(job)
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._input, self.output = self._process.stdin.fileno(), self._process.stdout.fileno()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            assert self._process.stdout is not None
+            with self._process.stdout as replies:
+                self._socket, self._replies = socket.socket(fileno=_kept(ours.fileno())), _kept(replies.fileno())
+        os.set_blocking(self._replies, False)
         self._partial: list[bytes] = []
         self.was_ready = False
         self._chunk: deque[int] = deque()
@@ -65,6 +74,10 @@ class Process:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    def fileno(self) -> int:
+        """What can be read from when the worker rings, or has ended."""
+        return self._socket.fileno()
 
     @property
     def idle(self) -> bool:
@@ -91,57 +104,80 @@ class Process:
         self._cpu_s = cpu_s
         self._restart_clock()
         try:
-            view = memoryview(request)
-            while view:
-                view = view[os.write(self._input, view) :]
-        except BrokenPipeError:
-            raise WorkerDied(None, f"the worker ended with status {self._process.wait()}") from None
+            self._socket.sendall(request)
+        except ConnectionError:
+            raise self._death() from None
 
     def receive(self) -> list[tuple[int, Any]]:
         """What has arrived, without waiting: (number, reply) of each item answered.
 
         Raises:
-            WorkerDied: it is gone.
+            WorkerDied: it is gone, and whatever it had answered was given out before.
         """
-        data = os.read(self.output, _READ_BYTES)
-        if not data:
-            code = self._process.wait()
-            timed_out = code == -signal.SIGPROF
-            detail = "more CPU time than the deadline" if timed_out else f"the worker ended with status {code}"
-            raise WorkerDied("timeout" if timed_out else None, detail)
+        rung = self._rung()
+        data = self._read()
+        if rung == b"" and not data:
+            raise self._death()
+        if rung:  # replies alone do not restart the clock: the worker is hardly further than when it rang last
+            self._restart_clock()
         if b"\n" not in data:
             self._partial.append(data)
             return []
-        *lines, rest = b"".join([*self._partial, data]).split(b"\n")
+        text, _, rest = data.rpartition(b"\n")
+        lines = b"".join([*self._partial, text]).split(b"\n")
         self._partial = [rest]
-        self._restart_clock()
         if not self.was_ready:  # its first line says so
             self.was_ready = True
             del lines[0]
-        return [(self._chunk.popleft(), json.loads(line)) for line in lines]
+        replies = json.loads(b"[" + b",".join(lines) + b"]")
+        return [(self._chunk.popleft(), reply) for reply in replies]
 
     def patience(self) -> float:
         """Seconds until `check_deadline` can have something to say, if nothing arrives."""
         wall = self._wall_end - time.monotonic()
         cpu = self._cpu_s - self._cpu_used() if self.was_ready else wall
-        return max(0.001, min(wall, cpu))
+        return max(0.001, min(wall, cpu, GLANCE_S))
 
     def check_deadline(self) -> None:
-        """Raises:
-        WorkerDied: the item it is at has had its time; the caller stops the worker.
+        """To be asked after `receive` has brought what there was.
+
+        Raises:
+            WorkerDied: the item it is at has had its time (the caller stops the worker), or the worker is gone.
         """
         if self.was_ready and self._cpu_used() >= self._cpu_s:
             raise WorkerDied("timeout", f"more than {self._cpu_s:g} s of CPU time")
-        if time.monotonic() >= self._wall_end:
-            raise WorkerDied("timeout", "too long without an answer")
+        if self._process.poll() is not None:  # its end of the socket may live on in a fork of this process
+            raise self._death()
+        if time.monotonic() >= self._wall_end:  # no query waits for anything: the machine stood still, or worse
+            raise WorkerDied("verifier_error", "no answer, and hardly any CPU time used, for too long")
 
     def stop(self) -> None:
         """Kill it; nothing of it is left afterwards."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self._socket.close()
+        os.close(self._replies)
+
+    def _rung(self) -> bytes | None:
+        """None = it has not rung; empty = it is gone."""
+        try:
+            return self._socket.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b""
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self._replies, _READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def _death(self) -> WorkerDied:
+        code = self._process.wait()
+        if code == -signal.SIGPROF:
+            return WorkerDied("timeout", "more CPU time than the deadline")
+        return WorkerDied(None, f"the worker ended with status {code}")
 
     def _restart_clock(self) -> None:
         self._cpu_mark = self._cpu_clock()
@@ -151,10 +187,17 @@ class Process:
         return self._cpu_clock() - self._cpu_mark
 
     def _cpu_clock(self) -> float:
-        """CPU seconds the worker has used so far; 0 where the system has no such clock (the wall limit is left)."""
+        """CPU seconds the worker has used so far; 0 where the system has no such clock (the kernel's deadline in the
+        worker and the wall limit are left)."""
         if not sys.platform.startswith("linux"):
             return 0.0
         try:
             return time.clock_gettime((~self.pid << 3) | 2)  # what clock_getcpuclockid(3) gives for a process
         except OSError:  # it has just ended; reading its pipe will say so
             return 0.0
+
+
+def _kept(file: int) -> int:
+    """A copy of a descriptor that is none of 0, 1 and 2: where the user's process has closed those, what it prints must
+    not reach a worker."""
+    return int(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3))

@@ -6,10 +6,18 @@ Cells compare as Python values: None == None, 1 == 1.0, floats exactly, text nev
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain
 
-Row = tuple[Hashable, ...]
-Rows = Sequence[Row]
+from dphrl.verifiers.sql_rows import Row, Rows
+
+Columns = tuple[list[Row], list[Row]]
+"""The distinct columns of both results."""
+Colours = tuple[list[int], list[int]]
+"""One number for each of them; a permutation matches only columns of one number."""
+
+SPARE_TRIES = 2000
+"""Refinements granted to any result: more than there are ways to tie six columns to six."""
 
 
 def spider_equal(gold: Rows, rows: Rows, *, ordered: bool) -> bool:
@@ -25,13 +33,11 @@ def spider_equal(gold: Rows, rows: Rows, *, ordered: bool) -> bool:
         return False
     if not gold or gold == rows:
         return True
-    if len(gold[0]) != len(rows[0]):
+    if len(gold[0]) != len(rows[0]) or _hash_of_cells(gold) != _hash_of_cells(rows):
         return False
     if ordered:
         return Counter(zip(*gold, strict=True)) == Counter(zip(*rows, strict=True))
-    if Counter(gold) == Counter(rows):
-        return True
-    return len(gold[0]) > 1 and _permutation_exists(gold, rows)
+    return Counter(gold) == Counter(rows) or (len(gold[0]) > 1 and _permutation_exists(gold, rows))
 
 
 def bird_equal(gold: Iterable[Row], rows: Iterable[Row]) -> bool:
@@ -39,45 +45,60 @@ def bird_equal(gold: Iterable[Row], rows: Iterable[Row]) -> bool:
     return frozenset(gold) == frozenset(rows)
 
 
+def _hash_of_cells(rows: Rows) -> int:
+    """The same for any order of rows and columns; tells most unequal results apart in a moment."""
+    return sum(map(hash, chain.from_iterable(rows)))
+
+
 def _permutation_exists(gold: Rows, rows: Rows) -> bool:
     """Whether permuting the columns of `rows` makes it the same bag of rows as `gold`.
 
-    Equal columns are interchangeable, so each is kept once with its count as first colour; then `_search`.
+    Individualise and refine: colours that some permutation must keep are made finer until they name the columns. Equal
+    columns are interchangeable, so each is kept once, its count as first colour. Where a colour is left with several
+    columns, one of them is tied to each candidate in turn. Real results are told apart by the first refinement.
+
+    The question is as hard as whether two graphs are the same, for which no polynomial method is known; this one is
+    polynomial because it gives up. `len(columns) ** 2` refinements find the permutation unless a tie that refinement
+    cannot tell from a good one is bad; SPARE_TRIES make it exact for up to six columns in any case.
     """
     left, right = Counter(zip(*gold, strict=True)), Counter(zip(*rows, strict=True))
-    return _search((list(left), list(right)), (list(left.values()), list(right.values())), len(gold))
+    columns = (list(left), list(right))
+    branches = [iter([(list(left.values()), list(right.values()))])]
+    tries = len(left) ** 2 + SPARE_TRIES
+    while branches and tries:
+        colours = next(branches[-1], None)
+        if colours is None:
+            branches.pop()
+            continue
+        tries -= 1
+        refined = _refine(columns, colours)
+        if refined is None:
+            continue
+        if len(set(refined[0])) < len(refined[0]):
+            branches.append(_ties(refined))
+        elif _same_rows(columns, refined):
+            return True
+    return False
 
 
-Columns = tuple[list[Row], list[Row]]
-Colours = tuple[list[int], list[int]]
+def _ties(colours: Colours) -> Iterator[Colours]:
+    """Colours in which a column of the left side and one of the right have a new one for themselves: the first column
+    of the rarest shared colour with each that may be its partner."""
+    left, right = colours
+    shared = min((count, colour) for colour, count in Counter(left).items() if count > 1)[1]
+    first, new = left.index(shared), max(left) + 1
+    for other, colour in enumerate(right):
+        if colour == shared:
+            yield [*left[:first], new, *left[first + 1 :]], [*right[:other], new, *right[other + 1 :]]
 
 
-def _search(columns: Columns, colours: Colours, height: int) -> bool:
-    """Individualise and refine: colours that some permutation must keep are made finer until they name the columns.
-
-    Where a colour is left with several columns, one of them is tied to each candidate in turn. Real results are told
-    apart by the first refinement; brute force over permutations, n! of them, is never needed.
-    """
-    refined = _refine(columns, colours, height)
-    if refined is None:
-        return False
-    left, right = refined
-    shared = [colour for colour, count in Counter(left).items() if count > 1]
-    if not shared:
-        order = [right.index(colour) for colour in left]
-        permuted = [columns[1][index] for index in order]
-        return Counter(zip(*columns[0], strict=True)) == Counter(zip(*permuted, strict=True))
-    own = max(left) + 1
-    tied = left.index(shared[0])
-    first = [own if index == tied else colour for index, colour in enumerate(left)]
-    return any(
-        _search(columns, (first, [own if index == other else colour for index, colour in enumerate(right)]), height)
-        for other, candidate in enumerate(right)
-        if candidate == shared[0]
-    )
+def _same_rows(columns: Columns, colours: Colours) -> bool:
+    """Whether the rows are the same once the columns are matched by their colours."""
+    matched = [columns[1][colours[1].index(colour)] for colour in colours[0]]
+    return Counter(zip(*columns[0], strict=True)) == Counter(zip(*matched, strict=True))
 
 
-def _refine(columns: Columns, colours: Colours, height: int) -> Colours | None:
+def _refine(columns: Columns, colours: Colours) -> Colours | None:
     """Colour rows by the coloured cells in them and columns by theirs, until no colour splits.
 
     Returns:

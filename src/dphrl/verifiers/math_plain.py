@@ -1,0 +1,212 @@
+"""Answers as plain text: one way to write each character, equality of text, exact values of plain numbers.
+
+Every function is linear in the length of the text and takes any text.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+from fractions import Fraction
+
+MAX_DIGITS = 1_000
+"""Longer numerals are no plain numbers here; exact arithmetic on them would be a way to burn time."""
+MAX_EXPONENT = 1_000
+
+_COMMA = r"(?:,|\{,\}|,\\!\s?)"
+UNSIGNED = rf"(?:[1-9]\d{{0,2}}(?:{_COMMA}\d{{3}})++(?!\d)(?:\.\d++)?|\d++(?:\.\d*+)?|\.\d++)"
+"""An integer or decimal, with or without commas between thousands."""
+NUMERAL = rf"[-+]?{UNSIGNED}"
+SCALE_WORDS = frozenset({"percent", "dozen", "hundred", "thousand", "million", "billion", "trillion"})
+"""Words after a number that change its value."""
+
+_PLAIN = re.compile(rf"(?P<above>{NUMERAL})(?:[eE](?P<exponent>[-+]?\d{{1,4}})|\s*/\s*(?P<below>{NUMERAL}))?", re.ASCII)
+_FRACTION = re.compile(rf"([-+]?)\\[dtc]?frac(?:\{{({NUMERAL})\}}\{{({NUMERAL})\}}|(\d)(\d))", re.ASCII)
+_ROW = re.compile(
+    r"(?P<left>[(\[])(?P<inside>[^()\[\]]+)(?P<right>[)\]])|\\\{(?P<set>[^()\[\]]+)\\\}|(?P<bare>[^()\[\]]+)"
+)
+_UNCLEAR_COMMA = re.compile(r"\d,\d{3}(?!\d)|\{,|\\!", re.ASCII)
+_NOT_DIGITS = re.compile(r"[^\d.+-]", re.ASCII)
+_LAYERS = 8
+"""Marks around an answer that are taken off; nobody means more, and the number bounds the work."""
+_TRAILING = string.whitespace + ".,;:"
+_DOLLAR = re.compile(r"\\?\$\s*")
+_WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_SILENT = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle)(?![A-Za-z])|\\!|\\boxed(?=\{)")
+_SPACES = re.compile(r"(?:\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s)+")
+_IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", re.ASCII)
+_SCRIPTS = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
+_FROM_SCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
+_FULL_WIDTH = range(0xFF01, 0xFF5F)
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi  pi rho  sigma tau upsilon phi chi"
+
+
+class _Characters(dict[int, str]):
+    """Character -> how it is written in ASCII; made up as characters are met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if code < 128:
+            plain_character = " " if unicodedata.category(character) == "Cc" and character not in "\n\t" else character
+        elif code in _FULL_WIDTH:
+            plain_character = chr(code - 0xFEE0)
+        elif unicodedata.category(character) == "Nd":
+            plain_character = str(unicodedata.decimal(character))
+        elif unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc"):
+            plain_character = " "
+        elif unicodedata.category(character) == "Cf":  # marks of direction and joints of no width
+            plain_character = ""
+        elif unicodedata.category(character) == "Cs":
+            plain_character = "\ufffd"
+        else:
+            plain_character = character
+        self[code] = plain_character
+        return plain_character
+
+
+_ASCII = _Characters(
+    {
+        **dict.fromkeys(map(ord, "−–—‐‑"), "-"),
+        **dict.fromkeys(map(ord, "×⋅·∙"), r"\cdot "),
+        **dict.fromkeys(map(ord, "‘’′ʹ"), "'"),
+        **dict.fromkeys(map(ord, "″“”"), "''"),
+        **{0x3B1 + i: f"\\{name} " for i, name in enumerate(_GREEK.split(" ")) if name},
+        **{
+            ord(character): text
+            for character, text in {
+                "÷": "/",
+                "⁄": "/",
+                "∶": ":",
+                "√": " sqrt ",
+                "∞": r"\infty ",
+                "≤": r"\le ",
+                "≥": r"\ge ",
+                "≠": r"\ne ",
+                "≈": r"\approx ",
+                "±": r"\pm ",
+                "∓": r"\mp ",
+                "°": r"^\circ ",
+                "∪": r"\cup ",
+                "∈": r"\in ",
+                "∅": r"\emptyset ",
+                "ℝ": r"\mathbb{R}",
+                "…": r"\ldots ",
+                "½": r"\frac{1}{2}",
+                "⅓": r"\frac{1}{3}",
+                "⅔": r"\frac{2}{3}",
+                "¼": r"\frac{1}{4}",
+                "¾": r"\frac{3}{4}",
+                "ψ": r"\psi ",
+                "ω": r"\omega ",
+                "Δ": r"\Delta ",
+                "⌊": r"\lfloor ",
+                "⌋": r"\rfloor ",
+                "⌈": r"\lceil ",
+                "⌉": r"\rceil ",
+                "⟨": r"\langle ",
+                "⟩": r"\rangle ",
+                "€": r"\text{ euro}",
+                "£": r"\text{ sterling}",
+                "。": ". ",
+                "、": ", ",
+            }.items()
+        },
+    }
+)
+
+
+def plain(text: str) -> str:
+    """The text with every character that has an ASCII or LaTeX form written so; control characters as spaces."""
+    if text.isascii() and text.isprintable():
+        return text
+    if not text.isascii():
+        text = _SCRIPTS.sub(_script, text)
+    return text.translate(_ASCII)
+
+
+def clean(answer: str) -> str:
+    """The answer without outer space, math or emphasis marks, and a closing period."""
+    for _ in range(_LAYERS):
+        before = answer
+        answer = answer.lstrip().rstrip(_TRAILING).removesuffix("\\").rstrip(_TRAILING)
+        for left, right in _WRAPPERS:
+            inner = answer[len(left) : -len(right)]
+            if inner and answer == left + inner + right and left not in inner and not inner.endswith("\\"):
+                answer = inner
+        if answer.startswith("$") and "$" not in answer[1:]:  # a currency sign; in pairs it marks mathematics
+            answer = "\\" + answer
+        if answer == before:
+            break
+    return answer
+
+
+def same_text(left: str, right: str) -> bool:
+    """Whether two answers are written alike but for idle space and size commands."""
+    return left == right or _squeezed(left) == _squeezed(right)
+
+
+def number(answer: str) -> Fraction | None:
+    """The exact value of a plain number.
+
+    Args:
+        answer: a cleaned answer.
+    Returns:
+        The value of an integer, decimal, number times a power of ten (4.5e33), or fraction of numbers (a/b,
+        \\frac{a}{b}), with or without "$" before it. None for everything else, numbers of more than 1,000 characters
+        included.
+    """
+    if len(answer) > MAX_DIGITS:
+        return None
+    text = _DOLLAR.sub("", answer, count=1) if answer.startswith(("$", "\\$")) else answer
+    fraction = _FRACTION.fullmatch(text)
+    if fraction:
+        text = f"{fraction[2] or fraction[4]}/{fraction[3] or fraction[5]}"
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    above = _value(match["above"])
+    if match["exponent"]:
+        exponent = int(match["exponent"])
+        return above * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
+    below = _value(match["below"] or "1")
+    if below == 0:
+        return None
+    return above / below * (-1 if fraction and fraction[1] == "-" else 1)
+
+
+def numbers(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
+    """The exact values in a row of two or more plain numbers.
+
+    Args:
+        answer: a cleaned answer.
+    Returns:
+        Its brackets and the numbers: in order for (1, 2), [1, 2) and their like; by size, brackets '', for 1, 2 and
+        {1, 2}, whose order says nothing. None for everything else, and where a comma may stand in a number or a
+        number stands twice.
+    """
+    text = _squeezed(answer)
+    row = _ROW.fullmatch(text) if len(text) <= MAX_DIGITS and not _UNCLEAR_COMMA.search(text) else None
+    if row is None:
+        return None
+    values = [number(part) for part in (row["inside"] or row["set"] or row["bare"]).split(",")]
+    known = tuple(value for value in values if value is not None)
+    if len(known) < max(2, len(values)) or len(set(known)) < len(known):
+        return None
+    if not row["left"]:
+        return "", tuple(sorted(known))
+    return row["left"] + row["right"], known
+
+
+def _value(numeral: str) -> Fraction:
+    return Fraction(_NOT_DIGITS.sub("", numeral))
+
+
+def _script(match: re.Match[str]) -> str:
+    above, below = match.groups()
+    return f"^{{{above.translate(_FROM_SCRIPT)}}}" if above else f"_{{{below.translate(_FROM_SCRIPT)}}}"
+
+
+def _squeezed(answer: str) -> str:
+    text = _SPACES.sub(" ", _SILENT.sub("", answer)).strip()
+    return _IDLE_SPACE.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
