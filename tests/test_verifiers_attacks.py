@@ -6,6 +6,7 @@ nothing would be right.
 
 from __future__ import annotations
 
+import re
 import resource
 import sqlite3
 from collections.abc import Iterator
@@ -335,8 +336,13 @@ HALF_A_GIGABYTE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HALF_A_GIGABYTE)
 def test_memory_of_a_query_is_bounded(place: Path, name: str) -> None:
-    """Half a gigabyte is not made, though the deadline would allow it."""
+    """No worker takes more than its share, though the deadline would allow it, and none dies of it."""
+    verify_batch(HONEST, workers=1)
+    [pid] = pool_of("sql").pids
     assert refused(place, HALF_A_GIGABYTE[name], deadline_s=20.0) == {"memory"}
+    assert pool_of("sql").pids == [pid]
+    [peak] = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert int(peak) * 1024 < 0.75 * MEMORY_BYTES
 
 
 def test_rows_that_repeat_a_right_one_are_bounded(place: Path) -> None:

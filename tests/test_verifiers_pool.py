@@ -210,8 +210,9 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_verdict(capfd: pytest.Capt
 
 
 def test_a_reply_larger_than_the_pipe_is_called_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker rings when the pipe is full; the parent, which does not look by itself here, would wait for ever."""
+    """The worker rings when the pipe is full; a parent that was not called would give it up."""
     monkeypatch.setattr("dphrl.verifiers.process.GLANCE_S", 1e9)
+    monkeypatch.setattr("dphrl.verifiers.process.WALL_FACTOR", 1.0)
     db = tmp_path / "empty.sqlite"
     db.touch()
     sql = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 9999) SELECT printf('%0100d', n) FROM r"

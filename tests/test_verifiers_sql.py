@@ -283,6 +283,12 @@ def test_size_of_a_result_is_capped(db: Path) -> None:
     assert statuses(db, "SELECT a FROM t", same, mode="bird", max_bytes=100_000) == ["memory"]
 
 
+def test_a_query_too_long_to_run_is_not_even_sent(db: Path, sent: list[tuple[str, list[object]]]) -> None:
+    """A worker that chokes on a message would be blamed on its first item, which may be another's."""
+    assert statuses(db, "SELECT 1", "SELECT 1", "SELECT 1 --" + "x" * 10**7) == ["correct", "blocked"]
+    assert [(job, len(items)) for job, items in sent if job == "sql"] == [("sql", 1)]
+
+
 @pytest.mark.parametrize(
     ("columns", "args", "message"),
     [
