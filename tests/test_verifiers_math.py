@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dphrl.errors import VerifierError
+from dphrl.types import Verdict
 from dphrl.verifiers import math as math_verifier
 from dphrl.verifiers.math import verify_batch
 from dphrl.verifiers.math_plain import number, numbers, same_text
@@ -336,3 +338,38 @@ def test_gsm8k_golds_verify_against_themselves(shared_data: Path, split: str) ->
         assert [
             item["gold"] for item, verdict in zip(items, verify_batch(items), strict=True) if not verdict.correct
         ] == []
+
+
+NOTHING = (
+    r"\%",
+    "%",
+    r"^{\circ}",
+    r"^\circ",
+    r"\text{}",
+    r"\text{ }",
+    r"\,",
+    "{}",
+    "()",
+    r"\$",
+    "cm",
+    r"\text{ cm}",
+    "_2",
+    r"\frac{}{}",
+    "=",
+    "x=",
+    ",",
+)
+
+
+@pytest.mark.parametrize(
+    "gold", ["5", "0", "x+1", r"\sqrt{104729}-611953", "(1,2)", "even", "50\\%", r"30 \text{ cm}", "3:00"]
+)
+def test_signs_and_units_without_a_value_are_never_right(gold: str) -> None:
+    """A lone percent sign, once its sign is taken off, is empty, and so is what words a number has."""
+    assert {
+        text: verdict.status for text, verdict in zip(NOTHING, judged(gold, NOTHING), strict=True) if verdict.correct
+    } == {}
+
+
+def judged(gold: str, answers: Sequence[str]) -> list[Verdict]:
+    return verify_batch([{"gold": gold, "completion": rf"\boxed{{{answer}}}"} for answer in answers])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -348,3 +350,35 @@ def test_memory_for_gold_results_is_bounded(tmp_path: Path, jobs: list[str], mon
     jobs.clear()
     assert verify_batch(items[3:])[0].correct and verify_batch(items[:1])[0].correct
     assert jobs == ["sql", "sql_gold", "sql"]
+
+
+TIGHT = """
+import sys
+from dphrl.verifiers import sql_exec
+sql_exec.MEMORY_BYTES, sql_exec.CACHE_BYTES = 2 * 48_000_000, 40_000_000  # the heap's limit is half of the memory's
+settings = {"keep_distinct": True, "max_rows": 10, "max_bytes": 1000}
+def run(db, sql):
+    return sql_exec.run_query((db, "1"), sql, settings, mode="bird", deadline_s=60.0)
+large, small = sys.argv[1:]
+numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 30) "
+much = numbers + "SELECT count(*) FROM (SELECT hex(zeroblob(490000)) || n FROM r GROUP BY 1)"
+for _ in range(2):
+    print(run(large, "SELECT count(*) FROM t WHERE length(hex(a)) > 0"), run(small, much))
+"""
+
+
+def test_what_other_connections_keep_in_memory_does_not_decide(tmp_path: Path) -> None:
+    """A cache of 24 MB is given up for a query that needs 30 of the 48 there are."""
+    large, small = make(tmp_path / "large.sqlite", 1), make(tmp_path / "small.sqlite", 1)
+    with closing(sqlite3.connect(large)) as connection:
+        connection.executemany("INSERT INTO t VALUES (zeroblob(400000))", [()] * 60)
+        connection.commit()
+    source = Path(__file__).parents[1] / "src"
+    done = subprocess.run(
+        [sys.executable, "-c", TIGHT, str(large), str(small)],
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "[(61,)] [(30,)]\n" * 2, done.stderr

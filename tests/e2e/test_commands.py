@@ -64,7 +64,6 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
         "config.yaml",
         "versions.json",
         "presample/completions-00000.parquet",
-        "presample/debias-00000.parquet",
         "presample/partition.json",
         "anchors/manifest.json",
         "anchors/index.arrow",
@@ -89,7 +88,7 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     metrics = [json.loads(line) for line in (run / "train/metrics.jsonl").read_text().splitlines()]
     assert [m["step"] for m in metrics] == [2, 4] and all("anchor/forward_kl" in m for m in metrics)
     assert "verifier/status/correct" in metrics[0]
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.suffix in (".parquet", ".safetensors")}
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.suffix in (".parquet", ".arrow", ".safetensors")}
     assert_done(called("run", "--config", config))
     assert before == {p: p.stat().st_mtime_ns for p in before}
     assert called("report", "--config", config).stdout.strip() == str(run / "report" / "index.html")
@@ -114,6 +113,11 @@ def started(*arguments: str | Path) -> subprocess.Popen[str]:
 def samples(path: Path) -> list[dict[str, Any]]:
     rows = pq.read_table(path).to_pylist()
     return [{k: r[k] for k in ("prompt_id", "draw", "token_ids", "reward", "status")} for r in rows]
+
+
+def presamples(run: Path) -> list[dict[str, Any]]:
+    rows = [row for path in (run / "presample").glob("completions-*.parquet") for row in samples(path)]
+    return sorted(rows, key=lambda row: (row["prompt_id"], row["draw"]))
 
 
 def interrupt_after(batches: int, patch: pytest.MonkeyPatch) -> None:
@@ -149,9 +153,7 @@ def test_presample_interrupted_in_mid_draw_goes_on_with_the_same_draws(tmp_path:
         json.loads((run / "presample/partition.json").read_text())["near_perfect"]
         == (json.loads((other / "presample/partition.json").read_text())["near_perfect"])
     )
-    merged = [row for p in sorted((run / "presample").glob("completions-*.parquet")) for row in samples(p)]
-    key = lambda row: (row["prompt_id"], row["draw"])  # noqa: E731
-    assert sorted(merged, key=key) == sorted(samples(other / "presample/completions-00000.parquet"), key=key)
+    assert presamples(run) == presamples(other)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from dphrl.errors import VerifierError
@@ -37,8 +38,8 @@ def verify_batch(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int
     Raises:
         VerifierError: an item lacks a key, an argument is out of range, or no worker can start.
     """
-    if deadline_s <= 0:
-        raise VerifierError(f"math: deadline_s={deadline_s} must be above 0 (CPU seconds)")
+    if not 0 < deadline_s < math.inf:
+        raise VerifierError(f"math: deadline_s={deadline_s} must be a number above 0 (CPU seconds)")
     if workers is not None and workers < 1:
         raise VerifierError(f"math: workers={workers} must be at least 1, or None for one a core")
     golds: dict[object, str] = {}

@@ -96,7 +96,10 @@ def _parse(latex: str) -> Any:
 
 
 def _same_words(ours: str, theirs: str) -> bool:
-    """3:00 and 3:00 pm are the same time; 3:00 am and 3:00 pm are not."""
+    """3:00 and 3:00 pm are the same time; 3:00 am and 3:00 pm are not. No words on either side are no answer: what is
+    left of a lone percent sign or unit must not equal what is left of a number."""
+    if not ours or not theirs:
+        return False
     clocks = {words.removesuffix(" am").removesuffix(" pm") for words in (ours, theirs)}
     return ours == theirs or (len(clocks) == 1 and clocks <= {ours, theirs})
 

@@ -140,12 +140,16 @@ def run_query(
                     roomy = True
                 else:
                     raise
+            except MemoryError:  # what other connections keep must not decide
+                if len(_connections) == 1:
+                    raise
+                _close_all()
     except (sqlite3.Error, sqlite3.Warning, ValueError) as error:  # ValueError: a lone surrogate, a null character
         status = _status(error)
         about = f"database {database[0]}: " if status == "gold_error" else ""
         raise QueryFailed(status, f"{about}{error}") from None
     except MemoryError:
-        _close((*database, roomy))
+        _close_all()
         raise QueryFailed("memory", "out of memory") from None
 
 
@@ -201,17 +205,16 @@ def _connection(key: Key) -> sqlite3.Connection:
     connection = _connections.get(key)
     if connection is None:
         if len(_connections) >= OPEN_CONNECTIONS:
-            _close(next(iter(_connections)))
+            _connections.popitem(last=False)[1].close()
         with opening_files():
             connection = _connections[key] = _open(Path(key[0]), roomy=key[2])
     _connections.move_to_end(key)
     return connection
 
 
-def _close(key: Key) -> None:
-    connection = _connections.pop(key, None)
-    if connection is not None:
-        connection.close()
+def _close_all() -> None:
+    while _connections:
+        _connections.popitem()[1].close()
 
 
 def _open(path: Path, *, roomy: bool) -> sqlite3.Connection:
@@ -249,9 +252,9 @@ def _check_file(path: Path) -> None:
     """Raises:
     QueryFailed: no file, one that cannot be read, or one with changes beside it that a reader would have to apply.
     """
-    if not path.is_file():
-        raise QueryFailed("gold_error", f"database {path} {'is no file' if path.exists() else 'does not exist'}")
     try:
+        if not path.is_file():
+            raise QueryFailed("gold_error", f"database {path} {'is no file' if path.exists() else 'does not exist'}")
         path.open("rb").close()
         beside = [_begin(path.with_name(path.name + end)) for end in ("-wal", "-journal")]
     except OSError as error:
