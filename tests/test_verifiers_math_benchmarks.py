@@ -121,7 +121,8 @@ TRULY_EQUAL = {
 """Pairs of golds that were looked at and have the same value though they are written differently."""
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COLUMNS)
 def test_golds_of_other_problems_are_wrong(golds: Callable[[str], list[Gold]], name: str) -> None:
     texts = [extract_gold(gold) for gold in golds(name)]
     rng = random.Random(SEED)
