@@ -114,7 +114,18 @@ def _trainer(
             f"batches were divided over {processes} processes, but {trainer.accelerator.num_processes} train; "
             "launch with torchrun --nproc_per_node N -m dphrl train ..."
         )
+    _refuse_divided_weights(trainer.accelerator.state)
     return trainer
+
+
+def _refuse_divided_weights(state: Any) -> None:
+    """Said before the first step, not after the last: gathering weights for the final model is not built yet."""
+    plugin = getattr(state, "deepspeed_plugin", None)
+    if state.distributed_type.name == "FSDP" or (plugin is not None and plugin.zero_stage == 3):
+        raise ConfigError(
+            f"training with {state.distributed_type.name} divides the weights among ranks; the final model cannot be "
+            "saved from there yet; launch with DDP or ZeRO-2 (recipes/accelerate), or save it yourself from DPHTrainer"
+        )
 
 
 def _check_reference(log_u_abs_mean: float, config: Config) -> None:
