@@ -10,52 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from presample_runs import config_of, made, result, stored
 
 from dphrl.anchors import open_store
 from dphrl.config import Config
-from dphrl.config_io import build_config
 from dphrl.errors import ConfigError, DataError, EmptyAnchorStore, RunDirError
 from dphrl.sampling.transformers import TransformersSampler
 from dphrl.stages.evaluate import evaluate
-from dphrl.stages.presample import presample
 from dphrl.stages.rundir import RunDir
-from dphrl.stages.samples import Shards
 from dphrl.stages.sets import training_ids
 from dphrl.tasks import load_task
-from dphrl.types import Completion
-
-PROMPTS = 24
-
-
-def config_of(out: Path, **sections: Any) -> Config:
-    """Arithmetic, judged by comparing texts: no other process is needed."""
-    values: dict[str, Any] = {
-        "out": str(out),
-        "threads": 1,
-        "model": {"path": "demo", "device": "cpu"},
-        "task": {"data": "demo:arithmetic", "limit": PROMPTS},
-        "sampling": {"max_new_tokens": 12, "batch_size": 16},
-        "anchor": {"presamples": 5, "threshold": 4},
-    }
-    return build_config({**values, **{k: {**values.get(k, {}), **v} for k, v in sections.items()}})
-
-
-def made(config: Config, **options: Any) -> RunDir:
-    return presample(config, base_dir=Path(), **options)
-
-
-def result(run: RunDir) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The partition, and every byte of the store but its manifest, whose order of keys says nothing."""
-    files = {p.name: p.read_bytes() for p in run.anchors.iterdir() if p.suffix == ".arrow"}
-    return json.loads(run.partition.read_text()), files
-
-
-def stored(run: RunDir, label: str = "task") -> dict[tuple[str, int], Completion]:
-    """Every draw on disk, each once."""
-    found = Shards(run.draws(label)).read()
-    by_key = {(c.prompt_id, c.draw): c for c in found}
-    assert len(by_key) == len(found), "no draw is stored twice"
-    return by_key
 
 
 @pytest.fixture

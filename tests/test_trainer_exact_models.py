@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import exact_cases as cases
 import pytest
 import torch
 from safetensors import safe_open
@@ -20,18 +18,6 @@ from dphrl.scoring import score
 from dphrl.trainers.positions import needs_positions
 from dphrl.types import Anchor
 
-
-def load_cases() -> ModuleType:
-    """tests/ is no package: its files are imported by path."""
-    spec = importlib.util.spec_from_file_location("exact_cases", Path(__file__).with_name("test_trainer_exact.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exact_cases"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-cases = load_cases()
 reference, gradient, anchors = cases.reference, cases.gradient, cases.anchors
 
 Built = Callable[..., DPHTrainer]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import exact_cases as cases
 import pytest
 import torch
 from torch import Tensor
@@ -23,18 +21,6 @@ from dphrl.trainers.options import ACTS_ONLY_WITH, CHOICES, CLASHES, SET_BY_THE_
 from dphrl.trainers.settings import trainer_settings
 from dphrl.types import Anchor
 
-
-def load_cases() -> ModuleType:
-    """tests/ is no package: its files are imported by path."""
-    spec = importlib.util.spec_from_file_location("exact_cases", Path(__file__).with_name("test_trainer_exact.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["exact_cases"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-cases = load_cases()
 reference, gradient, anchors = cases.reference, cases.gradient, cases.anchors
 ETA = {"T": cases.TEMPERATURE, "eta": 0.4, "f": "forward_kl", "cap": 5.0}
 LEVELS = {"luspo": ("sequence",), "vespo": ("token",)}

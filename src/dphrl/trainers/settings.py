@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import Config
+from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.config_checks import ANCHORS_PER_STEP
 from dphrl.errors import ConfigError, nearest
 from dphrl.trainers.options import SET_BY_THE_STAGE
@@ -21,27 +21,13 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     Raises:
         ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`.
     """
-    train, objective, sampling = config.train, config.objective, config.sampling
+    train, sampling = config.train, config.sampling
     micro, accumulation = _micro_batches(config, processes)
     clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
     ours = {
         "output_dir": str(output_dir),
         "method": config.method,
-        "divergence": objective.divergence,
-        "alpha": objective.alpha,
-        "eta": objective.eta,
-        "eta_schedule": objective.eta_schedule,
-        "eta_end": objective.eta_end,
-        "drift_target": objective.drift_target,
-        "eta_bounds": objective.eta_bounds,
-        "log_u_cap": objective.log_u_cap,
-        "anchor_estimator": objective.anchor_estimator,
-        "anchors_per_step": anchors_per_step(config),
-        "beta": objective.beta if config.method == "rkl" else 0.0,
-        "kl_estimator": objective.kl_estimator,
-        "advantage": train.advantage,
-        "pass_k": train.pass_k,
-        "rank_penalty": train.rank_penalty,
+        **_objective_settings(config),
         "max_resample": train.max_resample,
         "epsilon": train.clip_low,
         "epsilon_high": clip_high,
@@ -80,6 +66,28 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     return ours | _extra_settings(config.train.trl, ours)
 
 
+def _objective_settings(config: Config) -> dict[str, Any]:
+    """What holds the policy, and the advantage."""
+    train, objective = config.train, config.objective
+    return {
+        "divergence": objective.divergence,
+        "alpha": objective.alpha,
+        "eta": objective.eta,
+        "eta_schedule": objective.eta_schedule,
+        "eta_end": objective.eta_end,
+        "drift_target": objective.drift_target,
+        "eta_bounds": objective.eta_bounds,
+        "log_u_cap": objective.log_u_cap,
+        "anchor_estimator": objective.anchor_estimator,
+        "anchors_per_step": anchors_per_step(config),
+        "beta": objective.beta if config.method == "rkl" else 0.0,
+        "kl_estimator": objective.kl_estimator,
+        "advantage": train.advantage,
+        "pass_k": train.pass_k,
+        "rank_penalty": train.rank_penalty,
+    }
+
+
 def anchors_per_step(config: Config) -> int:
     """Anchors beside each optimiser step: `anchors_per_step`, or `anchor_ratio` of its completions, at least 1."""
     train, objective = config.train, config.objective
@@ -101,7 +109,7 @@ def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
         )
     parts = per_update // micro
     anchors, ratio = anchors_per_step(config), config.objective.anchor_ratio
-    if config.method in ("dph", "replay") and anchors < parts:
+    if config.method in ANCHOR_METHODS and anchors < parts:
         name = "objective.anchors_per_step" if ratio is None else f"objective.anchor_ratio={ratio}, anchors_per_step"
         raise ConfigError(
             f"{name}={anchors} leaves some of the {parts} micro-batches of an update without an anchor; "
