@@ -188,7 +188,7 @@ def test_keys_that_the_stage_decides_are_refused_in_a_config(key: str, tmp_path:
 def test_weights_that_cannot_be_saved_are_refused_before_training(kind: str, stage: int, refused: bool) -> None:
     from types import SimpleNamespace
 
-    from dphrl.stages.train import _refuse_divided_weights
+    from dphrl.stages.trainer import _refuse_divided_weights
 
     plugin = SimpleNamespace(zero_stage=stage) if kind == "DEEPSPEED" else None
     state = SimpleNamespace(distributed_type=SimpleNamespace(name=kind), deepspeed_plugin=plugin)

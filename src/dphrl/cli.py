@@ -7,13 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dphrl import __version__
-from dphrl.errors import ConfigError, DphrlError
-
-if TYPE_CHECKING:
-    from dphrl.config import Config
+from dphrl import __version__, commands
+from dphrl.errors import DphrlError
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -57,10 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 2 wrong use or bad input, 130 interrupted (run it again to go on), 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"dphrl {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _demo_parser(commands)
+    choices = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo_parser(choices)
     for name, text in STAGES.items():
-        stage = commands.add_parser(name, help=text, description=text.capitalize() + ".", add_help=False)
+        stage = choices.add_parser(name, help=text, description=text.capitalize() + ".", add_help=False)
         stage.add_argument("--config", type=Path, help="YAML file of settings; recipes/ holds examples")
         stage.add_argument("-h", "--help", action=_SettingsHelp, nargs=0, help="show this help and every setting")
         if name == "presample":
@@ -72,33 +69,33 @@ def _parser() -> argparse.ArgumentParser:
                 "--dry-run", action="store_true", help="check everything and print the plan; run nothing"
             )
             stage.add_argument("--gpus", type=int, help="of the plan: GPUs that train, >= 1 (default: 8)")
-        stage.set_defaults(command=_run_stage, stage=name)
-    merge = commands.add_parser("merge", help="join the runs of `dphrl presample --shard i/N` into one")
+        stage.set_defaults(command=commands.run_stage, stage=name)
+    merge = choices.add_parser("merge", help="join the runs of `dphrl presample --shard i/N` into one")
     merge.add_argument("runs", nargs="+", type=Path, metavar="SHARD_RUN", help="a run directory for each share")
     merge.add_argument("--out", type=Path, required=True, help="the new run directory")
     merge.add_argument("--config", type=Path, help="take its folder for relative paths (default: as the shares had it)")
-    merge.set_defaults(command=_merge, interrupted="`dphrl presample` in --out goes on, if it is there")
-    report = commands.add_parser("report", help="write the page and figures of one or several runs")
+    merge.set_defaults(command=commands.merge, interrupted="`dphrl presample` in --out goes on, if it is there")
+    report = choices.add_parser("report", help="write the page and figures of one or several runs")
     report.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
     report.add_argument("--config", type=Path, help="name a run by its config instead")
     report.add_argument("--out", type=Path, help="where to write (default: RUN/report of a single run)")
-    report.set_defaults(command=_report)
-    compare = commands.add_parser("compare", help="join runs into one table with paired intervals")
+    report.set_defaults(command=commands.report)
+    compare = choices.add_parser("compare", help="join runs into one table with paired intervals")
     compare.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
     compare.add_argument("--config", type=Path, help="name one more run by its config")
     compare.add_argument("--out", type=Path, required=True, help="folder for summary.json")
     compare.add_argument("--baseline", default="grpo", help="method that differences refer to (default: grpo)")
-    compare.set_defaults(command=_compare)
-    _verify_parser(commands)
-    _tasks_parser(commands)
-    _anchors_parser(commands)
-    doctor = commands.add_parser("doctor", help="what is installed, what works, what to install")
-    doctor.set_defaults(command=_doctor)
+    compare.set_defaults(command=commands.compare)
+    _verify_parser(choices)
+    _tasks_parser(choices)
+    _anchors_parser(choices)
+    doctor = choices.add_parser("doctor", help="what is installed, what works, what to install")
+    doctor.set_defaults(command=commands.doctor)
     return parser
 
 
-def _demo_parser(commands: Any) -> None:
-    demo = commands.add_parser(
+def _demo_parser(choices: Any) -> None:
+    demo = choices.add_parser(
         "demo",
         help="compare methods on a small built-in world, on this machine",
         description="Compare methods on a small built-in world: text-to-SQL questions with several right readings. "
@@ -117,11 +114,11 @@ def _demo_parser(commands: Any) -> None:
     only = demo.add_mutually_exclusive_group()
     only.add_argument("--quick", action="store_true", help="a smoke run of every stage, at most a minute")
     only.add_argument("--sweep", action="store_true", help="many weights of each method: the frontier figure")
-    demo.set_defaults(command=_demo)
+    demo.set_defaults(command=commands.demo)
 
 
-def _verify_parser(commands: Any) -> None:
-    verify = commands.add_parser(
+def _verify_parser(choices: Any) -> None:
+    verify = choices.add_parser(
         "verify",
         help="judge completions in a file, without a model",
         description="Judge completions. Each line of the file is a JSON object: completion, gold, for SQL also db and "
@@ -137,16 +134,16 @@ def _verify_parser(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="an argument of the verifier, e.g. db_dir=databases; may be repeated",
     )
-    verify.set_defaults(command=_verify, interrupted="nothing was written")
+    verify.set_defaults(command=commands.verify, interrupted="nothing was written")
 
 
-def _tasks_parser(commands: Any) -> None:
-    tasks = commands.add_parser(
+def _tasks_parser(choices: Any) -> None:
+    tasks = choices.add_parser(
         "tasks",
         help="list the ready tasks, or show prompts of one",
         description="List the tasks that are ready to use, with verifier and data. See docs/tasks.md.",
     )
-    tasks.set_defaults(command=_list_tasks)
+    tasks.set_defaults(command=commands.list_tasks)
     show = tasks.add_subparsers(title="commands", metavar="show").add_parser(
         "show",
         help="print three prompts of a task, their golds, and the verdicts on the golds",
@@ -157,11 +154,11 @@ def _tasks_parser(commands: Any) -> None:
     show.add_argument("--data", help="its file, folder or `datasets` name (default: the task's own)")
     show.add_argument("--split", help="its split (default: the task's own)")
     show.add_argument("--prompt", metavar="ID", help="show this prompt alone")
-    show.set_defaults(command=_show_task, stage="tasks show")
+    show.set_defaults(command=commands.show_task, stage="tasks show")
 
 
-def _anchors_parser(commands: Any) -> None:
-    anchors = commands.add_parser("anchors", help="look at, check, join or export anchors; docs/anchors.md")
+def _anchors_parser(choices: Any) -> None:
+    anchors = choices.add_parser("anchors", help="look at, check, join or export anchors; docs/anchors.md")
     actions = anchors.add_subparsers(title="actions", metavar="ACTION", required=True)
     inspect = actions.add_parser("inspect", help="status, counts, lengths, tasks and a few anchors")
     inspect.add_argument("--model", help="folder or name whose tokenizer decodes the anchors (default: token ids)")
@@ -175,7 +172,7 @@ def _anchors_parser(commands: Any) -> None:
     for action in (merge, export):
         action.add_argument("--out", type=Path, required=True, help="folder to write; must not exist yet")
     for name, action in actions.choices.items():
-        action.set_defaults(command=_anchors, action=name, interrupted="nothing was written")
+        action.set_defaults(command=commands.anchors, action=name, interrupted="nothing was written")
 
 
 class _SettingsHelp(argparse.Action):
@@ -190,163 +187,3 @@ class _SettingsHelp(argparse.Action):
             facts = "; ".join(f for f in (s.unit, s.range or s.type, f"default {s.default}") if f)
             print(f"  {s.key}\n      {s.help} ({facts})")
         parser.exit()
-
-
-def _config(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]:
-    from dphrl.config_io import load_config, parse_overrides
-
-    if options.config is None:
-        raise ConfigError("--config FILE is missing; recipes/ holds examples")
-    base_dir = options.config.parent
-    return load_config(options.config, parse_overrides(rest), base_dir), base_dir
-
-
-def _run_stage(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.progress import shown
-
-    config, base_dir = _config(options, rest)
-    if options.stage == "run" and (options.dry_run or options.gpus is not None):
-        _dry_run(options, config, base_dir)
-        return
-    with shown() as progress:
-        if options.stage == "presample":
-            from dphrl.stages.presample import presample
-            from dphrl.stages.shard import parse_shard
-
-            shard = None if options.shard is None else parse_shard(options.shard)
-            run = presample(config, base_dir=base_dir, progress=progress, shard=shard)
-        elif options.stage == "train":
-            from dphrl.stages.train import train
-
-            run = train(config, base_dir=base_dir, progress=progress)
-        elif options.stage == "eval":
-            from dphrl.stages.evaluate import MODELS, evaluate
-
-            models = MODELS if options.model == "both" else (options.model,)
-            run = evaluate(config, base_dir=base_dir, models=models, progress=progress)
-        else:
-            from dphrl.stages.run import run as run_all
-
-            run = run_all(config, base_dir=base_dir, progress=progress)
-    print(f"{options.stage}: done, see {run.root}")
-
-
-def _dry_run(options: argparse.Namespace, config: Config, base_dir: Path) -> None:
-    from dphrl.progress import shown
-    from dphrl.stages.plan import DEFAULT_GPUS, plan
-    from dphrl.stages.plan_text import plan_text
-
-    if not options.dry_run:
-        raise ConfigError("--gpus is of the plan only; add --dry-run, or choose the GPUs of a run where it is launched")
-    with shown() as progress:
-        found = plan(
-            config, base_dir=base_dir, gpus=DEFAULT_GPUS if options.gpus is None else options.gpus, progress=progress
-        )
-    print(plan_text(found))
-
-
-def _merge(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.progress import shown
-    from dphrl.stages.merge import merge
-
-    base_dir = None if options.config is None else options.config.parent
-    with shown() as progress:
-        run = merge(options.runs, options.out, base_dir=base_dir, progress=progress)
-    print(f"merge: done, see {run.root}")
-
-
-def _demo(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.stages.demo import DemoSettings, demo
-
-    demo(
-        DemoSettings.of(
-            methods=None if options.methods is None else tuple(m for m in options.methods.split(",") if m),
-            seeds=options.seeds,
-            steps=options.steps,
-            n=options.n,
-            eta=options.eta,
-            out=options.out,
-            jobs=options.jobs,
-            quick=options.quick,
-            sweep=options.sweep,
-        )
-    )
-
-
-def _runs(options: argparse.Namespace) -> list[Path]:
-    """The run directories named, and the one of --config."""
-    if options.config is None:
-        if not options.runs:
-            raise ConfigError("no run is named; give run directories, or --config FILE of one")
-        return list(options.runs)
-    return [*options.runs, Path(_config(options, [])[0].out)]
-
-
-def _report(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.stages.report import report
-
-    print(report(_runs(options), options.out))
-
-
-def _compare(options: argparse.Namespace, rest: list[str]) -> None:
-    from rich.console import Console
-
-    from dphrl.report.terminal import print_summary
-    from dphrl.stages.compare import compare
-
-    summary = compare(_runs(options), options.out, baseline=options.baseline)
-    print_summary(summary, Console())
-
-
-def _verify(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.progress import shown
-    from dphrl.stages.verify import verify_file
-
-    with shown() as progress:
-        summary = verify_file(options.task, options.file, arguments=options.arg, out=options.out, progress=progress)
-    print(summary.text())
-    if options.out is not None:
-        print(f"verdicts: {options.out}")
-
-
-def _list_tasks(options: argparse.Namespace, rest: list[str]) -> None:
-    from rich.console import Console
-
-    from dphrl.stages.tasks import list_tasks
-
-    list_tasks(Console())
-
-
-def _show_task(options: argparse.Namespace, rest: list[str]) -> None:
-    from rich.console import Console
-
-    from dphrl.config_io import parse_overrides
-    from dphrl.stages.tasks import show_task
-
-    show_task(
-        options.name,
-        Console(),
-        data=options.data,
-        split=options.split,
-        prompt=options.prompt,
-        overrides=parse_overrides(rest),
-    )
-
-
-def _anchors(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.stages import anchors
-
-    if options.action == "inspect":
-        print(anchors.inspect(options.folder, model=options.model, show=options.show))
-    elif options.action == "verify":
-        print(anchors.verify(options.folder))
-    elif options.action == "merge":
-        print(anchors.merge(options.folders, options.out))
-    else:
-        print(anchors.export(options.folder, options.out))
-
-
-def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
-    from dphrl.stages.doctor import doctor
-
-    doctor()

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import ANCHOR_METHODS, Config
-from dphrl.errors import AnchorError, ConfigError, DataError
+from dphrl.config import Config
+from dphrl.errors import AnchorError
 from dphrl.files import write_text
-from dphrl.models import Policy, fingerprint, load_policy, save_policy
+from dphrl.models import load_policy, save_policy
 from dphrl.progress import Progress, silent
 from dphrl.stages.prompts import fitting, load_prompts
 from dphrl.stages.rundir import RunDir, base_of, open_run
 from dphrl.stages.sets import training_ids
-from dphrl.types import Anchor, Task
+from dphrl.stages.trainer import make_trainer, open_anchors
 
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
@@ -40,8 +40,8 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent) -> Run
     task = load_prompts("task", config.task, policy, base_dir=base_dir)
     base = base_of(config, run)
     ids = set(training_ids(config, task, base, progress)) & set(fitting(task, policy, config, progress).encoded)
-    anchors = _anchors(config, policy, base)
-    trainer = _trainer(config, run, task, policy, ids, anchors)
+    anchors = open_anchors(config, policy, base)
+    trainer = make_trainer(config, run, task, policy, ids, anchors)
     checkpoint = last_checkpoint(run.train)
     _start_metrics(run.metrics, checkpoint)
     if anchors and checkpoint is None:
@@ -67,65 +67,6 @@ def last_checkpoint(folder: Path) -> Path | None:
 
     whole = [p for p in folder.glob("checkpoint-*") if (p / CHECKPOINT_DONE).exists()]
     return max(whole, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-
-
-def _anchors(config: Config, policy: Policy, base: RunDir) -> Sequence[Anchor] | None:
-    from dphrl.anchors import open_store
-
-    if config.method not in ANCHOR_METHODS:
-        return None
-    return open_store(base.anchors, fingerprint(policy, config))
-
-
-def _trainer(
-    config: Config, run: RunDir, task: Task, policy: Policy, ids: set[str], anchors: Sequence[Anchor] | None
-) -> Any:
-    from accelerate import PartialState
-    from datasets import Dataset
-
-    from dphrl.trainers.settings import trainer_settings
-    from dphrl.trainers.trl import DPHConfig, DPHTrainer
-    from dphrl.verifiers import task_reward
-
-    prompts = [p for p in task.prompts if p.id in ids]
-    if len(prompts) < config.train.prompts_per_step:
-        raise DataError(
-            f"{len(prompts)} prompts to train on are fewer than train.prompts_per_step="
-            f"{config.train.prompts_per_step}; lower it, give more prompts, or set --train.prompts all"
-        )
-    rows = [
-        {"prompt": p.prompt if isinstance(p.prompt, str) else [dict(m) for m in p.prompt], "prompt_id": p.id}
-        for p in prompts
-    ]
-    on_cpu = policy.model.device.type == "cpu"
-    processes = PartialState(cpu=on_cpu).num_processes
-    settings = trainer_settings(config, run.train, processes=processes) | {"use_cpu": on_cpu}
-    trainer = DPHTrainer(
-        model=policy.model,
-        reward_funcs=task_reward(task),
-        args=DPHConfig(**settings),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=policy.tokenizer,
-        anchors=anchors,
-        encode=policy.encode,
-    )
-    if trainer.accelerator.num_processes != processes:
-        raise ConfigError(
-            f"batches were divided over {processes} processes, but {trainer.accelerator.num_processes} train; "
-            "launch with torchrun --nproc_per_node N -m dphrl train ..."
-        )
-    _refuse_divided_weights(trainer.accelerator.state)
-    return trainer
-
-
-def _refuse_divided_weights(state: Any) -> None:
-    """Said before the first step, not after the last: gathering weights for the final model is not built yet."""
-    plugin = getattr(state, "deepspeed_plugin", None)
-    if state.distributed_type.name == "FSDP" or (plugin is not None and plugin.zero_stage == 3):
-        raise ConfigError(
-            f"training with {state.distributed_type.name} divides the weights among ranks; the final model cannot be "
-            "saved from there yet; launch with DDP or ZeRO-2 (recipes/accelerate), or save it yourself from DPHTrainer"
-        )
 
 
 def _check_reference(log_u_abs_mean: float, config: Config) -> None:
