@@ -62,7 +62,7 @@ def test_inspect_says_what_a_store_holds(folder: Path, called: Any) -> None:
 
 
 def test_inspect_decodes_with_the_model_s_own_tokenizer(folder: Path, called: Any, tmp_path: Path) -> None:
-    from dphrl.config import ModelConfig
+    from dphrl.config_sources import ModelConfig
     from dphrl.models import load_tokenizer
 
     tokenizer = load_tokenizer(ModelConfig(path="demo"))

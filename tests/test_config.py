@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dphrl.config import AnchorConfig, Config
+from dphrl.config import Config
 from dphrl.config_io import build_config, load_config, parse_overrides, settings, to_yaml, with_overrides
+from dphrl.config_sources import AnchorConfig
 from dphrl.errors import ConfigError
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.tasks import load_task
 from dphrl.tasks.schema import schema_text

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DphrlError, VerifierError
 from dphrl.stages.tasks import gold_completion
 from dphrl.tasks import gym, load_task

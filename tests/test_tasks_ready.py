@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.stages.tasks import gold_completion
 from dphrl.tasks import READY, load_task, resolved

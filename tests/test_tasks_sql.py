@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import DphrlError
 from dphrl.stages.tasks import gold_completion
 from dphrl.tasks import load_task

@@ -11,7 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import Config, ModelConfig
+from dphrl.config import Config
+from dphrl.config_sources import ModelConfig
 from dphrl.errors import DataError, ModelError
 from dphrl.types import Prompt
 

@@ -31,7 +31,7 @@ Place = Literal["near_perfect", "exploration", "gold_error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the sets and the anchors follow from; see `config.AnchorConfig` for the meaning of each."""
+    """What the sets and the anchors follow from; see `config_sources.AnchorConfig` for the meaning of each."""
 
     threshold: int
     """Right draws that make a prompt near-perfect, 1 .. presamples (count)."""

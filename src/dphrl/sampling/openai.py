@@ -17,7 +17,7 @@ import httpx2
 import tenacity
 from anyio.from_thread import start_blocking_portal
 
-from dphrl.config import SamplingConfig
+from dphrl.config_sources import SamplingConfig
 from dphrl.errors import ConfigError, SamplerError, nearest
 from dphrl.models import Policy
 from dphrl.sampling import Request

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from dphrl.config import SamplingConfig
+from dphrl.config_sources import SamplingConfig
 from dphrl.models import Policy
 from dphrl.sampling import Request
 from dphrl.sampling.finish import completions

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dphrl.config import ModelConfig, SamplingConfig
+from dphrl.config_sources import ModelConfig, SamplingConfig
 from dphrl.errors import SamplerError
 from dphrl.models import Policy
 from dphrl.sampling import Request

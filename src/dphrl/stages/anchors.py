@@ -149,7 +149,7 @@ def _histogram(store: AnchorStore) -> list[str]:
 
 
 def _tokenizer(model: str) -> Any:
-    from dphrl.config import ModelConfig
+    from dphrl.config_sources import ModelConfig
     from dphrl.models import load_tokenizer, quiet_libraries
 
     quiet_libraries()

@@ -14,7 +14,7 @@ OPTIONAL = {"gguf": "models stored as GGUF: pip install 'dphrl[gguf]'", "peft": 
 
 def doctor() -> None:
     """Print one line a fact, plainly."""
-    from dphrl.config import ModelConfig
+    from dphrl.config_sources import ModelConfig
     from dphrl.models import DEMO, load_tokenizer
     from dphrl.sampling import BACKENDS
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dphrl.config import Config, ModelConfig, TaskConfig
+from dphrl.config import Config
 from dphrl.config_io import to_dict
+from dphrl.config_sources import ModelConfig, TaskConfig
 from dphrl.errors import ConfigError, DataError, DphrlError, ModelError, RunDirError
 from dphrl.models import DEMO, Policy, load_policy, model_path
 from dphrl.progress import Progress

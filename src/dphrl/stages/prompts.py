@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dphrl.config import Config, TaskConfig
+from dphrl.config import Config
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import DataError
 from dphrl.models import Policy, too_long
 from dphrl.progress import Progress

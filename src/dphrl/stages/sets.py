@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dphrl.config import ANCHOR_METHODS, AnchorConfig, Config
+from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.config_io import to_dict
+from dphrl.config_sources import AnchorConfig
 from dphrl.difficulty import Difficulty, difficulty, in_band, mean_reward
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import read_json

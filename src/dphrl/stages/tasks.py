@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dphrl.config import TaskConfig
 from dphrl.config_io import build_config, with_overrides
+from dphrl.config_sources import TaskConfig
 from dphrl.demo.tasks import DEMO_TASKS
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks import DEMO_PREFIX, READY, gym, load_task, resolved

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DataError
 from dphrl.tasks import gym
 from dphrl.tasks.prompts import CountTokens, Renderer

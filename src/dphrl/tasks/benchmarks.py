@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.rows import Loaded, Row, find_path, read_rows
 from dphrl.verifiers.math_text import last_box

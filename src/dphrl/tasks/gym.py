@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, VerifierError, nearest
 from dphrl.tasks.rows import Loaded
 from dphrl.types import Item, Verdict, VerifyFn

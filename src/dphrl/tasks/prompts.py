@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import DataError, nearest
 from dphrl.tasks.rows import Row, find_path
 from dphrl.tasks.schema import schema_text

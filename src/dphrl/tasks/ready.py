@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import TaskConfig
+from dphrl.config_sources import TaskConfig
 from dphrl.errors import ConfigError, nearest
 from dphrl.tasks import gym
 from dphrl.tasks.benchmarks import BIRD, SPIDER, boxed_answer, load_folder, with_context, with_knowledge
