@@ -15,6 +15,8 @@ from dphrl.errors import DphrlError
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+JSON_HELP = "print the summary as one line of JSON instead of tables"
+
 STAGES = {
     "presample": "draw from the initial policy, verify, partition, make the anchors",
     "train": "train the policy on the prompts and anchors",
@@ -69,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
                 "--dry-run", action="store_true", help="check everything and print the plan; run nothing"
             )
             stage.add_argument("--gpus", type=int, help="of the plan: GPUs that train, >= 1 (default: 8)")
+        if name in ("eval", "run"):
+            stage.add_argument("--json", action="store_true", help=JSON_HELP)
         stage.set_defaults(command=commands.run_stage, stage=name)
     merge = choices.add_parser("merge", help="join the runs of `dphrl presample --shard i/N` into one")
     merge.add_argument("runs", nargs="+", type=Path, metavar="SHARD_RUN", help="a run directory for each share")
@@ -85,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--config", type=Path, help="name one more run by its config")
     compare.add_argument("--out", type=Path, required=True, help="folder for summary.json")
     compare.add_argument("--baseline", default="grpo", help="method that differences refer to (default: grpo)")
+    compare.add_argument("--json", action="store_true", help=JSON_HELP)
     compare.set_defaults(command=commands.compare)
     _verify_parser(choices)
     _tasks_parser(choices)
@@ -111,6 +116,7 @@ def _demo_parser(choices: Any) -> None:
     demo.add_argument("--eta", type=float, help="weight of the anchor penalty (default: each method's own)")
     demo.add_argument("--out", type=Path, help="folder of the runs (default: runs/demo, runs/sweep, runs/quick)")
     demo.add_argument("--jobs", type=int, help="runs side by side, a thread each (default: the number of cores)")
+    demo.add_argument("--json", action="store_true", help=JSON_HELP)
     only = demo.add_mutually_exclusive_group()
     only.add_argument("--quick", action="store_true", help="a smoke run of every stage, at most a minute")
     only.add_argument("--sweep", action="store_true", help="many weights of each method: the frontier figure")

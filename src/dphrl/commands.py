@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from dphrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from dphrl.config import Config
+    from dphrl.progress import Progress
+    from dphrl.stages.rundir import RunDir
 
 
 def _config(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]:
@@ -22,6 +25,7 @@ def _config(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]
 
 
 def run_stage(options: argparse.Namespace, rest: list[str]) -> None:
+    """`presample`, `train`, `eval` or `run`: a config, a progress bar, and where the results lie."""
     from dphrl.progress import shown
 
     config, base_dir = _config(options, rest)
@@ -29,26 +33,54 @@ def run_stage(options: argparse.Namespace, rest: list[str]) -> None:
         _dry_run(options, config, base_dir)
         return
     with shown() as progress:
-        if options.stage == "presample":
-            from dphrl.stages.presample import presample
-            from dphrl.stages.shard import parse_shard
+        run = _STAGES[options.stage](options, config, base_dir, progress)
+    if options.stage in ("eval", "run"):
+        _show_run(run, as_json=options.json)
+    if not getattr(options, "json", False):
+        print(f"{options.stage}: done, see {run.root}")
 
-            shard = None if options.shard is None else parse_shard(options.shard)
-            run = presample(config, base_dir=base_dir, progress=progress, shard=shard)
-        elif options.stage == "train":
-            from dphrl.stages.train import train
 
-            run = train(config, base_dir=base_dir, progress=progress)
-        elif options.stage == "eval":
-            from dphrl.stages.evaluate import MODELS, evaluate
+def _presample(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
+    from dphrl.stages.presample import presample
+    from dphrl.stages.shard import parse_shard
 
-            models = MODELS if options.model == "both" else (options.model,)
-            run = evaluate(config, base_dir=base_dir, models=models, progress=progress)
-        else:
-            from dphrl.stages.run import run as run_all
+    shard = None if options.shard is None else parse_shard(options.shard)
+    return presample(config, base_dir=base_dir, progress=progress, shard=shard)
 
-            run = run_all(config, base_dir=base_dir, progress=progress)
-    print(f"{options.stage}: done, see {run.root}")
+
+def _train(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
+    from dphrl.stages.train import train
+
+    return train(config, base_dir=base_dir, progress=progress)
+
+
+def _evaluate(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
+    from dphrl.stages.evaluate import MODELS, evaluate
+
+    models = MODELS if options.model == "both" else (options.model,)
+    return evaluate(config, base_dir=base_dir, models=models, progress=progress)
+
+
+def _run(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
+    from dphrl.stages.run import run
+
+    return run(config, base_dir=base_dir, progress=progress)
+
+
+_STAGES: dict[str, Callable[[argparse.Namespace, Config, Path, Progress], RunDir]] = {
+    "presample": _presample,
+    "train": _train,
+    "eval": _evaluate,
+    "run": _run,
+}
+
+
+def _show_run(run: RunDir, *, as_json: bool) -> None:
+    """The tables of one evaluated run against its base."""
+    from dphrl.report.terminal import show
+    from dphrl.stages.compare import compare
+
+    show(compare([run.root], run.root / "report", baseline="base"), as_json=as_json)
 
 
 def _dry_run(options: argparse.Namespace, config: Config, base_dir: Path) -> None:
@@ -76,6 +108,7 @@ def merge(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def demo(options: argparse.Namespace, rest: list[str]) -> None:
+    """Every method on the built-in world."""
     from dphrl.stages.demo import DemoSettings, demo
 
     demo(
@@ -89,7 +122,8 @@ def demo(options: argparse.Namespace, rest: list[str]) -> None:
             jobs=options.jobs,
             quick=options.quick,
             sweep=options.sweep,
-        )
+        ),
+        as_json=options.json,
     )
 
 
@@ -109,13 +143,10 @@ def report(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def compare(options: argparse.Namespace, rest: list[str]) -> None:
-    from rich.console import Console
-
-    from dphrl.report.terminal import print_summary
+    from dphrl.report.terminal import show
     from dphrl.stages.compare import compare
 
-    summary = compare(_runs(options), options.out, baseline=options.baseline)
-    print_summary(summary, Console())
+    show(compare(_runs(options), options.out, baseline=options.baseline), as_json=options.json)
 
 
 def verify(options: argparse.Namespace, rest: list[str]) -> None:

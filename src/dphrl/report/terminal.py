@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dphrl.report.labels import dataset_name, plain
 from dphrl.report.verdict import choice, verdicts
-from dphrl.report.view import Stat, View, number
+from dphrl.report.view import Entry, Stat, View, number
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-NARROWER = ((), ("±",), ("±", "explore"), ("±", "explore", "greedy"), ("±", "explore", "greedy", "pass@n"))
+CURVE = "curve"
+"""The column with Pass@k over k as a row of blocks."""
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+NARROWER = (
+    (),
+    ("±",),
+    ("±", "explore"),
+    ("±", "explore", CURVE),
+    ("±", "explore", CURVE, "greedy"),
+    ("±", "explore", CURVE, "greedy", "pass@n"),
+)
 """What a table leaves out, from a wide terminal to a narrow one: the first that fits is shown."""
+
+
+def show(summary: Mapping[str, Any], *, as_json: bool) -> None:
+    """The end of a command, on standard output: the summary as one line of JSON for machines, or as tables.
+
+    Raises:
+        DataError: the summary has no rows.
+    """
+    from rich.console import Console
+
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        print_summary(summary, Console())
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
@@ -62,12 +88,34 @@ def _table(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -
     table.add_column("", overflow="fold")
     for _, heading in columns:
         table.add_column(heading.replace("Pass@", "P@").replace(" correct", ""), justify="right", no_wrap=True)
+    curves = {} if CURVE in left_out or not unicode else _curves(view, dataset)
+    if curves:
+        ks = view.ks(view.entries[0], dataset) or [1]
+        table.add_column(f"P@{ks[0]}-{ks[-1]}", no_wrap=True)
     for entry in view.entries:
         stats = [(view.get(entry, dataset, metric), metric) for metric, _ in columns]
         if any(stat for stat, _ in stats):
             cells = [Text(_ascii(_cell(stat, metric, "±" not in left_out), unicode)) for stat, metric in stats]
-            table.add_row(Text(_ascii(entry.name, unicode)), *cells)
+            drawn = [Text(curves.get(entry, ""))] if curves else []
+            table.add_row(Text(_ascii(entry.name, unicode)), *cells, *drawn)
     return table
+
+
+def _curves(view: View, dataset: str) -> dict[Entry, str]:
+    """Pass@k at each k as a block, from the lowest to the highest Pass@k on this dataset; {} where k is 1 alone."""
+    ks = {entry: view.ks(entry, dataset) for entry in view.entries}
+    if len({tuple(mine) for mine in ks.values() if mine}) != 1 or max(map(len, ks.values())) < 2:
+        return {}  # runs with other k would not stand above each other
+    stats = {entry: [view.get(entry, dataset, f"pass@{k}") for k in mine] for entry, mine in ks.items()}
+    rates = {entry: [stat.mean for stat in mine if stat is not None] for entry, mine in stats.items()}
+    low, high = min(min(r) for r in rates.values() if r), max(max(r) for r in rates.values() if r)
+    return {entry: blocks(mine, low, high) for entry, mine in rates.items()}
+
+
+def blocks(values: Sequence[float], low: float, high: float) -> str:
+    """Each value as one of BLOCKS, the lowest at `low` and the highest at `high`."""
+    span = high - low
+    return "".join(BLOCKS[round((len(BLOCKS) - 1) * (v - low) / span)] if span else BLOCKS[-1] for v in values)
 
 
 def _cell(stat: Stat | None, metric: str, spread: bool) -> str:
@@ -84,6 +132,7 @@ def _caption(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool)
     one_seed = len({row["seed"] for row in view.rows if row["dataset"] == dataset}) == 1
     meaning = "half of the 95 % interval over prompts" if one_seed else "sd over seeds"
     missing = [heading for metric, heading in view.columns(dataset) if metric in left_out]
+    missing += ["the curves"] if CURVE in left_out and unicode else []
     shown = f"; ±: {meaning}" if "±" not in left_out else ""
     hint = f"; a wider terminal shows {', '.join(missing)} too" if missing else ""
     return _ascii(f"{view.prompts(dataset)} prompts, n = {view.n(dataset)}; rates in %{shown}{hint}", unicode)

@@ -94,15 +94,13 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def demo(settings: DemoSettings) -> dict[str, Any]:
-    """Run what is missing, compare, print the table, write the page.
+def demo(settings: DemoSettings, *, as_json: bool = False) -> dict[str, Any]:
+    """Run what is missing, compare, write the page, print the tables, or with `as_json` one line of JSON.
 
     Returns:
         The comparison, as in `compare/summary.json`.
     """
-    from rich.console import Console
-
-    from dphrl.report.terminal import print_summary
+    from dphrl.report.terminal import show
     from dphrl.stages.compare import compare
     from dphrl.stages.report import report
 
@@ -113,8 +111,9 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
     baseline = "grpo" if "grpo" in settings.variants else "base"
     summary = compare(compared, settings.out / "compare", baseline=baseline)
     page = report(compared, settings.out / "report", summary=summary)
-    print_summary(summary, Console())
-    print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")
+    show(summary, as_json=as_json)
+    if not as_json:
+        print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")
     return summary
 
 
