@@ -89,7 +89,9 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     assert [m["step"] for m in metrics] == [2, 4] and all("anchor/forward_kl" in m for m in metrics)
     assert "verifier/status/correct" in metrics[0]
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.suffix in (".parquet", ".arrow", ".safetensors")}
-    assert_done(called("run", "--config", config))
+    again = called("run", "--config", config, "--json")
+    assert_done(again)
+    assert {row["method"] for row in json.loads(again.stdout)["rows"]} == {"base", "dph_f"}
     assert before == {p: p.stat().st_mtime_ns for p in before}
     assert called("report", "--config", config).stdout.strip() == str(run / "report" / "index.html")
     refused(

@@ -55,3 +55,53 @@ def merge_generations(old: dict[str, Any], new: dict[str, Any], pad_id: int, put
 def _widen(rows: Tensor, width: int, fill: int, *, left: bool) -> Tensor:
     missing = width - rows.shape[1]
     return torch.nn.functional.pad(rows, (missing, 0) if left else (0, missing), value=fill)
+
+
+class DynamicSampling(GRPOTrainer):  # type: ignore[misc]
+    """Method dapo."""
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.model.training:
+            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            return output
+        batch = self._generation(inputs)
+        if self.args.method == "dapo":
+            batch = self._replace_flat_groups(batch, inputs)
+        return batch
+
+    def _replace_flat_groups(self, batch: dict[str, Any], inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Dynamic sampling (DAPO, arXiv:2503.14476): groups whose rewards are all equal teach nothing; draw others.
+
+        Each round draws as many fresh prompts as are needed; what is still flat after `max_resample` rounds stays, with
+        zero advantage.
+        """
+        size = self.num_generations
+        if len(inputs) % size:
+            raise ConfigError(
+                f"dapo needs whole groups on each process: {len(inputs)} completions a process is no multiple of "
+                f"group_size={size}; change train.prompts_per_step or the number of processes"
+            )
+        rounds = 0
+        while rounds < self.args.max_resample:
+            flat = flat_groups(batch["rewards"], size)
+            wanted = int(self.accelerator.gather(torch.tensor([len(flat)], device=self.accelerator.device)).max())
+            if wanted == 0:
+                break
+            rounds += 1
+            fresh = self._generation(self._fresh_prompts(wanted, rounds))
+            good = [g for g in range(wanted) if g not in flat_groups(fresh["rewards"], size)]
+            pairs = list(zip(flat, good, strict=False))
+            batch = merge_generations(batch, fresh, self.processing_class.pad_token_id, partial(put_rows, pairs, size))
+        batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+        left = len(flat_groups(batch["rewards"], size)) * size / len(inputs)
+        self._metrics["train"]["dapo/resample_rounds"].append(float(rounds))
+        self._metrics["train"]["dapo/flat_groups_left"].append(left)
+        return batch
+
+    def _fresh_prompts(self, groups: int, attempt: int) -> list[dict[str, Any]]:
+        """Prompts drawn anew, a pure function of (seed, step, round, rank); each stands once for each completion."""
+        generator = torch.Generator().manual_seed(
+            hash((self.args.seed, self.state.global_step, attempt, self.accelerator.process_index)) % 2**63
+        )
+        picked = torch.randint(len(self.train_dataset), (groups,), generator=generator).tolist()
+        return [self.train_dataset[i] for i in picked for _ in range(self.num_generations)]

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from trl import GRPOTrainer
+
 
 def needs_positions(model: Any) -> bool:
     """Whether a row's log-probabilities may change with the padding to its left unless positions are given.
@@ -30,3 +32,19 @@ def with_positions(model: Any) -> Callable[..., Any]:
         return model(attention_mask=attention_mask, position_ids=position_ids, **kwargs)
 
     return forward
+
+
+class GivesPositions(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, scoring with positions wherever the model needs them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._gives_positions = needs_positions(self.model)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        output: tuple[Any, ...] = super()._get_per_token_logps_and_entropies(self._called(model), *args, **kwargs)
+        return output
+
+    def _called(self, model: Any) -> Any:
+        """What to call in the model's place."""
+        return with_positions(model) if self._gives_positions else model
