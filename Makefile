@@ -7,12 +7,12 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint types tests fast benchmarks test-vllm clean
+.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm docs clean
 
 demo: $(READY)
 	$(BIN)/dphrl demo
 
-test: lint types tests
+test: lint types docs tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,8 +27,17 @@ tests: $(READY)
 fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
+# site/, read it from site/index.html; a warning is an error.
+docs: $(READY)
+	$(BIN)/zensical build --strict --clean
+
 benchmarks: $(READY)
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# The report in a real browser: needs chromium (apt-get install chromium; .ci/run does), or its path in CHROMIUM.
+test-browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 # vLLM's engine and server on a CPU, in an environment of their own: some 3 GB, an hour of patience on a slow line.
 VLLM := .venv-vllm
@@ -52,4 +61,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) runs site .cache .mypy_cache .ruff_cache .pytest_cache

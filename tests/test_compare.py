@@ -21,7 +21,9 @@ from dphrl.metrics import Scores
 from dphrl.report.labels import METHODS, label
 from dphrl.report.runs import Run, counted, settings_of
 from dphrl.stages.compare import compare
+from dphrl.stages.evaldir import Model, add_samples, write_evaldir
 from dphrl.stages.report import report
+from dphrl.stages.samples import read_samples
 
 BASE = {"a": 2, "b": 1, "c": 0}
 GRPO = ({"a": 2, "b": 0, "c": 0}, {"a": 2, "b": 1, "c": 0})
@@ -130,6 +132,7 @@ def test_differences_are_paired_over_prompts(runs: list[Path], tmp_path: Path) -
     """
     summary = compare(runs, tmp_path / "out")
     gap = number(summary, "dph_f", "pass@2")["difference"]
+    assert gap.pop("spread")["low"] == -1.0, "two seeds say next to nothing of a third"
     assert gap == {
         "baseline": "grpo",
         "value": pytest.approx(1 / 3),
@@ -171,7 +174,8 @@ def test_identical_runs_differ_by_exactly_zero(tmp_path: Path) -> None:
     summary = compare(made, tmp_path / "out", resamples=200)
     for a in summary["aggregate"]:
         if a["method"] == "dapo" and a["metric"] != "distinct_correct":
-            assert a["difference"] == {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0}
+            zero = {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0, "spread": None}
+            assert a["difference"] == zero | {"agree": 3}
 
 
 def test_the_order_of_the_runs_changes_no_number(runs: list[Path], tmp_path: Path) -> None:
@@ -257,6 +261,60 @@ def test_counted_keeps_ratios_and_full_columns() -> None:
     assert found.column("full").tolist() == [1, 0, 1, 1]
     assert found.column("keep").tolist() == [1.5, -0.5, 0.5, 0.5]
     assert np.isnan(found.column("none")).all()
+
+
+def test_the_spread_names_what_prompts_and_seeds_add(runs: list[Path], tmp_path: Path) -> None:
+    """mean@2 of GRPO by seed and prompt: 1 0 0 and 1 1/2 0. Mean squares: prompts 13/24, seeds 1/24, rest 1/24."""
+    found = number(compare(runs, tmp_path / "out", resamples=100), "grpo", "mean_at_n")["spread"]
+    assert found["prompts"] == pytest.approx(math.sqrt((13 / 24 - 1 / 24) / 6))
+    assert found["seeds"] == pytest.approx(0.0, abs=1e-6) and found["rest"] == pytest.approx(math.sqrt(1 / 24 / 6))
+    assert (found["low"], found["high"]) == (0.0, 1.0), "a rate ends at 0 and 1"
+    single = compare(runs[:1], tmp_path / "out", resamples=100)
+    assert number(single, "grpo", "mean_at_n")["spread"] is None
+
+
+def test_the_spread_of_a_difference_needs_the_same_seeds(runs: list[Path], tmp_path: Path) -> None:
+    whole = number(compare(runs, tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
+    assert whole["spread"]["seeds"] >= 0.0
+    lacking = number(compare(runs[:3], tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
+    assert "spread" not in lacking and lacking["low"] is not None
+
+
+def test_forgetting_is_the_difference_to_the_base(runs: list[Path], tmp_path: Path) -> None:
+    """pass@2 of the base 1, 1, 0; of GRPO 1, 1/2, 0 over two seeds; of DPH-F 1, 1, 1/2."""
+    summary = compare(runs, tmp_path / "out", resamples=200)
+    cells = {(c["method"], c["metric"]): c for c in summary["forgetting"]}
+    assert set(cells) == {(m, k) for m in ("grpo", "dph_f") for k in ("greedy", "mean_at_n", "pass@n")}
+    assert cells["grpo", "pass@n"]["value"] == pytest.approx(-1 / 6)
+    assert cells["dph_f", "pass@n"]["value"] == pytest.approx(1 / 6)
+    assert cells["grpo", "pass@n"]["low"] <= -1 / 6 <= cells["grpo", "pass@n"]["high"] <= 0.0
+    bare = write_run(tmp_path / "bare", GRPO[0], base=None, method="grpo")
+    assert compare([bare], tmp_path / "out", resamples=100)["forgetting"] == []
+
+
+def test_bases_that_are_not_the_same_are_said(tmp_path: Path) -> None:
+    other = {"a": 1, "b": 1, "c": 1}
+    one = write_run(tmp_path / "grpo", GRPO[0], method="grpo")
+    two = write_run(tmp_path / "dph", DPH[0], method="dph", base=other)
+    (note,) = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    assert note.startswith(f"in_domain: the bases of {one} and {two} differ (mean@n 0.5000 and 0.5000, n=2 and n=2)")
+
+
+def test_draws_that_were_made_otherwise_are_said(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "grpo", GRPO[0], method="grpo", sampling={"temperature": 0.6})
+    two = write_run(tmp_path / "dph", DPH[0], method="dph")
+    (note,) = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    assert note.startswith(f"sampling.temperature differs (0.6 in {one}; 1 in {two})")
+    write_evaldir(tmp_path / "e", [Model("other")])
+    add_samples(tmp_path / "e", "other", "in_domain", read_samples(one / "eval/final/in_domain.parquet"), resamples=100)
+    said = compare([one, tmp_path / "e"], tmp_path / "out", resamples=100)["notes"]
+    assert said == [], "nobody knows how the other's samples were drawn"
+
+
+def test_a_rate_that_all_prompts_share_has_a_width_over_seeds_too(runs: list[Path], tmp_path: Path) -> None:
+    """DPH-F keeps a and b in both seeds: keep rests on two prompts, so it is at least 0.025 ** (1/2)."""
+    found = number(compare(runs, tmp_path / "out", resamples=100), "dph_f", "keep")
+    assert (found["low"], found["high"]) == (pytest.approx(0.025**0.5), 1.0)
 
 
 def test_a_shared_base_is_found_and_a_base_folder_may_be_compared_too(tmp_path: Path) -> None:
@@ -354,7 +412,7 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
     assert summary["baseline"] == "base" and summary["notes"] == []
     text = page.read_text()
     assert "DPH-F, seed 0" in text and "1.16.0" in text and "dphrl report" in text and "log_u_cap" in text
-    assert {p.name for p in (page.parent / "figures").iterdir()} == {"pass_at_k.png", "frontier.png", "training.png"}
+    assert {"pass_at_k.png", "frontier.png", "training.png"} <= {p.name for p in (page.parent / "figures").iterdir()}
     metrics.write_text("{")
     with pytest.raises(RunDirError, match=r"metrics.jsonl line 1 is no JSON"):
         report(runs[2:3], resamples=100)

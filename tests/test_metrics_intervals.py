@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from statistics import mean
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from dphrl.errors import DataError
 from dphrl.metrics import intervals
-from dphrl.metrics.intervals import Interval, Scores, align, average, beside, bootstrap, paired_bootstrap
+from dphrl.metrics.intervals import Interval, Scores, align, average, beside, bootstrap, paired_bootstrap, widened
 
 NAN = float("nan")
 
@@ -92,13 +91,48 @@ def test_a_column_that_no_prompt_counts_in_is_nan():
     assert found["x"].value == 0.5 and np.isnan([found["y"].value, found["y"].low, found["y"].high]).all()
 
 
-def test_ten_thousand_resamples_of_three_thousand_prompts_are_quick():
-    """About 0.3 s on an idle core; the bound leaves room for a busy one."""
-    values = np.random.default_rng(0).random((3000, 12))
-    big = Scores(tuple(map(str, range(3000))), tuple(map(str, range(12))), values)
-    start = time.process_time()
-    bootstrap(big, rng=np.random.default_rng(0))
-    assert time.process_time() - start < 4.0
+def test_weights_make_the_value_a_ratio():
+    """Weights 3, 1, 0: (3 * 1 + 1 * 0) / 4, resting on 4^2 / 10 prompts; resampled as a ratio of sums."""
+    weighted = Scores(tuple("abc"), ("x",), np.array([[1.0], [0.0], [NAN]]), np.array([[3.0], [1.0], [5.0]]))
+    assert bootstrap(weighted, rng=np.random.default_rng(0), resamples=9)["x"].value == 0.75
+    assert weighted.sizes() == {"x": pytest.approx(16 / 10)}
+    picks = np.random.default_rng(4).integers(3, size=(200, 3))
+    values, weights = np.array([0.2, 0.9, 0.4]), np.array([1.0, 2.0, 0.5])
+    means = [(values[rows] * weights[rows]).sum() / weights[rows].sum() for rows in picks]
+    found = bootstrap(
+        Scores(tuple("abc"), ("x",), values[:, None], weights[:, None]), rng=np.random.default_rng(4), resamples=200
+    )["x"]
+    assert (found.low, found.high) == tuple(map(pytest.approx, np.percentile(means, [2.5, 97.5])))
+
+
+def test_weights_go_where_the_scores_go():
+    left = Scores(("b", "a"), ("x", "y"), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0], [7.0, 8.0]]))
+    both = beside([left, scores([[0.0], [1.0]], "ab", "z")])
+    assert both.weights_PM is not None and both.weights_PM.tolist() == [[7.0, 8.0, 1.0], [5.0, 6.0, 1.0]]
+    assert both.only(["z", "y"]).counting().tolist() == [[1.0, 8.0], [1.0, 6.0]]
+    assert align(left, both.only(["y", "x"])).counting().tolist() == [[8.0, 7.0], [6.0, 5.0]]
+    with pytest.raises(ValueError, match="the same weights on both sides"):
+        paired_bootstrap(left, scores([[1.0, 1.0], [1.0, 1.0]], "ab", "xy"), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("value", "prompts", "low", "high"),
+    [
+        (1.0, 100, 0.9637833, 1.0),  # Clopper-Pearson for 100 of 100, as in any table
+        (0.0, 10, 0.0, 0.3084971),
+        (0.0, 1, 0.0, 0.975),
+        (0.5, 200, 0.5 - 0.0960323, 0.5 + 0.0960323),  # sqrt(ln 40 / 400)
+        (0.5, 1, 0.0, 1.0),
+    ],
+)
+def test_where_all_prompts_agree_the_interval_says_how_few_they_are(value, prompts, low, high):
+    found = widened(Interval(value, value, value), float(prompts))
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
+
+
+def test_an_interval_with_a_width_or_of_nothing_is_left_alone():
+    assert widened(Interval(0.5, 0.4, 0.6), 9.0) == Interval(0.5, 0.4, 0.6)
+    assert np.isnan(widened(Interval(NAN, NAN, NAN), 1.0).low)
 
 
 def test_beside_and_average_join_by_id():

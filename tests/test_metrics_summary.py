@@ -56,7 +56,9 @@ def test_by_hand():
 
 def test_keys_are_the_contract():
     design = {"n", "prompts", "greedy", "mean_at_n", "pass_at_k", "keep", "explore", "distinct_correct", "statuses"}
-    assert set(summary(AFTER, BASE)) == design | {"intervals", "retention", "unjudged", "excluded"}
+    at_k, shares = {"maj_at_k", "keep_at_k", "explore_at_k"}, {"style_entropy", "truncated", "no_answer"}
+    counted = {"intervals", "retention", "unjudged", "excluded", "bands", "length"}
+    assert set(summary(AFTER, BASE)) == design | counted | at_k | shares
     assert set(summary(AFTER)) == set(summary(AFTER, BASE))
 
 
@@ -97,7 +99,8 @@ def test_order_of_completions_does_not_matter_and_the_seed_does():
 
 def test_per_prompt_feeds_the_paired_comparison():
     scores = per_prompt(AFTER, solution=str, base=BASE, ks=[1, 3])
-    names = ("greedy", "mean_at_n", "pass@1", "pass@3", "distinct_correct", "style_entropy", "keep", "explore")
+    names = ("greedy", "mean_at_n", "pass@1", "pass@3", "distinct_correct", "style_entropy", "tokens", "truncated")
+    names += ("no_answer", "keep", "explore", "keep@1", "keep@3", "explore@1", "explore@3")
     assert (scores.ids, scores.names) == (("a", "b", "c"), names)
     np.testing.assert_allclose(scores.column("pass@3"), [1.0, 0.0, 0.75])
     difference = paired_bootstrap(
@@ -123,6 +126,53 @@ def test_per_prompt_feeds_the_paired_comparison():
 def test_bad_input_is_refused(completions, base, message):
     with pytest.raises(DataError, match=message):
         summary(completions, base)
+
+
+def test_what_a_row_says_besides():
+    """Three prompts, draws of 1 token; the base solves a in 1 of 4 (rarely), b in 3 (mostly), c never."""
+    base = evaluation(a="+---", b="+++-", c="----")
+    found = summary(evaluation(a="++++", b="++--", c="+---"), base)
+    assert [(band["band"], band["prompts"], band["keep"] and band["keep"]["value"]) for band in found["bands"]] == [
+        ("never", 1, None),
+        ("rarely", 1, 1.0),
+        ("mostly", 1, 1.0),
+    ]
+    assert [band["mean_at_n"]["value"] for band in found["bands"]] == [0.25, 1.0, 0.5]
+    assert found["length"] == {"mean": {"value": 1.0, "low": 1.0, "high": 1.0}, "p90": 1.0}
+    assert found["maj_at_k"] is None and found["truncated"]["value"] == found["no_answer"]["value"] == 0.0
+    assert found["keep_at_k"]["1"]["value"] == pytest.approx(1 / 4 * 1 + 3 / 4 * 1 / 2)
+    assert {key: found[f"{key}_at_k"]["4"]["value"] for key in ("keep", "explore")} == {
+        key: found[key] for key in ("keep", "explore")
+    }
+    assert summary(base)["bands"] is summary(base)["keep_at_k"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_votes_are_counted_where_answers_can_be_compared():
+    """a is right whatever wins, b wrong whatever wins."""
+    found = summarise(
+        evaluation(a="++++", b="----"),
+        solution=str,
+        answer=lambda text: text,
+        rng=np.random.default_rng(0),
+        resamples=100,
+    )
+    assert {k: x["value"] for k, x in found["maj_at_k"].items()} == {"1": 0.5, "2": 0.5, "4": 0.5}
+
+
+def test_lengths_of_unknown_tokens_are_unknown_and_ends_are_shares():
+    cut = [Completion("a", d, (), f"{d}", "length" if d < 3 else "stop", VERDICTS["-"]) for d in range(4)]
+    silent = Completion("a", 4, (), "", "stop", Verdict(False, 0.0, "no_answer"))
+    found = summarise([*cut, silent], solution=str, rng=np.random.default_rng(0), resamples=100)
+    assert found["length"] is None and found["truncated"]["value"] == 0.6 and found["no_answer"]["value"] == 0.2
+
+
+def test_a_rate_that_all_prompts_share_has_an_interval_with_a_width():
+    """Two prompts: Clopper and Pearson's [0.025 ** (1/2), 1]; keep rests on the one prompt that the base solved."""
+    found = summary(evaluation(a="+/++", b="+/++"), evaluation(a="-/+-", b="-/--"))
+    assert found["intervals"]["greedy"] == {"value": 1.0, "low": pytest.approx(0.025**0.5), "high": 1.0}
+    assert found["intervals"]["keep"] == {"value": 1.0, "low": pytest.approx(0.025), "high": 1.0}
+    assert found["keep_at_k"]["2"] == found["intervals"]["keep"]
 
 
 def test_k_beyond_the_draws_is_refused():

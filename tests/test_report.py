@@ -1,17 +1,15 @@
-"""The page, the figures and the terminal table, from a summary written by hand."""
+"""Verdicts, curves, names and the terminal table, from a summary written by hand."""
 
 from __future__ import annotations
 
 import io
-import json
-import re
 from collections.abc import Mapping
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from report_summaries import EVIL, THREE, TRAINING, summary_of
 from rich.console import Console
 
 from dphrl.errors import DataError
@@ -21,174 +19,6 @@ from dphrl.report.labels import METHODS, display, plain
 from dphrl.report.looks import looks
 from dphrl.report.verdict import choice, headline, verdicts
 from dphrl.report.view import Entry, View, interval, number
-
-LEVELS = {
-    "base": {"greedy": 0.794, "mean_at_n": 0.622, "pass@1": 0.622, "pass@8": 0.986, "pass@64": 1.0},
-    "grpo": {"greedy": 0.833, "mean_at_n": 0.789, "pass@1": 0.789, "pass@8": 0.874, "pass@64": 0.932, "keep": 0.932},
-    "dph_f": {"greedy": 0.841, "mean_at_n": 0.767, "pass@1": 0.767, "pass@8": 0.963, "pass@64": 0.997, "keep": 0.997},
-}
-"""The prototype's numbers (DESIGN.md)."""
-DISTINCT = {"base": 7.5, "grpo": 2.3, "dph_f": 6.1}
-
-
-def aggregate(entry: str, setting: str, dataset: str, seeds: int) -> list[dict[str, Any]]:
-    """Every metric of one entry; half-widths 0.01, sd 0.004, differences to GRPO +- 0.02."""
-    values = LEVELS[entry] | {"distinct_correct": DISTINCT[entry], "pass@n": LEVELS[entry]["pass@64"]}
-    rows = []
-    for metric in (*LEVELS["grpo"], "explore", "pass@n", "distinct_correct"):
-        mean = values.get(metric)
-        known = LEVELS["grpo"] | {"distinct_correct": 2.3, "pass@n": 0.932}
-        gap = None if entry == "grpo" or mean is None else mean - known[metric]
-        rows.append(
-            {
-                "method": entry,
-                "setting": setting,
-                "dataset": dataset,
-                "metric": metric,
-                "mean": mean,
-                "sd": 0.004 if seeds > 1 else None,
-                "seeds": seeds,
-                "low": None if mean is None else mean - 0.01,
-                "high": None if mean is None else min(mean + 0.01, 1.0 if metric != "distinct_correct" else 99),
-                "difference": gap and {"baseline": "grpo", "value": gap, "low": gap - 0.02, "high": gap + 0.02},
-            }
-        )
-    return rows
-
-
-def summary_of(
-    entries: Mapping[str, str], *, datasets: tuple[str, ...] = ("in_domain", "arithmetic"), seeds: int = 3, **more: Any
-) -> dict[str, Any]:
-    """A comparison; `entries` maps 'method setting' to the method whose numbers it has."""
-    keys = [(key.partition(" ")[0], key.partition(" ")[2], like) for key, like in entries.items()]
-    rows = [
-        {"method": method, "setting": setting, "seed": s, "dataset": d, "n": 64, "prompts": 98}
-        for method, setting, _ in keys
-        for d in datasets
-        for s in range(seeds)
-    ]
-    found = [
-        a | {"method": method}
-        for method, setting, like in keys
-        for d in datasets
-        for a in aggregate(like, setting, d, seeds)
-    ]
-    return {"rows": rows, "aggregate": found, "baseline": "grpo", "notes": [], **more}
-
-
-THREE = {"base": "base", "grpo": "grpo", "dph_f": "dph_f"}
-TRAINING = {
-    m: [
-        {"step": s, "seed": seed, "reward": s / 20 + seed, "entropy": 1 / (1 + s)} for s in range(10) for seed in (0, 1)
-    ]
-    for m in ("grpo", "dph_f")
-}
-
-
-class Loads(HTMLParser):
-    """Everything in a page that a browser would fetch or run, and its elements."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.tags: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster") or name.startswith("on"):
-                self.found.append(f"{tag} {name}={value}")
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-HOW = {"Versions": {"trl": "1.16.0"}, "Commands": ["dphrl demo"], "Runs": [{"run": "a", "seed": 7}], "Text": "eta: 0.2"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of THREE."""
-    summary = summary_of(THREE, notes=["Seeds differ."])
-    return write_report(summary, tmp_path_factory.mktemp("report"), title="Demo", training=TRAINING, how=HOW).parent
-
-
-@pytest.fixture(scope="module")
-def page(folder: Path) -> str:
-    """Its page."""
-    return (folder / "index.html").read_text()
-
-
-def test_the_page_is_one_file_that_loads_nothing(page: str) -> None:
-    """Links stay inside the page, no script, no address, no id twice."""
-    loads = Loads(page)
-    assert all(re.fullmatch(r"use xlink:href=#[\w-]+", found) for found in loads.found), set(loads.found)
-    assert not {"script", "link", "img", "iframe", "object", "base"} & set(loads.tags)
-    assert "http:" not in page and "https:" not in page and "@import" not in page and "@font-face" not in page
-    ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
-    used = set(re.findall(r"url\(#([^)]+)\)", page)) | set(re.findall(r'href="#([^"]+)"', page))
-    assert used <= set(ids)
-    assert page.count("<figure") == 2 + 2 + 2
-
-
-def test_colours_follow_the_page_in_light_and_dark(page: str) -> None:
-    """No colour of ours is left in the figures; every variable that they use is defined for both."""
-    style, figures = page.split("</style>", 1)
-    assert not re.findall(r"#[0-9a-f]{6}\b", figures)
-    used = set(re.findall(r"var\((--[\w-]+)\)", page))
-    light, dark = style.split("@media (prefers-color-scheme: dark)")
-    assert used and all(f"{name}:" in light and f"{name}:" in dark for name in used)
-
-
-def test_figures_are_pngs_beside_the_page(folder: Path) -> None:
-    found = {path.name: path.read_bytes() for path in (folder / "figures").iterdir()}
-    assert set(found) == {"pass_at_k.png", "frontier.png", "training.png"}
-    assert all(content.startswith(b"\x89PNG\r\n") and len(content) > 10_000 for content in found.values())
-    assert json.loads((folder / "summary.json").read_text()) == summary_of(THREE, notes=["Seeds differ."])
-
-
-def test_the_same_summary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    summary = json.loads((folder / "summary.json").read_text())
-    write_report(summary, tmp_path, title="Demo", training=TRAINING, how=HOW)
-    for path in ("index.html", "figures/pass_at_k.png", "figures/frontier.png", "figures/training.png"):
-        assert (tmp_path / path).read_bytes() == (folder / path).read_bytes()
-
-
-EVIL = '</template></style></svg><script>alert("x")</script>-->\u202egnp.$x_1$\x1b[31m'
-
-
-def test_what_users_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
-    """Markup, bidirectional marks, escapes and formulas in every text: the page has them as text."""
-    summary = summary_of({**THREE, f"dph_js {EVIL}": "dph_f"}, datasets=(EVIL,), notes=[EVIL])
-    how = {EVIL: EVIL, "list": [EVIL], "table": {EVIL: EVIL}, "rows": [{"run": EVIL}]}
-    training = {f"dph_js {EVIL}": TRAINING["grpo"]}
-    text = write_report(summary, tmp_path, title=EVIL, training=training, how=how).read_text()
-    loads = Loads(text)
-    assert not {"script", "template"} & set(loads.tags)
-    assert "<script" not in text and "\u202e" not in text and "\x1b" not in text
-    shown = "".join(loads.text)
-    assert shown.count('<script>alert("x")</script>') > 10 and "\\u202egnp.$x_1$\\u001b[31m" in shown
-
-
-def test_a_name_without_a_sign_in_the_font_is_drawn_without_a_warning(tmp_path: Path) -> None:
-    write_report(summary_of(THREE, datasets=("数学",)), tmp_path, title="数学", training=None, how={})
-
-
-def test_how_it_was_made_is_shown_by_kind(page: str) -> None:
-    assert "<tr><th>trl</th><td>1.16.0</td></tr>" in page and "<code>dphrl demo</code>" in page
-    assert "<tr><td>a</td><td>7</td></tr>" in page and "<pre>eta: 0.2</pre>" in page
-
-
-def test_the_page_says_what_the_summary_says(page: str) -> None:
-    """A cell per number: 76.7 with its spread and interval; the difference to GRPO, bold since it leaves out 0."""
-    assert '<td>76.7 <small style="display:inline">± 0.4</small><small>[75.7, 77.7]</small></td>' in page
-    assert '<td class="clear">+8.9<small>[+6.9, +10.9]</small></td>' in page
-    assert '<td class="clear">-2.2<small>[-4.2, -0.2]</small></td>' in page
-    assert "<li>Seeds differ.</li>" in page and "2 datasets, 2 methods, seeds 0, 1, 2" in page
-    assert "98 prompts, n = 64" in page and "<th>Pass@8</th><th>Pass@64</th>" in page
 
 
 def test_a_verdict_has_its_numbers_and_says_where_nothing_is_clear() -> None:
@@ -204,6 +34,15 @@ def test_a_verdict_has_its_numbers_and_says_where_nothing_is_clear() -> None:
         if a["difference"]:
             a["difference"] |= {"low": -0.01, "high": 0.2}
     assert "no clear difference from GRPO (-2.2 points [-1.0, +20.0])" in verdicts(View(same))["in_domain"]
+
+
+def test_a_difference_without_width_names_the_prompts_it_rests_on() -> None:
+    summary = summary_of(THREE, datasets=("in_domain",))
+    for a in summary["aggregate"]:
+        if a["method"] == "dph_f" and a["metric"] == "pass@8":
+            a["difference"] = {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0, "agree": 98}
+    said = verdicts(View(summary))["in_domain"]
+    assert "no clear difference from GRPO (+0.0 points on all 98 prompts)" in said
 
 
 def test_the_verdict_of_one_run_is_against_its_base() -> None:
@@ -255,16 +94,15 @@ def test_a_sweep_goes_from_pale_to_full_and_another_estimator_changes_the_line()
     ]
     assert found[entries[0]].line == found[entries[2]].line != found[entries[1]].line == found[entries[3]].line
     assert looks([Entry("grpo")])[Entry("grpo")].color == METHODS["grpo"].light
-    assert looks([Entry("zeta")])[Entry("zeta")].css == "var(--other)"
 
 
-def test_a_sweep_of_many_settings_is_drawn(tmp_path: Path) -> None:
-    keys = [f"dph_f eta={e}" for e in (0.05, 0.2, 0.5)] + [
-        f"rkl beta={b} {k}" for b in (0.02, 0.1, 0.5) for k in ("k2", "k3")
-    ]
-    summary = summary_of({"base": "base", "grpo": "grpo", **dict.fromkeys(keys, "dph_f")}, datasets=("in_domain",))
-    text = write_report(summary, tmp_path, title="Sweep", training=None, how={}).read_text()
-    assert "10 method settings" in text and "Bands:" not in text and "color-mix" in text
+def test_methods_of_other_tools_are_told_apart() -> None:
+    """They borrow the looks of methods that are not shown, and keep them whatever else is."""
+    names = ["base", "grpo", "qwen", "mine", *(f"m{i}" for i in range(7))]
+    found = looks([Entry(name) for name in names])
+    assert found[Entry("grpo")].css == "var(--grpo)" and found[Entry("qwen")].css == "var(--dapo)"
+    assert len({(look.css, look.marker) for look in found.values()}) == len(names)
+    assert looks([Entry(f"m{i}") for i in range(11)])[Entry("m10")].css == "var(--other)"
 
 
 def test_curves_average_seeds_and_smooth() -> None:
@@ -277,6 +115,13 @@ def test_curves_average_seeds_and_smooth() -> None:
     assert curve.mean[0] == pytest.approx((0 + 1 + 2) / 3 / 20 + 0.5)
     np.testing.assert_allclose(curve.high - curve.low, 1.0)
     assert curves({"grpo": [{"step": 1, "reward": None}, {"step": 2, "reward": float("nan")}, {"loss": 1.0}]}) == {}
+
+
+def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends() -> None:
+    (curve,) = curves({"grpo": [{"step": s, "reward": 0.5} for s in range(5_000)]})["reward"].values()
+    gaps = np.diff(curve.steps)
+    assert len(curve.steps) == 150 and (curve.steps[0], curve.steps[-1]) == (0, 4_999)
+    assert gaps.min() >= 33 and gaps.max() <= 34
 
 
 @pytest.mark.parametrize(
@@ -301,7 +146,7 @@ def test_intervals_and_names() -> None:
 
 def test_a_summary_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows; evaluate at least one run with `dphrl eval`"):
-        write_report({"rows": [], "aggregate": []}, tmp_path, title="x", training=None, how={})
+        write_report({"rows": [], "aggregate": []}, tmp_path, title="x")
     with pytest.raises(DataError, match="no rows"):
         print_summary({}, Console())
 

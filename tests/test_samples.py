@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -159,6 +160,19 @@ def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "completions-00000.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(RunDirError, match=r"completions-00000.parquet cannot be read.*delete it and run again"):
         Shards(tmp_path).outcomes()
+
+
+def test_evaluations_store_solutions_and_answers_and_older_files_are_read(tmp_path: Path) -> None:
+    """A solution of right completions only, an answer where there is one; the completions are the same without."""
+    verdicts = [verdict("correct"), verdict("wrong"), verdict("no_answer")]
+    mine = [Completion("p", d, (1,), t, "stop", v) for d, (t, v) in enumerate(zip("ABC", verdicts, strict=True))]
+    new, old = tmp_path / "new.parquet", tmp_path / "old.parquet"
+    samples.write_samples(new, mine, solution=str.lower, answer=lambda text: None if text == "C" else f"={text}")
+    samples.write_samples(old, mine)
+    table = pq.read_table(new)
+    assert table["solution"].to_pylist() == ["a", None, None] and table["answer"].to_pylist() == ["=A", "=B", None]
+    assert samples.read_samples(new) == samples.read_samples(old) == mine
+    assert pq.read_schema(old).names == samples.SCHEMA.names, "shards hold neither"
 
 
 def test_posterior_by_hand() -> None:

@@ -122,11 +122,20 @@ def plain_trl(tmp_path: Path) -> GRPOTrainer:
     )
 
 
-@pytest.mark.parametrize("method", ["grpo", "dph", "replay"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "grpo"},
+        {"method": "dph"},
+        {"method": "replay"},
+        {"method": "dph", "anchor_forward": "merged"},
+        {"method": "dph", "form": "definition", "divergence": "js"},
+    ],
+)
 def test_without_weight_every_method_is_trl_to_the_bit(
-    method: str, build: Built, plain_trl: GRPOTrainer, anchors: tuple[Anchor, ...]
+    changes: dict[str, str], build: Built, plain_trl: GRPOTrainer, anchors: tuple[Anchor, ...]
 ) -> None:
-    ours = build(None if method == "grpo" else anchors, method=method, eta=0.0, anchors_per_step=4)
+    ours = build(None if changes["method"] == "grpo" else anchors, eta=0.0, anchors_per_step=4, **changes)
     start = weights(ours)
     assert torch.equal(trained(ours), trained(plain_trl))
     assert not torch.equal(start, weights(ours))

@@ -24,11 +24,16 @@ METHODS: dict[str, dict[str, Any]] = {
         f"rkl-{k}": {"method": "rkl", "kl_estimator": k, "beta": 0.3} for k in ("k3", "k3_corrected", "k2", "k1_reward")
     },
     **{f"dph-{f}": {"method": "dph", "divergence": f, "alpha": 0.3, "eta": 0.4} for f in reference.F_OF_U},
+    **{
+        f"definition-{f}": {"method": "dph", "divergence": f, "form": "definition", "eta": 0.4}
+        for f in reference.ON_ANCHORS
+    },
+    "merged": {"method": "dph", "divergence": "js", "eta": 0.4, "anchor_forward": "merged"},
     "replay": {"method": "replay", "eta": 0.4},
 }
 
 
-QUICK = ("dapo", "rkl-k2", "dph-js", "replay")
+QUICK = ("dapo", "rkl-k2", "dph-js", "definition-js", "merged", "replay")
 """The others differ from one of these in one term, and run with the slow tests."""
 
 
@@ -49,6 +54,7 @@ def test_gradient_is_that_of_the_stated_loss(name: str, record: Recorded, anchor
         "kl": changes.get("kl_estimator"),
         "eta": changes.get("eta", 0.0),
         "f": changes.get("divergence", "replay"),
+        "form": changes.get("form"),
         "cap": 5.0,
     }
     generation, step = seen.rows(), seen.rows(step=1)
@@ -63,6 +69,8 @@ def test_gradient_is_that_of_the_stated_loss(name: str, record: Recorded, anchor
     without = gradient(model)
     if chosen:
         reference.anchor_loss(model, chosen, s).backward()
+    if s["form"] == "definition":
+        reference.fresh_loss(model, initial, generation, step, s).backward()
     expected = gradient(model)
     assert (seen.gradients[1] - expected).norm() < TOLERANCE * expected.norm()
     if chosen:

@@ -179,21 +179,3 @@ def test_defaults_are_refused_nowhere(tmp_path: Path) -> None:
 def test_keys_that_the_stage_decides_are_refused_in_a_config(key: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"train\.trl\.{key} .*(use |leave it out|lower )"):
         trainer_settings(build_config({"train": {"trl": {key: 1}}}), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("kind", "stage", "refused"),
-    [("FSDP", 0, True), ("DEEPSPEED", 3, True), ("DEEPSPEED", 2, False), ("MULTI_GPU", 0, False)],
-)
-def test_weights_that_cannot_be_saved_are_refused_before_training(kind: str, stage: int, refused: bool) -> None:
-    from types import SimpleNamespace
-
-    from dphrl.stages.trainer import _refuse_divided_weights
-
-    plugin = SimpleNamespace(zero_stage=stage) if kind == "DEEPSPEED" else None
-    state = SimpleNamespace(distributed_type=SimpleNamespace(name=kind), deepspeed_plugin=plugin)
-    if not refused:
-        _refuse_divided_weights(state)
-        return
-    with pytest.raises(ConfigError, match="cannot be saved"):
-        _refuse_divided_weights(state)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import DistributedType
@@ -37,6 +38,8 @@ CLIP = 0.4
 """Gradient norm; the first step's is about 1.5, so clipping acts."""
 DPH: dict[str, Any] = {"method": "dph", "divergence": "js", "eta": 0.5}
 RKL: dict[str, Any] = {"method": "rkl", "kl_estimator": "k2", "beta": 0.3}
+DEFINITION: dict[str, Any] = {**DPH, "form": "definition"}
+TOPK: dict[str, Any] = {**DPH, "anchor_estimator": "topk"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "dph 2x2": {**DPH, "micro": 2},
     "replay 4x1": {**DPH, "method": "replay", "micro": 1},
@@ -44,11 +47,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dph non-reentrant": {**DPH, "micro": 2, "use_reentrant": False},
     "dph reentrant": {**DPH, "micro": 2, "use_reentrant": True},
     "rkl reentrant": {**RKL, "micro": 4, "use_reentrant": True},
+    "merged 2x2": {**DPH, "micro": 2, "anchor_forward": "merged"},
+    "merged reentrant": {**DPH, "micro": 2, "use_reentrant": True, "anchor_forward": "merged"},
+    "definition 2x2": {**DEFINITION, "micro": 2},
+    "topk 2x2": {**TOPK, "micro": 2},
     # Last: accelerate's state is one for the whole process.
     "dph fsdp2": {**DPH, "micro": 2, "fsdp": True},
     "dph fsdp2 reentrant": {**DPH, "micro": 4, "use_reentrant": True, "fsdp": True},
+    "merged fsdp2": {**DPH, "micro": 2, "anchor_forward": "merged", "fsdp": True},
+    "topk fsdp2": {**TOPK, "micro": 2, "fsdp": True},
 }
 """Of two ranks: `micro` completions a forward, 4 rows a rank."""
+SPLIT = ("micro", "use_reentrant", "fsdp", "anchor_forward")
+"""What must not matter; the rest of a variant is its method."""
 
 
 class FixedRollouts(DPHTrainer):
@@ -142,7 +153,14 @@ def make_trainer(
 def far_anchors(ids: list[list[int]], gold: list[list[int]]) -> list[Anchor]:
     """Anchors whose stored log-probabilities are made up, so that the penalty pulls from the first step on."""
     return [
-        Anchor(str(n), tuple(i), tuple(g), tuple(-0.1 - 0.2 * (k % 4) for k in range(len(g))))
+        Anchor(
+            str(n),
+            tuple(i),
+            tuple(g),
+            tuple(-0.1 - 0.2 * (k % 4) for k in range(len(g))),
+            topk_ids=tuple((token, (token + 1) % 200, (token + 7) % 200) for token in g),
+            topk_logps=((-0.7, -1.6, -2.9),) * len(g),
+        )
         for n, (i, g) in enumerate(zip(ids, gold, strict=True))
     ]
 
@@ -212,6 +230,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tensor]:
         (RKL, {"micro": 4}),
         (DPH, {"micro": 4, "use_reentrant": False}),
         (DPH, {"micro": 2, "use_reentrant": True}),
+        (DPH, {"micro": 2, "anchor_forward": "merged"}),
+        pytest.param(DPH, {"micro": 8, "anchor_forward": "merged"}, marks=pytest.mark.slow),
+        pytest.param(DPH, {"micro": 4, "use_reentrant": True, "anchor_forward": "merged"}, marks=pytest.mark.slow),
+        pytest.param(DEFINITION, {"micro": 2}, marks=pytest.mark.slow),
+        pytest.param(DEFINITION, {"micro": 4, "anchor_forward": "merged"}, marks=pytest.mark.slow),
+        pytest.param(TOPK, {"micro": 2, "use_reentrant": True}, marks=pytest.mark.slow),
         pytest.param(DPH, {"micro": 4}, marks=pytest.mark.slow),
         pytest.param(RKL, {"micro": 1}, marks=pytest.mark.slow),
         pytest.param({**DPH, "method": "replay"}, {"micro": 1}, marks=pytest.mark.slow),
@@ -224,6 +248,62 @@ def test_micro_batches_and_checkpointing_change_nothing(
     """1 x 8 = 2 x 4 = 4 x 2 = 8 x 1; 12 anchors over 8 micro-batches are padded to one another or to nothing."""
     found = trained(make_trainer(tmp_path, ranks=1, **method, **split))
     assert (found - whole(**method)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("anchor_forward", ["separate", pytest.param("merged", marks=pytest.mark.slow)])
+def test_anchors_in_buckets_of_like_length_change_nothing(
+    anchor_forward: str, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same anchors in another order and other micro-batches: other neighbours, other padding."""
+    trainer = make_trainer(tmp_path, ranks=1, micro=2, anchor_forward=anchor_forward, **DPH)
+    widths: list[set[int]] = []
+
+    def bucket(indices: Any, *, micro: int, micros: int, **ranks: int) -> Any:
+        by_length = indices[np.argsort(trainer._anchor_lengths[indices], kind="stable")]
+        mine = np.array_split(by_length, micros)[micro]
+        widths.append(set(trainer._anchor_lengths[mine].tolist()))
+        return mine
+
+    monkeypatch.setattr("dphrl.trainers.anchor_forward.share", bucket)
+    found = trained(trainer)
+    assert len(widths) == 4 * STEPS and max(max(w) for w in widths) > 2 * min(max(w) for w in widths)
+    assert (found - whole(**DPH)).abs().max() < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # tracing warns of torch's own doings
+def test_a_compiled_model_ends_where_it_does_without(whole: Any, tmp_path: Path) -> None:
+    """Traced by TorchDynamo and run as it is, which is what torch.compile adds beside its backend's own arithmetic."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    trainer = make_trainer(tmp_path, ranks=1, micro=8, torch_compile_backend="eager", **DPH)
+    found = trained(trainer)
+    assert type(trainer.model_wrapped).__name__ == "OptimizedModule"
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert (found - whole(**DPH)).abs().max() < TOLERANCE
+
+
+class Adapted(FixedRollouts):
+    """LoRA on the queries and values."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        peft = pytest.importorskip("peft")
+        torch.manual_seed(0)
+        super().__init__(*args, **kwargs, peft_config=peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [DPH, DEFINITION, TOPK])
+def test_an_adapter_ends_where_it_does_unsplit(method: dict[str, Any], tmp_path: Path) -> None:
+    """Both kinds of checkpointing, and anchors in the rollouts' forward."""
+    one = make_trainer(tmp_path, ranks=1, micro=8, kind=Adapted, **method)
+    start, expected = flat(one), trained(one)
+    assert (expected - start).abs().max() > MOVED
+    splits = [{"use_reentrant": True}, {"use_reentrant": False}]
+    splits += [] if method == TOPK else [{"use_reentrant": True, "anchor_forward": "merged"}]
+    for split in splits:
+        found = trained(make_trainer(tmp_path, ranks=1, micro=2, kind=Adapted, **method, **split))
+        assert (found - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.slow
@@ -254,7 +334,7 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tenso
 @pytest.mark.parametrize("name", [n for n in VARIANTS if n != "dph reentrant"])
 def test_two_ranks_end_where_one_does(name: str, two_ranks: Any, whole: Any) -> None:
     weights, facts = two_ranks
-    method = {k: v for k, v in VARIANTS[name].items() if k not in ("micro", "use_reentrant", "fsdp")}
+    method = {k: v for k, v in VARIANTS[name].items() if k not in SPLIT}
     assert facts[name]["processes"] == 2
     sharded = "FSDPModule" in facts[name]["wrapped"] and facts[name]["sharded"] == facts[name]["parameters"]
     assert sharded if "fsdp2" in name else facts[name]["wrapped"][0] == "DistributedDataParallel"
@@ -263,7 +343,8 @@ def test_two_ranks_end_where_one_does(name: str, two_ranks: Any, whole: Any) -> 
 
 @pytest.mark.slow
 def test_ddp_and_reentrant_checkpointing_are_refused_beside_anchors(two_ranks: Any) -> None:
-    assert "use_reentrant=True" in two_ranks[1]["dph reentrant"]["refused"]
+    refused = two_ranks[1]["dph reentrant"]["refused"]
+    assert "use_reentrant=True" in refused and "anchor_forward='merged'" in refused
 
 
 if __name__ == "__main__":

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dphrl import __version__, commands
-from dphrl.errors import DphrlError
+from dphrl.errors import DphrlError, Stopped
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Added to the number of the signal that ended a command, as a shell does."""
 
 JSON_HELP = "print the summary as one line of JSON instead of tables"
 
 STAGES = {
     "presample": "draw from the initial policy, verify, partition, make the anchors",
     "train": "train the policy on the prompts and anchors",
-    "eval": "sample from base and trained model, measure Pass@k with intervals",
+    "eval": "sample from models, measure Pass@k with intervals, and what is kept and found",
     "run": "all of these, and the report",
 }
 
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 2 wrong use or bad input, 130 interrupted. A bug ends with a traceback and status 1.
+        0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 training ended by SIGTERM and SIGUSR1. A bug ends
+        with a traceback and status 1.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads that spin would starve the other core's work
     parser = _parser()
@@ -42,10 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DphrlError as error:
         print(f"dphrl: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Stopped) and os.environ.get("RANK", "0") != "0":  # of several processes one says it
+            return SIGNALLED + stop.number
         after = getattr(options, "interrupted", "the same command goes on from there")
-        print(f"dphrl: interrupted; {after}", file=sys.stderr)
-        return INTERRUPTED
+        print(f"dphrl: {stop if isinstance(stop, Stopped) else 'interrupted'}; {after}", file=sys.stderr)
+        return SIGNALLED + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     return 0
 
 
@@ -53,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dphrl",
         description="Post-train a language model with verifiable rewards, keeping its Pass@k and its other skills.",
-        epilog="Exit status: 0 done, 2 wrong use or bad input, 130 interrupted (run it again to go on), 1 a bug.",
+        epilog="Exit status: 0 done, 2 wrong use or bad input, 130 interrupted and 143 or 138 "
+        "ended by SIGTERM or SIGUSR1 (run it again to go on), 1 a bug.",
     )
     parser.add_argument("--version", action="version", version=f"dphrl {__version__}")
     choices = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -64,8 +70,12 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("-h", "--help", action=_SettingsHelp, nargs=0, help="show this help and every setting")
         if name == "presample":
             stage.add_argument("--shard", metavar="i/N", help="draw for a share of the prompts only; see dphrl merge")
+        if name in ("train", "run"):
+            stage.add_argument(
+                "--allow-change", action="store_true", help="go on with a training though settings or data changed"
+            )
         if name == "eval":
-            stage.add_argument("--model", choices=("base", "final", "both"), default="both", help="which to measure")
+            _eval_arguments(stage)
         if name == "run":
             stage.add_argument(
                 "--dry-run", action="store_true", help="check everything and print the plan; run nothing"
@@ -83,12 +93,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
     report.add_argument("--config", type=Path, help="name a run by its config instead")
     report.add_argument("--out", type=Path, help="where to write (default: RUN/report of a single run)")
+    report.add_argument("--no-drift", action="store_true", help="load no trained model to look at its anchors")
+    report.add_argument("--watch", action="store_true", help="serve the page on 127.0.0.1 while the runs go on")
+    report.add_argument("--port", type=int, help="of --watch; 0 takes a free one (default: 0)")
+    _samples_arguments(report)
     report.set_defaults(command=commands.report)
     compare = choices.add_parser("compare", help="join runs into one table with paired intervals")
-    compare.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run directories")
+    compare.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="run and evaluation directories")
     compare.add_argument("--config", type=Path, help="name one more run by its config")
     compare.add_argument("--out", type=Path, required=True, help="folder for summary.json")
-    compare.add_argument("--baseline", default="grpo", help="method that differences refer to (default: grpo)")
+    compare.add_argument("--baseline", help="method that differences refer to (default: grpo, or base)")
     compare.add_argument("--json", action="store_true", help=JSON_HELP)
     compare.set_defaults(command=commands.compare)
     _verify_parser(choices)
@@ -121,6 +135,45 @@ def _demo_parser(choices: Any) -> None:
     only.add_argument("--quick", action="store_true", help="a smoke run of every stage, at most a minute")
     only.add_argument("--sweep", action="store_true", help="many weights of each method: the frontier figure")
     demo.set_defaults(command=commands.demo)
+
+
+def _eval_arguments(stage: Any) -> None:
+    stage.add_argument(
+        "--model",
+        action="append",
+        metavar="MODEL",
+        help="of a run: base, final or both (default: both); without a run: NAME=PATH, a folder or name (the name may "
+        "be left out; NAME@SEED=PATH for one of several training seeds); may be repeated",
+    )
+    stage.add_argument("--tasks", help="with --model PATH: ready tasks and demo:NAME, e.g. gsm8k,math500")
+    stage.add_argument("--base", metavar="NAME", help="with --model PATH: what keep and explore refer to (the first)")
+    stage.add_argument("--n", type=int, help="completions drawn per prompt, as --eval.n")
+    stage.add_argument(
+        "--lm-eval", metavar="TASKS", help="run these tasks of lm-evaluation-harness too (dphrl[lm-eval])"
+    )
+    stage.add_argument(
+        "--lm-eval-arg",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an argument of lm_eval.simple_evaluate, e.g. limit=100 or apply_chat_template=true, or "
+        "include_path=FOLDER of your own YAML tasks; may be repeated",
+    )
+    stage.add_argument(
+        "--drift", action="store_true", help="measure entropy and KL to the base too, on 4 draws a prompt (eval.drift)"
+    )
+
+
+def _samples_arguments(report: Any) -> None:
+    report.add_argument(
+        "--samples",
+        action="append",
+        metavar="[NAME=]FILE",
+        help="completions and verdicts of any tool (docs/other-tools.md), JSON lines or Parquet, which --out becomes "
+        "an evaluation directory of; NAME is their model (NAME@SEED: one of several training seeds); may be repeated",
+    )
+    report.add_argument("--base", metavar="NAME", help="of --samples: the model that keep and explore refer to")
+    report.add_argument("--threshold", type=float, help="of --samples: rewards from here on are right (default: 1)")
+    report.add_argument("--reward", metavar="NAME", help="of --samples: the number that says what is right")
 
 
 def _verify_parser(choices: Any) -> None:

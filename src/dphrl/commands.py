@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dphrl.errors import ConfigError
 
@@ -27,7 +27,17 @@ def _config(options: argparse.Namespace, rest: list[str]) -> tuple[Config, Path]
 def run_stage(options: argparse.Namespace, rest: list[str]) -> None:
     """`presample`, `train`, `eval` or `run`: a config, a progress bar, and where the results lie."""
     from dphrl.progress import shown
+    from dphrl.stages.launch import check_alone
 
+    if options.stage == "eval":
+        _check_eval(options)
+        _harness_tasks(options)
+        if _without_run(options):
+            _evaluate_models(options, rest)
+            return
+        rest = [*rest, *_eval_overrides(options, rest)]
+    if options.stage != "train":
+        check_alone(options.stage)
     config, base_dir = _config(options, rest)
     if options.stage == "run" and (options.dry_run or options.gpus is not None):
         _dry_run(options, config, base_dir)
@@ -51,20 +61,97 @@ def _presample(options: argparse.Namespace, config: Config, base_dir: Path, prog
 def _train(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
     from dphrl.stages.train import train
 
-    return train(config, base_dir=base_dir, progress=progress)
+    return train(config, base_dir=base_dir, progress=progress, allow_change=options.allow_change)
 
 
 def _evaluate(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
     from dphrl.stages.evaluate import MODELS, evaluate
 
-    models = MODELS if options.model == "both" else (options.model,)
-    return evaluate(config, base_dir=base_dir, models=models, progress=progress)
+    named = set(options.model or ["both"])
+    models = MODELS if named != {"base"} and named != {"final"} else tuple(named)
+    run = evaluate(config, base_dir=base_dir, models=models, progress=progress)
+    tasks, arguments = _harness_tasks(options)
+    if tasks:
+        from dphrl.stages.harness import measure, targets_of_run
+
+        measure(config, targets_of_run(config, models), tasks, arguments, progress)
+    return run
+
+
+RUN_MODELS = ("base", "final", "both")
+"""What --model of `eval` names in a run; any other word is a model itself."""
+
+
+def _without_run(options: argparse.Namespace) -> bool:
+    return any(word not in RUN_MODELS for word in options.model or ())
+
+
+def _check_eval(options: argparse.Namespace) -> None:
+    """Refuse what the chosen form of `eval` does not read."""
+    mixed = [word for word in options.model or () if word in RUN_MODELS]
+    if _without_run(options) and mixed:
+        raise ConfigError(
+            f"--model {mixed[0]} names a model of a run, and the others are models themselves; give its folder, "
+            f"e.g. --model {mixed[0]}=RUN/train/final"
+        )
+    for flag, value in (("--tasks", options.tasks), ("--base", options.base)):
+        if value is not None and not _without_run(options):
+            raise ConfigError(f"{flag} needs models: --model NAME=PATH; a run says what it measures (eval_tasks)")
+
+
+def _eval_overrides(options: argparse.Namespace, rest: list[str]) -> list[str]:
+    """--n and --drift as the settings that they are."""
+    from dphrl.config_io import parse_overrides
+    from dphrl.stages.eval_options import DRIFT_DRAWS
+
+    given = parse_overrides(rest)
+    values = {"eval.n": options.n, "eval.drift": DRIFT_DRAWS if options.drift else None}
+    twice = [key for key, value in values.items() if value is not None and key in given]
+    if twice:
+        raise ConfigError(f"--{twice[0].removeprefix('eval.')} and --{twice[0]} say the same thing; give one of them")
+    return [f"--{key}={value}" for key, value in values.items() if value is not None]
+
+
+def _harness_tasks(options: argparse.Namespace) -> tuple[list[str], dict[str, Any]]:
+    """--lm-eval and its arguments, checked before anything is drawn; no task where it is not asked for."""
+    if options.lm_eval is None:
+        if options.lm_eval_arg:
+            raise ConfigError("--lm-eval-arg is of lm-evaluation-harness; add --lm-eval TASKS, or take it out")
+        return [], {}
+    from dphrl.stages.harness import check_harness, parse_arguments
+
+    arguments = parse_arguments(options.lm_eval_arg or [])
+    return check_harness(options.lm_eval, arguments), arguments
+
+
+def _evaluate_models(options: argparse.Namespace, rest: list[str]) -> None:
+    """Models without a run: an evaluation directory, and its tables."""
+    from dphrl.config_io import parse_overrides
+    from dphrl.progress import shown
+    from dphrl.report.terminal import show
+    from dphrl.stages.compare import compare
+    from dphrl.stages.eval_options import asked
+    from dphrl.stages.evaluate import evaluate_models
+
+    overrides = parse_overrides([*rest, *_eval_overrides(options, rest)])
+    found = asked(options.model, tasks=options.tasks, base=options.base, config=options.config, overrides=overrides)
+    with shown() as progress:
+        where = evaluate_models(found.config, found.models, base_dir=found.base_dir, progress=progress)
+        tasks, arguments = _harness_tasks(options)
+        if tasks:
+            from dphrl.stages.harness import measure, targets_of_evaldir
+
+            targets = targets_of_evaldir(where, [model.name for model in found.models])
+            measure(found.config, targets, tasks, arguments, progress)
+    show(compare([where.root], where.root / "report", baseline="base"), as_json=options.json)
+    if not options.json:
+        print(f"eval: done, see {where.root}")
 
 
 def _run(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
     from dphrl.stages.run import run
 
-    return run(config, base_dir=base_dir, progress=progress)
+    return run(config, base_dir=base_dir, progress=progress, allow_change=options.allow_change)
 
 
 _STAGES: dict[str, Callable[[argparse.Namespace, Config, Path, Progress], RunDir]] = {
@@ -88,6 +175,8 @@ def _dry_run(options: argparse.Namespace, config: Config, base_dir: Path) -> Non
     from dphrl.stages.plan import DEFAULT_GPUS, plan
     from dphrl.stages.plan_text import plan_text
 
+    if options.allow_change:
+        raise ConfigError("--allow-change is of a training that goes on; --dry-run starts none, leave one of them out")
     if not options.dry_run:
         raise ConfigError("--gpus is of the plan only; add --dry-run, or choose the GPUs of a run where it is launched")
     with shown() as progress:
@@ -137,9 +226,64 @@ def _runs(options: argparse.Namespace) -> list[Path]:
 
 
 def report(options: argparse.Namespace, rest: list[str]) -> None:
+    if options.samples:
+        _report_samples(options)
+        return
+    for flag in ("base", "threshold", "reward"):
+        if getattr(options, flag) is not None:
+            raise ConfigError(f"--{flag} is of files of samples; add --samples FILE, or take --{flag} out")
+    runs = _runs(options)
+    base_dir = Path() if options.config is None else options.config.parent
+    if options.watch:
+        _watch(options, runs, base_dir)
+        return
+    if options.port is not None:
+        raise ConfigError("--port is of the page that --watch serves; add --watch, or take --port out")
+    from dphrl.progress import shown
     from dphrl.stages.report import report
 
-    print(report(_runs(options), options.out))
+    with shown() as progress:
+        page = report(runs, options.out, base_dir=base_dir, drift=not options.no_drift, progress=progress)
+    print(page)
+
+
+def _report_samples(options: argparse.Namespace) -> None:
+    """Other tools' samples as an evaluation directory, and its report."""
+    from dphrl.progress import shown
+    from dphrl.stages.imported import import_samples, parse_source
+    from dphrl.stages.imported_shapes import Scale
+    from dphrl.stages.report import report
+
+    others = {"a run": options.runs, "--config": options.config, "--watch": options.watch, "--port": options.port}
+    others["--no-drift"] = options.no_drift
+    given = [name for name, value in others.items() if value not in (None, False, [])]
+    if given:
+        raise ConfigError(f"{given[0]} and --samples exclude each other; report samples alone, with an --out of theirs")
+    if options.out is None:
+        raise ConfigError("--samples needs a folder to write; name it with --out, e.g. --out reports/first")
+    with shown() as progress:
+        where, notes = import_samples(
+            [parse_source(text) for text in options.samples],
+            options.out,
+            base=options.base,
+            scale=Scale(options.reward, options.threshold),
+            progress=progress,
+        )
+        page = report([where.root], progress=progress)
+    for note in notes:
+        print(note)
+    print(page)
+
+
+def _watch(options: argparse.Namespace, runs: list[Path], base_dir: Path) -> None:
+    """Serve the page until Ctrl-C."""
+    from dphrl.stages.watch import server
+
+    if options.no_drift:
+        raise ConfigError("--watch loads no model anyway; take --no-drift out")
+    with server(runs, options.out, port=options.port or 0, base_dir=base_dir) as served:
+        print(f"{served.url} shows {', '.join(map(str, runs))}; Ctrl-C ends it", flush=True)
+        served.serve_forever()
 
 
 def compare(options: argparse.Namespace, rest: list[str]) -> None:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from dphrl.config_checks import check_advantage, check_anchors, check_eta
-from dphrl.config_sources import STRICT, AnchorConfig, ModelConfig, SamplingConfig, TaskConfig, about
+from dphrl.config_checks import LOG_U_CAP, check_advantage, check_anchors, check_eta, check_form
+from dphrl.config_sources import STRICT, AnchorConfig, LoraConfig, ModelConfig, SamplingConfig, TaskConfig, about
 
 Method = Literal["grpo", "dapo", "rkl", "dph", "replay"]
 ANCHOR_METHODS: tuple[Method, ...] = ("dph", "replay")
@@ -46,7 +46,18 @@ class ObjectiveConfig:
     ] = None
     log_u_cap: Annotated[
         float, Field(gt=0, le=80), about("Beyond it the generator goes on along its tangent", "nats")
-    ] = 5.0
+    ] = LOG_U_CAP
+    form: Annotated[
+        Literal["generator", "definition"],
+        about(
+            "dph: f(u) on anchors alone; or, to compare with, forward_kl, js and reverse_kl as they are defined: the "
+            "last two then read fresh completions, scored by the reference model in memory"
+        ),
+    ] = "generator"
+    anchor_forward: Annotated[
+        Literal["separate", "merged"],
+        about("Anchors go through the model on their own, or padded together with the rollouts in one forward"),
+    ] = "separate"
     anchor_estimator: Annotated[
         Literal["sampled", "topk"],
         about("dph: divergence at the anchors' own tokens, or over the vocabulary from anchor.topk stored entries"),
@@ -74,6 +85,7 @@ class ObjectiveConfig:
     def _parts_agree(self) -> ObjectiveConfig:
         check_anchors(self)
         check_eta(self)
+        check_form(self)
         return self
 
 
@@ -121,6 +133,9 @@ class TrainConfig:
     max_resample: Annotated[int, Field(ge=0), about("dapo: rounds that replace groups without spread", "count")] = 3
     save_every: Annotated[int, Field(ge=1), about("Generations between checkpoints", "count")] = 50
     log_every: Annotated[int, Field(ge=1), about("Optimiser steps between lines of metrics.jsonl", "count")] = 2
+    max_bad_steps: Annotated[
+        int, Field(ge=1), about("Optimiser steps in a row with a loss or gradient that is not finite, which end it")
+    ] = 3
     gradient_checkpointing: Annotated[bool, about("Less memory, more time")] = False
     trl: Annotated[dict[str, Any], about("Further settings of TRL's GRPOConfig, by their own names")] = field(
         default_factory=dict
@@ -158,6 +173,19 @@ class EvalConfig:
     n: Annotated[int, Field(ge=1), about("Completions drawn per prompt", "count")] = 16
     resamples: Annotated[int, Field(ge=100), about("Bootstrap resamples over prompts", "count")] = 10_000
     base: Annotated[bool, about("Measure the initial policy too; keep and explore need it")] = True
+    drift: Annotated[
+        int,
+        Field(ge=0),
+        about("Draws of each prompt whose entropy and KL to the base are measured, by a forward of both; 0 = none"),
+    ] = 0
+
+    @model_validator(mode="after")
+    def _drift_is_drawn(self) -> EvalConfig:
+        if self.drift > self.n:
+            raise ValueError(
+                f"eval.drift={self.drift} draws cannot be scored of eval.n={self.n}; lower eval.drift or draw more"
+            )
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -175,6 +203,7 @@ class Config:
         None
     )
     model: Annotated[ModelConfig, about("The initial policy")] = field(default_factory=ModelConfig)
+    lora: Annotated[LoraConfig, about("An adapter instead of all weights")] = field(default_factory=LoraConfig)
     task: Annotated[TaskConfig, about("What is trained")] = field(default_factory=TaskConfig)
     eval_tasks: Annotated[dict[str, TaskConfig], about("What is measured, by name")] = field(default_factory=dict)
     sampling: Annotated[SamplingConfig, about("How completions are drawn")] = field(default_factory=SamplingConfig)
@@ -182,6 +211,24 @@ class Config:
     objective: Annotated[ObjectiveConfig, about("What holds the policy")] = field(default_factory=ObjectiveConfig)
     train: Annotated[TrainConfig, about("Stage 2")] = field(default_factory=TrainConfig)
     eval: Annotated[EvalConfig, about("What is measured")] = field(default_factory=EvalConfig)
+
+    @model_validator(mode="after")
+    def _no_dropout_beside_anchors(self) -> Config:
+        if self.method in ANCHOR_METHODS and self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout={self.lora.dropout} and method {self.method}: anchors were scored without dropout, with "
+                "it u differs from 1 for the unchanged policy; leave lora.dropout at 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _form_is_of_dph(self) -> Config:
+        if self.method != "dph" and self.objective.form != "generator":
+            raise ValueError(
+                f"objective.form={self.objective.form} is a form of the divergence of method dph, and method "
+                f"{self.method} has none; use method dph, or leave form out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _topk_is_stored(self) -> Config:

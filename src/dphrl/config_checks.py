@@ -11,6 +11,10 @@ from typing import Any
 
 ANCHORS_PER_STEP = 32
 """`objective.anchors_per_step` where it and `objective.anchor_ratio` are null."""
+DEFINED = ("forward_kl", "js", "reverse_kl")
+"""Divergences with a definition form: the keys of `objective.DEFINITIONS`, where torch is not wanted."""
+LOG_U_CAP = 5.0
+"""Default of `objective.log_u_cap` (nats)."""
 PASS_K = 4
 """`train.pass_k` where it is null."""
 RANK_PENALTY = 0.25
@@ -61,6 +65,35 @@ def check_eta(settings: Any) -> None:
         raise ValueError(
             f"objective.eta_schedule=target changes eta by factors, from eta={settings.eta} within {bounds}; it needs "
             "eta_bounds=[low, high] with 0 < low <= eta <= high, e.g. eta 0.2 within [0.01, 5]"
+        )
+
+
+def check_form(settings: Any) -> None:
+    """Raise where the form of the divergence, or the anchors' way through the model, contradicts the rest.
+
+    Raises:
+        ValueError: a divergence without a definition form, or a setting that the form or the forward does not read.
+    """
+    if settings.form == "definition":
+        if settings.divergence not in DEFINED:
+            raise ValueError(
+                f"objective.form=definition is there for divergence {', '.join(DEFINED)}, and {settings.divergence} "
+                "came; choose one of them, or form=generator"
+            )
+        if settings.anchor_estimator != "sampled":
+            raise ValueError(
+                f"objective.form=definition reads the anchors' own tokens alone, and anchor_estimator="
+                f"{settings.anchor_estimator} came; use anchor_estimator=sampled, or form=generator"
+            )
+        if settings.log_u_cap != LOG_U_CAP:
+            raise ValueError(
+                f"objective.log_u_cap={settings.log_u_cap} bounds generators, and form=definition has no term that "
+                "grows with u; leave it out, or use form=generator"
+            )
+    if settings.anchor_forward == "merged" and settings.anchor_estimator != "sampled":
+        raise ValueError(
+            f"objective.anchor_forward=merged goes through the head for own tokens alone, and anchor_estimator="
+            f"{settings.anchor_estimator} came; use anchor_forward=separate"
         )
 
 

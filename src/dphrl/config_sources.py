@@ -33,6 +33,35 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoraConfig:
+    """An adapter that is trained instead of the weights (PEFT); off unless `r` is given. Needs `dphrl[lora]`."""
+
+    r: Annotated[int | None, Field(ge=1), about("Rank of the adapter; null = all weights are trained")] = None
+    alpha: Annotated[int | None, Field(ge=1), about("The adapter counts alpha / r; null = 2 r")] = None
+    dropout: Annotated[
+        float, Field(ge=0, lt=1), about("Share of the adapter's inputs dropped in training; 0 beside anchors")
+    ] = 0.0
+    target_modules: Annotated[
+        list[str] | None, about("Layers that get one, by the ends of their names; null = all linear ones but the head")
+    ] = None
+
+    @property
+    def scale(self) -> int:
+        """alpha, or its default."""
+        return 2 * (self.r or 0) if self.alpha is None else self.alpha
+
+    @model_validator(mode="after")
+    def _off_is_off(self) -> LoraConfig:
+        given = [n for n in ("alpha", "target_modules") if getattr(self, n) is not None]
+        given += ["dropout"] if self.dropout else []
+        if self.r is None and given:
+            raise ValueError(
+                f"lora.{given[0]} is of an adapter, and lora.r is null: there is none; give lora.r, e.g. 16"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaskConfig:
     """Prompts and how completions are judged. What is empty or null stays as the ready task `name` has it."""
 

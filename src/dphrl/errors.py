@@ -42,6 +42,18 @@ class EmptyAnchorStore(AnchorError):
     """No near-perfect prompt, so there is nothing to hold the policy; never a silent GRPO."""
 
 
+class TrainingError(DphrlError):
+    """A training that cannot go on: its loss or gradient is no longer finite."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended training after a checkpoint was saved; `number` is the signal's."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.number = number
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """'; did you mean "x"?' for the closest allowed name, or '' when none is close."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -199,6 +200,8 @@ def _load_weights(
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":  # each process of a launch its own: all weights on the first GPU would not fit
+        return model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}").eval()
     return model.to(device).eval()
 
 
@@ -234,14 +237,18 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()[:32]
 
 
-def save_policy(policy: Policy, model: Any, folder: Path) -> None:
-    """Write `model` with the tokenizer and the generation settings it came with, then rename into place."""
+def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write `model` with the tokenizer and the generation settings it came with, then rename into place.
+
+    Args:
+        state_dict: the weights, where the model itself holds a share of them only; None = the model's own.
+    """
     from dphrl.files import replaced_dir
 
     with replaced_dir(folder) as staging:
         drawing, model.generation_config = model.generation_config, policy.generation_defaults
         try:
-            model.save_pretrained(staging)
+            model.save_pretrained(staging, state_dict=state_dict)
         finally:
             model.generation_config = drawing
         policy.tokenizer.save_pretrained(staging)

@@ -12,7 +12,10 @@ PLAIN_SECONDS = 15.0
 
 
 class Progress(Protocol):
-    """Told how far a named task is; `total` may change between calls, `note` is shown behind the bar."""
+    """Told how far a named task is; `total` may change between calls, `note` is shown behind the bar.
+
+    A `total` of 0 is no work but a message: its note stands on a line of its own.
+    """
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None: ...
 
@@ -50,6 +53,9 @@ def _bars(console: object) -> Iterator[Progress]:
         known: dict[str, rp.TaskID] = {}
 
         def update(task: str, done: int, total: int, note: str = "") -> None:
+            if total == 0:
+                bars.console.print(f"{task}: {note}", highlight=False, markup=False)
+                return
             if task not in known:
                 known[task] = bars.add_task(task, total=total, completed=done, rate="", note=note)
             bar = next(t for t in bars.tasks if t.id == known[task])
@@ -71,6 +77,9 @@ class PlainProgress:
         self._said: dict[str, float] = {}
 
     def __call__(self, task: str, done: int, total: int, note: str = "") -> None:
+        if total == 0:
+            print(f"{task}: {note}", file=self._stream, flush=True)  # type: ignore[call-overload]
+            return
         now = time.monotonic()
         began, first = self._began.setdefault(task, (now, done))
         finished = done >= total

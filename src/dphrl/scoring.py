@@ -54,6 +54,21 @@ class _Rows:
     topk_logp_NK: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LogitRule:
+    """How logits come from the output embedding: softcap * tanh(scale * (h W + b) / softcap) / temperature."""
+
+    scale: float
+    softcap: float | None
+    temperature: float
+
+    @classmethod
+    def of(cls, forward: Callable[..., Any]) -> LogitRule:
+        """What TRL worked out from the model's config when it made `forward`, its fused head; the one reading of it."""
+        read = inspect.getclosurevars(forward).nonlocals
+        return cls(read["logit_scale"], read["final_logit_softcapping"], read["temperature"])
+
+
 def pad_sequences(
     prompts: Sequence[TokenIds], completions: Sequence[TokenIds], pad_id: int, device: Any = None
 ) -> tuple[Int64[Tensor, "batch length"], Int64[Tensor, "batch length"], Int64[Tensor, "batch time"]]:
@@ -217,10 +232,7 @@ class _Head:
         self.vocabulary = int(output.weight.shape[0])
         self.positions = HEAD_POSITIONS.get(output.weight.device.type, HEAD_POSITIONS["cuda"])
         add_fused_lm_head(self, temperature=temperature)
-        # How the model scales and caps its logits is worked out by TRL, from its config; there is one reading of it.
-        read = inspect.getclosurevars(self.forward).nonlocals
-        self.scale: float = read["logit_scale"]
-        self.softcap: float | None = read["final_logit_softcapping"]
+        self.rule = LogitRule.of(self.forward)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Replaced by TRL."""
@@ -254,12 +266,13 @@ class _Head:
         """The same from the chunk's logits, which the likeliest tokens need anyway: one product instead of two."""
         output = self.get_output_embeddings()
         logits_NV = F.linear(hidden_NH.to(output.weight.device), output.weight, output.bias).float()
-        if self.scale != 1.0:
-            logits_NV.mul_(self.scale)
-        if self.softcap is not None:
-            logits_NV.div_(self.softcap).tanh_().mul_(self.softcap)
-        if self.temperature != 1.0:
-            logits_NV.div_(self.temperature)
+        rule = self.rule
+        if rule.scale != 1.0:
+            logits_NV.mul_(rule.scale)
+        if rule.softcap is not None:
+            logits_NV.div_(rule.softcap).tanh_().mul_(rule.softcap)
+        if rule.temperature != 1.0:
+            logits_NV.div_(rule.temperature)
         log_z_N1 = logits_NV.logsumexp(-1, keepdim=True)
         targets_N1 = targets_N.to(logits_NV.device)[:, None]
         top_NK, ids_NK = logits_NV.topk(k)

@@ -20,6 +20,17 @@ F_OF_U: dict[str, Callable[[Tensor], Tensor]] = {
     "jeffreys": lambda u: (u - 1) * u.log(),
     "squared_hellinger": lambda u: (u.sqrt() - 1) ** 2,
 }
+ON_ANCHORS: dict[str, Callable[[Tensor], Tensor]] = {
+    "forward_kl": lambda u: -u.log(),
+    "js": lambda u: -((u + 1) / 2).log(),
+    "reverse_kl": lambda u: 0 * u,
+}
+ON_FRESH: dict[str, Callable[[Tensor], Tensor]] = {
+    "forward_kl": lambda u: 0 * u,
+    "js": lambda u: (2 * u / (u + 1)).log(),
+    "reverse_kl": lambda u: u.log().detach(),  # the rest, grad ln pi, has mean 0
+}
+"""The two halves of the definition form: KL(ref || m) and KL(pi || m), or one KL."""
 KL_TERMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "k2": lambda logp, ref: (logp - ref) ** 2 / 2,
     "k3": lambda logp, ref: (ref - logp).exp() - (ref - logp) - 1,
@@ -81,11 +92,26 @@ def exploration_loss(
     return total / (sum(len(row.completion) for row in generation) / s["updates"])
 
 
+def fresh_loss(model: Any, ref: Any, generation: Sequence[Row], step: Sequence[Row], s: dict[str, Any]) -> Tensor:
+    """eta * E_pi[g(u)] of the definition form; the ratio to itself carries the gradient of the tokens' own law."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row in step:
+        logp = logps(model, row.prompt, row.completion, s["T"])
+        with torch.no_grad():
+            ref_logp = logps(ref, row.prompt, row.completion, s["T"])
+        total = total + ((logp - logp.detach()).exp() * ON_FRESH[s["f"]]((logp - ref_logp).exp())).sum()
+    return s["eta"] * total / (sum(len(row.completion) for row in generation) / s["updates"])
+
+
 def anchor_loss(model: Any, anchors: Sequence[Any], s: dict[str, Any]) -> Tensor:
     """eta * sum f(u) / N over the step's anchors; replay: eta * sum -ln pi / N."""
     total = torch.zeros((), dtype=torch.float64)
     for a in anchors:
         logp = logps(model, a.prompt_ids, a.completion_ids, s["T"])
         log_u = logp - torch.tensor(a.ref_logps, dtype=torch.float64)
-        total = total + (-logp if s["f"] == "replay" else f_capped(s["f"], log_u, s["cap"])).sum()
+        if s.get("form") == "definition":
+            terms = ON_ANCHORS[s["f"]](log_u.exp())
+        else:
+            terms = -logp if s["f"] == "replay" else f_capped(s["f"], log_u, s["cap"])
+        total = total + terms.sum()
     return s["eta"] * total / max(1, sum(len(a.completion_ids) for a in anchors))

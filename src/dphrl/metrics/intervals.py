@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,18 +27,26 @@ class Interval:
     low: float
     high: float
 
+    def as_json(self) -> dict[str, float | None]:
+        """{"value", "low", "high"}, None for what is NaN."""
+        parts = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if math.isnan(x) else x for name, x in parts.items()}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
     """One row a prompt, one column a metric; a metric's value is the mean of its column.
 
     NaN = the prompt does not count for that metric (it was not judged, or the base model had not solved it): it leaves
-    numerator and denominator alike, so a ratio such as keep is a column too.
+    numerator and denominator alike, so a ratio such as keep is a column too. Where prompts count for more or less than
+    one, `weights_PM` says so: the value is then the weighted mean.
     """
 
     ids: tuple[str, ...]
     names: tuple[str, ...]
     values_PM: Float[np.ndarray, "prompts metrics"]
+    weights_PM: Float[np.ndarray, "prompts metrics"] | None = None
+    """>= 0; None = 1 everywhere."""
 
     def __post_init__(self) -> None:
         if self.values_PM.shape != (len(self.ids), len(self.names)):
@@ -52,6 +61,25 @@ class Scores:
         """One metric of every prompt; ValueError when there is no such metric."""
         return self.values_PM[:, self.names.index(name)]
 
+    def counting(self) -> Float[np.ndarray, "prompts metrics"]:
+        """What each prompt counts for in each metric: its weight, 0 where the value is NaN."""
+        known_PM = ~np.isnan(self.values_PM)
+        return known_PM.astype(np.float64) if self.weights_PM is None else np.where(known_PM, self.weights_PM, 0.0)
+
+    def sizes(self) -> dict[str, float]:
+        """Metric -> prompts that its mean rests on, (sum of weights)^2 / sum of squares: their number where all count
+        for one."""
+        weights_PM = self.counting()
+        total_M, squares_M = weights_PM.sum(axis=0), (weights_PM**2).sum(axis=0)
+        sizes_M = np.divide(total_M**2, squares_M, out=np.zeros_like(total_M), where=squares_M > 0)
+        return dict(zip(self.names, sizes_M.tolist(), strict=True))
+
+    def only(self, names: Sequence[str]) -> Scores:
+        """These metrics, in this order; ValueError when one is not there."""
+        columns = [self.names.index(name) for name in names]
+        weights_PM = None if self.weights_PM is None else self.weights_PM[:, columns]
+        return Scores(self.ids, tuple(names), self.values_PM[:, columns], weights_PM)
+
 
 def bootstrap(
     scores: Scores, *, rng: np.random.Generator, resamples: int = RESAMPLES, level: float = 0.95
@@ -59,7 +87,8 @@ def bootstrap(
     """Percentile bootstrap interval over prompts of every metric; all metrics share the same resamples.
 
     Args:
-        scores: at least one prompt. Memory is 16 bytes x resamples x metrics, and a few MiB.
+        scores: at least one prompt. Memory is 16 bytes x resamples x metrics, and a few MiB. Where all prompts agree
+            the interval has no width; `widened` mends that for rates.
         rng: draws the resamples; the same state and row order give the same interval.
         resamples: >= 1 (count).
         level: coverage, in (0, 1).
@@ -74,8 +103,10 @@ def bootstrap(
         raise ValueError("an interval needs at least one prompt; evaluate some first")
     if resamples < 1 or not 0.0 < level < 1.0:
         raise ValueError(f"resamples={resamples} must be >= 1 and level={level} in (0, 1)")
-    values_M = _column_means(np.ones((1, len(scores.ids))), scores.values_PM)[0]
-    means_RM = _resampled_means(scores.values_PM, rng, resamples)
+    weights_PM = scores.counting()
+    totals_PM = np.where(np.isnan(scores.values_PM), 0.0, scores.values_PM) * weights_PM
+    values_M = _column_means(np.ones((1, len(scores.ids))), totals_PM, weights_PM)[0]
+    means_RM = _resampled_means(totals_PM, weights_PM, rng, resamples)
     tail = (1.0 - level) / 2.0
     intervals = {}
     for name, value, means_R in zip(scores.names, values_M, means_RM.T, strict=True):
@@ -100,14 +131,44 @@ def paired_bootstrap(
 
     Args:
         scores, baseline: the same prompts and metrics, in any order. A prompt that does not count on one side (NaN)
-            counts on neither.
+            counts on neither. Weights must be the same on both sides.
         rng, resamples, level: as for `bootstrap`.
     Raises:
         DataError: the prompts or the metrics differ; the first three are named.
-        ValueError: as `bootstrap`.
+        ValueError: as `bootstrap`; or a prompt counts for more on one side.
     """
-    difference = Scores(scores.ids, scores.names, scores.values_PM - align(baseline, scores).values_PM)
+    other = align(baseline, scores)
+    values_PM = scores.values_PM - other.values_PM
+    mine_PM, theirs_PM = (np.where(np.isnan(values_PM), 0.0, s.counting()) for s in (scores, other))
+    if not np.array_equal(mine_PM, theirs_PM):
+        raise ValueError("a paired difference needs the same weights on both sides; make columns of full prompts first")
+    difference = Scores(scores.ids, scores.names, values_PM, mine_PM)
     return bootstrap(difference, rng=rng, resamples=resamples, level=level)
+
+
+def widened(interval: Interval, prompts: float, *, level: float = 0.95) -> Interval:
+    """An honest interval of a rate where the bootstrap has none to give, because all prompts agree.
+
+    Where every prompt scored 1, a mean of mu would have given that with a chance of at most mu ** prompts, whatever the
+    distribution on [0, 1]: the interval begins at ((1 - level) / 2) ** (1 / prompts), which for scores 0 and 1 is that
+    of Clopper and Pearson. Likewise for 0. Where all prompts share another score, Hoeffding's bound is taken.
+
+    Args:
+        interval: of the mean of scores in [0, 1]; one that has a width comes back as it is.
+        prompts: that the mean rests on (`Scores.sizes`), > 0.
+        level: coverage, in (0, 1).
+    Source: Clopper and Pearson, Biometrika 26, 1934; Hoeffding, JASA 58, 1963.
+    """
+    value = interval.value
+    if not interval.high - interval.low < 1e-12:  # NaN included: nothing counts, nothing is known
+        return interval
+    tail = (1.0 - level) / 2.0
+    if value > 1.0 - 1e-12:
+        return Interval(value, tail ** (1.0 / prompts), 1.0)
+    if value < 1e-12:
+        return Interval(value, 0.0, 1.0 - tail ** (1.0 / prompts))
+    reach = math.sqrt(-math.log(tail) / (2.0 * prompts))
+    return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
 
 
 def align(scores: Scores, like: Scores) -> Scores:
@@ -116,9 +177,9 @@ def align(scores: Scores, like: Scores) -> Scores:
     Raises:
         DataError: the prompts or the metrics of the two differ; the first three are named.
     """
-    rows = _order(scores.ids, like.ids, "prompt ids")
-    columns = _order(scores.names, like.names, "metrics")
-    return Scores(like.ids, like.names, scores.values_PM[np.ix_(rows, columns)])
+    chosen = np.ix_(_order(scores.ids, like.ids, "prompt ids"), _order(scores.names, like.names, "metrics"))
+    weights_PM = None if scores.weights_PM is None else scores.weights_PM[chosen]
+    return Scores(like.ids, like.names, scores.values_PM[chosen], weights_PM)
 
 
 def beside(parts: Sequence[Scores]) -> Scores:
@@ -130,8 +191,13 @@ def beside(parts: Sequence[Scores]) -> Scores:
         DataError: the prompts differ, or a metric comes twice.
     """
     ids = tuple(sorted(parts[0].ids))
-    columns = [part.values_PM[_order(part.ids, ids, "prompt ids")] for part in parts]
-    return Scores(ids, tuple(name for part in parts for name in part.names), np.concatenate(columns, axis=1))
+    rows = [_order(part.ids, ids, "prompt ids") for part in parts]
+    names = tuple(name for part in parts for name in part.names)
+    values_PM = np.concatenate([p.values_PM[r] for p, r in zip(parts, rows, strict=True)], axis=1)
+    if all(part.weights_PM is None for part in parts):
+        return Scores(ids, names, values_PM)
+    weights_PM = np.concatenate([p.counting()[r] for p, r in zip(parts, rows, strict=True)], axis=1)
+    return Scores(ids, names, values_PM, weights_PM)
 
 
 def average(runs: Sequence[Scores]) -> Scores:
@@ -147,28 +213,34 @@ def average(runs: Sequence[Scores]) -> Scores:
 
 
 def _resampled_means(
-    values_PM: Float[np.ndarray, "prompts metrics"], rng: np.random.Generator, resamples: int
+    totals_PM: Float[np.ndarray, "prompts metrics"],
+    weights_PM: Float[np.ndarray, "prompts metrics"],
+    rng: np.random.Generator,
+    resamples: int,
 ) -> Float[np.ndarray, "resamples metrics"]:
     """Means of resamples, a chunk at a time: how often each prompt was drawn, times the score matrix."""
-    prompts = values_PM.shape[0]
+    prompts = totals_PM.shape[0]
     rows = max(1, CHUNK // prompts)
     means = []
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         drawn = rng.integers(prompts, size=(size, prompts))
         drawn += prompts * np.arange(size)[:, None]  # a range of bins for each resample: one bincount for the chunk
-        weights = np.bincount(drawn.ravel(), minlength=size * prompts).reshape(size, prompts)
-        means.append(_column_means(weights.astype(np.float64), values_PM))
+        times_RP = np.bincount(drawn.ravel(), minlength=size * prompts).reshape(size, prompts)
+        means.append(_column_means(times_RP.astype(np.float64), totals_PM, weights_PM))
     return np.concatenate(means)
 
 
 def _column_means(
-    weights_RP: Float[np.ndarray, "resamples prompts"], values_PM: Float[np.ndarray, "prompts metrics"]
+    times_RP: Float[np.ndarray, "resamples prompts"],
+    totals_PM: Float[np.ndarray, "prompts metrics"],
+    weights_PM: Float[np.ndarray, "prompts metrics"],
 ) -> Float[np.ndarray, "resamples metrics"]:
-    """Weighted mean of each column over the prompts that count in it; NaN where none does."""
-    counts_PM = ~np.isnan(values_PM)
-    totals_RM = weights_RP @ np.where(counts_PM, values_PM, 0.0)
-    weight_RM = weights_RP @ counts_PM.astype(np.float64)
+    """Weighted mean of each column, prompts taken so many times; NaN where none counts."""
+    whole_M = (weights_PM == 1.0).all(axis=0)  # there the weights of a resample add up to the number of prompts
+    weight_RM = np.full((len(times_RP), totals_PM.shape[1]), float(len(totals_PM)))
+    weight_RM[:, ~whole_M] = times_RP @ weights_PM[:, ~whole_M]
+    totals_RM = times_RP @ totals_PM
     means_RM = np.full(totals_RM.shape, np.nan)
     np.divide(totals_RM, weight_RM, out=means_RM, where=weight_RM > 0)
     return means_RM

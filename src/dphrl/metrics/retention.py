@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from dphrl.errors import DataError
 from dphrl.metrics.intervals import Scores
+from dphrl.metrics.pass_at_k import pass_at_k
 from dphrl.partition import Counts
 
 
@@ -38,6 +40,40 @@ def retention(base: Mapping[str, Counts], trained: Mapping[str, Counts]) -> Scor
     keep_P = np.where(before_P == 1.0, after_P, np.nan)
     explore_P = np.where(before_P == 0.0, after_P, np.nan)
     return Scores(ids, ("keep", "explore"), np.stack([keep_P, explore_P], axis=1))
+
+
+def retention_at(base: Mapping[str, Counts], trained: Mapping[str, Counts], ks: Sequence[int]) -> Scores:
+    """Keep and explore when either model has k draws a prompt, estimated from the n there are.
+
+    A prompt is solved by k of a model's n draws, taken at random, with chance pass@k (hypergeometric). The draws of the
+    two models are independent, so keep@k is the mean of the trained model's pass@k with the base's pass@k as weights:
+    expected prompts kept over expected prompts that the base solved. For explore@k the weights are 1 - pass@k. At k = n
+    the chances are 0 and 1, and both are those of `retention`.
+
+    Args:
+        base, trained: counts of the same prompts; their n may differ.
+        ks: the k wanted, 1 .. the smaller n.
+    Returns:
+        Metrics keep@k and explore@k with their weights, rows sorted by id; NaN where either side has fewer than k
+        judged draws.
+    """
+    ids = tuple(sorted(base))
+    before_PK, after_PK = (_chances(side, ids, ks) for side in (base, trained))
+    known_PK = ~np.isnan(before_PK) & ~np.isnan(after_PK)
+    values_PK = np.where(known_PK, after_PK, np.nan)
+    weights_PK = np.where(known_PK, before_PK, 0.0)
+    names = (*(f"keep@{k}" for k in ks), *(f"explore@{k}" for k in ks))
+    weights_PM = np.concatenate([weights_PK, np.where(known_PK, 1.0 - weights_PK, 0.0)], axis=1)
+    return Scores(ids, names, np.concatenate([values_PK, values_PK], axis=1), weights_PM)
+
+
+def _chances(side: Mapping[str, Counts], ids: Sequence[str], ks: Sequence[int]) -> Float[np.ndarray, "prompts ks"]:
+    n_P = np.array([side[i].judged for i in ids])
+    c_P = np.array([side[i].successes for i in ids])
+    passed_PK = np.full((len(ids), len(ks)), np.nan)
+    known = [column for column, k in enumerate(ks) if k <= n_P.max(initial=0)]
+    passed_PK[:, known] = pass_at_k(n_P, c_P, [ks[column] for column in known])
+    return passed_PK
 
 
 def _solved(counts: Counts) -> float:

@@ -15,6 +15,9 @@ from dphrl.report.view import Entry
 WINDOW = 5
 """Log lines of the moving average: single steps of a few prompts are mostly noise."""
 
+POINTS = 150
+"""Most points of a drawn curve, evenly over its steps: a chart has no room for more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Panel:
@@ -29,6 +32,7 @@ PANELS: dict[str, Panel] = {
     "reward": Panel("reward", "Reward, mean of a step"),
     "entropy": Panel("entropy", "Entropy of the policy, nats a token"),
     "anchor": Panel("anchor/forward_kl", "Forward-KL on anchors, nats a token"),
+    "eta": Panel("anchor/eta", "eta, weight of the anchor penalty"),
 }
 
 
@@ -72,7 +76,11 @@ def _curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
     if not steps:
         return None
     smooth_ST = np.stack([_moving([values[s] for s in steps]) for values in by_seed.values()])
-    return Curve(np.array(steps), smooth_ST.mean(axis=0), smooth_ST.min(axis=0), smooth_ST.max(axis=0), len(by_seed))
+    shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
+    shown_ST = smooth_ST[:, shown]
+    return Curve(
+        np.array(steps)[shown], shown_ST.mean(axis=0), shown_ST.min(axis=0), shown_ST.max(axis=0), len(by_seed)
+    )
 
 
 def _moving(values: Sequence[float]) -> Float[np.ndarray, " steps"]:

@@ -26,21 +26,37 @@ class MethodStyle:
     dark: str
     """Colour on a dark page."""
     marker: str
-    """matplotlib's name; no two methods share one, so the charts need no colour vision."""
+    """A name in SHAPES; no two methods share one, so the charts need no colour vision."""
 
+
+SHAPES: dict[str, str] = {
+    "cross": "M-1-.6L-.6-1L0-.4L.6-1L1-.6L.4 0L1 .6L.6 1L0 .4L-.6 1L-1 .6L-.4 0Z",
+    "square": "M-.85-.85H.85V.85H-.85Z",
+    "up": "M0-1L1 .8H-1Z",
+    "diamond": "M0-1.1L1.1 0L0 1.1L-1.1 0Z",
+    "down": "M0 1L-1-.8H1Z",
+    "circle": "M-.95 0A.95 .95 0 1 1 .95 0A.95 .95 0 1 1-.95 0Z",
+    "plus": "M-.35-1H.35V-.35H1V.35H.35V1H-.35V.35H-1V-.35H-.35Z",
+    "hexagon": "M-.5-.87H.5L1 0L.5 .87H-.5L-1 0Z",
+    "left": "M-1 0L.8-1V1Z",
+    "right": "M1 0L-.8 1V-1Z",
+    "pentagon": "M0-1L.95-.31L.59 .81H-.59L-.95-.31Z",
+    "lozenge": "M0-1.1L.55 0L0 1.1L-.55 0Z",
+}
+"""Outlines of the markers as SVG paths around the origin, about 1 wide to each side."""
 
 METHODS: dict[str, MethodStyle] = {
-    "base": MethodStyle("Base", "#6b7280", "#a3acba", "X"),
-    "grpo": MethodStyle("GRPO", "#d55e00", "#ff8a3d", "s"),
-    "dapo": MethodStyle("DAPO", "#b57f00", "#f0b93f", "^"),
-    "rkl": MethodStyle("RKL", "#b5479b", "#e68fd0", "D"),
-    "replay": MethodStyle("Replay", "#8c6239", "#cfa274", "v"),
-    "dph_f": MethodStyle("DPH-F", "#0072b2", "#56b4f5", "o"),
-    "dph_js": MethodStyle("DPH-JS", "#00875f", "#38d3a2", "P"),
-    "dph_alpha": MethodStyle("DPH-alpha", "#6a51a3", "#b6a3f0", "h"),
-    "dph_rkl": MethodStyle("DPH-RKL", "#882255", "#dd7ba6", "<"),
-    "dph_jeffreys": MethodStyle("DPH-Jeffreys", "#5f7a1f", "#b8cf57", ">"),
-    "dph_hellinger": MethodStyle("DPH-Hellinger", "#3f7280", "#82c6d6", "p"),
+    "base": MethodStyle("Base", "#6b7280", "#a3acba", "cross"),
+    "grpo": MethodStyle("GRPO", "#d55e00", "#ff8a3d", "square"),
+    "dapo": MethodStyle("DAPO", "#b57f00", "#f0b93f", "up"),
+    "rkl": MethodStyle("RKL", "#b5479b", "#e68fd0", "diamond"),
+    "replay": MethodStyle("Replay", "#8c6239", "#cfa274", "down"),
+    "dph_f": MethodStyle("DPH-F", "#0072b2", "#56b4f5", "circle"),
+    "dph_js": MethodStyle("DPH-JS", "#00875f", "#38d3a2", "plus"),
+    "dph_alpha": MethodStyle("DPH-alpha", "#6a51a3", "#b6a3f0", "hexagon"),
+    "dph_rkl": MethodStyle("DPH-RKL", "#882255", "#dd7ba6", "left"),
+    "dph_jeffreys": MethodStyle("DPH-Jeffreys", "#5f7a1f", "#b8cf57", "right"),
+    "dph_hellinger": MethodStyle("DPH-Hellinger", "#3f7280", "#82c6d6", "pentagon"),
 }
 """In the order of every table and legend. Colours follow Okabe and Ito, darkened or lightened to stay readable."""
 
@@ -64,7 +80,7 @@ METRIC_HELP: dict[str, str] = {
     "distinct correct": "different right solutions among the n draws of a prompt (count)",
 }
 
-COUNTS = frozenset({"distinct_correct"})
+COUNTS = frozenset({"distinct_correct", "style_entropy", "tokens"})
 """Metrics that are no rate: shown as they are, not in %."""
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
@@ -77,7 +93,7 @@ def label(method: str, divergence: str) -> str:
 
 def style(method: str) -> MethodStyle:
     """How to write and draw a method; one without an entry goes by its label, in grey."""
-    return METHODS.get(method, MethodStyle(plain(method), "#51565f", "#c0c6d0", "d"))
+    return METHODS.get(method, MethodStyle(plain(method), "#51565f", "#c0c6d0", "lozenge"))
 
 
 def display(method: str, setting: str = "") -> str:

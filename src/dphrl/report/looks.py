@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dphrl.report.labels import METHODS
+from dphrl.report.labels import METHODS, SHAPES, style
 from dphrl.report.view import Entry
 
-DASHES: tuple[Any, ...] = ("-", (0, (4.5, 2)), (0, (1.3, 1.5)), (0, (6, 2, 1.3, 2)))
-"""Line styles of a method's sweeps: beta with k2 and beta with k3 are two."""
+DASHES: tuple[tuple[float, ...], ...] = ((), (9, 4), (2.6, 3), (12, 4, 2.6, 4))
+"""Line styles of a method's sweeps: beta with k2 and beta with k3 are two. Strokes and gaps in pixels; () is solid."""
 
 PALEST = 0.5
 """Share of the method's colour in the first setting of a sweep; the last has all of it."""
@@ -26,33 +25,47 @@ class Look:
     css: str
     """The same on the page, in light and dark."""
     marker: str
-    line: Any
+    """A path of `labels.SHAPES`."""
+    line: tuple[float, ...]
+    """One of DASHES."""
     sweep: str
     """Entries with the same sweep differ in one number and are joined in the frontier; '' outside sweeps."""
 
 
 def looks(entries: Sequence[Entry]) -> dict[Entry, Look]:
-    """A look for each entry: settings of one sweep go from pale to full in their order, other settings change the dash.
+    """A look for each entry, methods that we do not know among them.
+
+    Settings of one sweep go from pale to full in their order, other settings change the dash.
 
     Args:
         entries: in the order of the legend, settings ascending.
     """
     found = {}
+    likeness = _likeness(list(dict.fromkeys(entry.method for entry in entries)))
     for entry in entries:
         mine = [e for e in entries if e.method == entry.method]
         sweeps = list(dict.fromkeys(_sweep(e) for e in mine))
         members = [e for e in mine if _sweep(e) == _sweep(entry)]
         share = 1.0 if len(members) == 1 else PALEST + (1 - PALEST) * members.index(entry) / (len(members) - 1)
         line = DASHES[sweeps.index(_sweep(entry)) % len(DASHES)]
-        style = entry.style
+        like = likeness[entry.method]
+        look = style(like)
         sweep = f"{entry.method} {_sweep(entry)}" if len(members) > 1 else ""
-        found[entry] = Look(_tint(style.light, share), _css(entry.method, share), style.marker, line, sweep)
+        found[entry] = Look(_tint(look.light, share), _css(like, share), SHAPES[look.marker], line, sweep)
     return found
 
 
 def variable(method: str) -> str:
     """Name of a method's colour in the page."""
     return f"--{method.replace('_', '-')}" if method in METHODS else "--other"
+
+
+def _likeness(methods: Sequence[str]) -> dict[str, str]:
+    """Whose colour and marker each method has: its own, or those of one that is not shown, as long as there are any."""
+    free = [name for name in METHODS if name not in (*methods, "base")]
+    strangers = [method for method in methods if method not in METHODS]
+    lent = dict(zip(strangers, free, strict=False))
+    return {method: lent.get(method, method) for method in methods}
 
 
 def _sweep(entry: Entry) -> str:

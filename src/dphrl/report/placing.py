@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from matplotlib.axes import Axes
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
-"""left, bottom, right, top in pixels."""
+"""left, bottom, right, top in pixels, y upwards."""
 
 SIDES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 """Where a label may stand from its point (right, up), best first: diagonally it covers no interval line."""
 
-GAPS = (4.5, 9.0, 15.0, 22.0)
-"""Distance of a label from its point, in points."""
+GAPS = (6.0, 12.0, 20.0, 30.0)
+"""Distance of a label from its point, in pixels."""
+
+LETTER, LINE = 6.3, 13.0
+"""Mean width of a letter and height of a line at FONT pixels, in pixels; a wide name is told too narrow, not wrong."""
+FONT = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +25,63 @@ class Label:
     """A text that belongs to a point of a chart."""
 
     at: Point
+    """In pixels, y upwards."""
     text: str
-    color: str
-    cross: tuple[float, ...]
-    """The point's interval lines: left, right, bottom, top."""
+    cross: Box
+    """The point's interval lines: left, bottom, right and top end."""
 
 
-def place(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each label near its point, where it covers the least of points, lines and other labels."""
-    figure: Any = axes.figure
-    figure.canvas.draw()  # fixes the layout: positions below are in pixels
-    scale = figure.dpi / 72
-    dots = {label: _pixels(axes, label.at) for label in labels}
-    taken = [box for label in labels for box in _lines(axes, label, scale)]
-    window = axes.get_window_extent()
-    for label in sorted(labels, key=lambda each: -dots[each][1]):
-        x, y = dots[label]
-        made = axes.annotate(label.text, label.at, xytext=(0, 0), textcoords="offset points", va="bottom", zorder=4)
-        made.set(color=label.color, fontsize=9 if len(labels) > 8 else 9.5)
-        size = made.get_window_extent()
-        options = [_box(x, y, size.width, size.height, side, gap * scale) for gap in GAPS for side in SIDES]
-        frame = (window.x0, window.y0, window.x1, window.y1)
-        others = [_around(dots[other], 9 * scale) for other in labels if other is not label]
-        costs = [_cost(box, [*taken, *others], frame) + 20 * scale * (i // len(SIDES)) for i, box in enumerate(options)]
+def place(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[Point]:
+    """Where each label starts (left end, middle of its height) so that it covers least of points, lines and labels.
+
+    Args:
+        labels: in any order; the result has the same.
+        frame: the plot, which labels should not leave.
+        widest: a longer label is cut to this width, in pixels.
+    """
+    taken = [box for label in labels for box in _lines(label)]
+    found: dict[int, Point] = {}
+    for i in sorted(range(len(labels)), key=lambda i: -labels[i].at[1]):
+        width = min(LETTER * len(labels[i].text), widest)
+        options = [_box(labels[i].at, width, side, gap) for gap in GAPS for side in SIDES]
+        others = [_around(other.at, 8.0) for j, other in enumerate(labels) if j != i]
+        costs = [_cost(box, [*taken, *others], frame) + 20 * (o // len(SIDES)) for o, box in enumerate(options)]
         box = options[costs.index(min(costs))]
         taken.append(box)
-        made.set_position(((box[0] - x) / scale, (box[1] - y) / scale))
+        found[i] = (box[0], (box[1] + box[3]) / 2)
+    return [found[i] for i in range(len(labels))]
 
 
-def _pixels(axes: Axes, at: Point) -> Point:
-    x, y = axes.transData.transform(at)
-    return float(x), float(y)
+def spread(heights: Sequence[float], top: float, gap: float = LINE) -> list[float]:
+    """Heights of labels in a column: as near as possible to those given, at least `gap` apart, order kept.
+
+    Args:
+        heights: wanted, in pixels upwards from the bottom.
+        top: no label stands above it, or below 0, as long as there is room for all.
+        gap: between the middles of two labels, in pixels.
+    """
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    blocks: list[tuple[float, list[int]]] = []  # centre and members, from below
+    for i in order:
+        blocks.append((heights[i], [i]))
+        while len(blocks) > 1 and _touch(blocks[-2], blocks[-1], gap):
+            (_, below), (_, above) = blocks[-2:]
+            members = [*below, *above]
+            blocks[-2:] = [(sum(heights[m] for m in members) / len(members), members)]
+    placed = {
+        m: centre + gap * (rank - (len(members) - 1) / 2)
+        for centre, members in blocks
+        for rank, m in enumerate(members)
+    }
+    for rank, i in enumerate(order):
+        placed[i] = max(placed[i], gap * rank)
+    for rank, i in enumerate(reversed(order)):
+        placed[i] = min(placed[i], top - gap * rank)
+    return [placed[i] for i in range(len(heights))]
+
+
+def _touch(below: tuple[float, list[int]], above: tuple[float, list[int]], gap: float) -> bool:
+    return above[0] - below[0] < gap * (len(below[1]) + len(above[1])) / 2
 
 
 def _around(at: Point, reach: float) -> Box:
@@ -62,21 +89,19 @@ def _around(at: Point, reach: float) -> Box:
     return at[0] - reach, at[1] - reach, at[0] + reach, at[1] + reach
 
 
-def _lines(axes: Axes, label: Label, scale: float) -> list[Box]:
+def _lines(label: Label) -> list[Box]:
     """The interval lines as thin boxes."""
-    left, right, bottom, top = label.cross
-    x0, y0 = _pixels(axes, (left, bottom))
-    x1, y1 = _pixels(axes, (right, top))
-    x, y = _pixels(axes, label.at)
-    return [(x0, y - scale, x1, y + scale), (x - scale, y0, x + scale, y1)]
+    left, bottom, right, top = label.cross
+    x, y = label.at
+    return [(left, y - 1, right, y + 1), (x - 1, bottom, x + 1, top)]
 
 
-def _box(x: float, y: float, width: float, height: float, side: tuple[int, int], gap: float) -> Box:
+def _box(at: Point, width: float, side: tuple[int, int], gap: float) -> Box:
     """The box of a label on one side of a point."""
     across, up = side
-    left = x + across * gap - width * (1 - across) / 2
-    bottom = y + up * gap * 0.6 - height * (1 - up) / 2
-    return left, bottom, left + width, bottom + height
+    left = at[0] + across * gap - width * (1 - across) / 2
+    bottom = at[1] + up * gap * 0.6 - LINE * (1 - up) / 2
+    return left, bottom, left + width, bottom + LINE
 
 
 def _cost(box: Box, taken: Sequence[Box], frame: Box) -> float:

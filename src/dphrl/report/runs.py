@@ -1,20 +1,21 @@
-"""Run directories as a comparison reads them: label, setting, evaluated rows, and the scores of every prompt."""
+"""Run and evaluation directories as a comparison reads them: label, setting, rows, and the scores of every prompt."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dphrl.config import Config
-from dphrl.config_io import flat, load_config, to_dict
+from dphrl.config_io import build_config, flat, load_config, to_dict
 from dphrl.errors import RunDirError
-from dphrl.metrics import Scores, beside, per_prompt
+from dphrl.metrics import Answer, Scores, beside, per_prompt
 from dphrl.report.labels import label
+from dphrl.stages.evaldir import EvalDir, is_evaldir, read_evaldir
 from dphrl.stages.rundir import FREE_KEYS
 from dphrl.types import Completion, Verdict
 
@@ -53,20 +54,27 @@ SHOWN: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run directory and what it ran."""
+    """A run directory and what it ran, or an evaluation directory."""
 
     path: Path
     config: Config
+    """Of an evaluation directory: how it was measured; nothing else in it has a meaning."""
+    evaldir: EvalDir | None = None
+    """Its models, where it is an evaluation directory."""
 
     @property
     def label(self) -> str:
-        """grpo, dapo, rkl, replay, dph_f, ..."""
+        """grpo, dapo, rkl, replay, dph_f, ...; the name of an evaluation directory."""
+        if self.evaldir is not None:
+            return self.path.resolve().name
         return label(self.config.method, self.config.objective.divergence)
 
     @property
     def base_only(self) -> bool:
         """Whether only the initial policy was measured, as in a folder that other runs name as their `base_run`."""
         folder = self.path / "eval"
+        if self.evaldir is not None:
+            return False
         return (folder / "base" / "summary.json").is_file() and not (folder / "final" / "summary.json").is_file()
 
 
@@ -82,6 +90,8 @@ class Evaluation:
     """As `eval/MODEL/summary.json` holds it."""
     scores: Scores
     """Every metric of every prompt; see `counted`."""
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> prompts that its mean rests on."""
 
     @property
     def dataset(self) -> str:
@@ -94,15 +104,19 @@ Bases = dict[Path, dict[str, tuple[Evaluation, list[Completion]]]]
 
 
 def open_run(path: Path) -> Run:
-    """Read what a run directory ran.
+    """Read what a run directory ran, or an evaluation directory measured.
 
     Raises:
-        RunDirError: not a run directory.
+        RunDirError: neither of the two.
         ConfigError: its config cannot be read.
     """
+    if is_evaldir(path):
+        evaldir = read_evaldir(path)
+        return Run(path, build_config({**(evaldir.made.get("settings") or {}), "out": str(path)}), evaldir)
     if not (path / "config.yaml").is_file():
         raise RunDirError(
-            f"{path} is no run directory (it has no config.yaml); make one with `dphrl run --config FILE --out {path}`"
+            f"{path} is no run directory (it has no config.yaml) and no evaluation directory (no evaluation.json); "
+            f"make one with `dphrl run --config FILE --out {path}`, or with `dphrl eval --model NAME --tasks NAME`"
         )
     return Run(path, load_config(path / "config.yaml"))
 
@@ -112,7 +126,7 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
     values = [flat(to_dict(run.config)) for run in runs]
     by_label: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
-        if not run.base_only:
+        if not run.base_only and run.evaldir is None:
             by_label.setdefault(run.label, []).append(index)
     settings = [""] * len(runs)
     for mine in by_label.values():
@@ -127,7 +141,10 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
 
 
 def main_setting(run: Run) -> str:
-    """What its method's published form leaves open, e.g. 'beta=0.1 k2', 'eta=0.2'; '' for grpo and dapo."""
+    """What its method's published form leaves open, e.g. 'beta=0.1 k2', 'eta=0.2'; '' for grpo and dapo, and where
+    nothing was trained."""
+    if run.evaldir is not None:
+        return ""
     values = flat(to_dict(run.config))
     keys = {key for key in values if key.startswith(USED[run.config.method])}
     return _setting(values, keys, set(), alpha=run.label == "dph_alpha")
@@ -135,6 +152,8 @@ def main_setting(run: Run) -> str:
 
 def base_folder(run: Run) -> Path | None:
     """Where the evaluation of the initial policy lies: in the run itself or in its `base_run`; None when nowhere."""
+    if run.evaldir is not None:
+        return None if run.evaldir.base is None else run.evaldir.folder(run.evaldir.base.name)
     places = [run.path]
     if run.config.base_run is not None:
         named = Path(run.config.base_run)
@@ -142,15 +161,15 @@ def base_folder(run: Run) -> Path | None:
     return next((p / "eval" / "base" for p in places if (p / "eval" / "base" / "summary.json").is_file()), None)
 
 
-def read_rows(folder: Path, run: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path, run: Run) -> list[dict[str, Any]]:
     """The rows of `eval/MODEL/summary.json`.
 
     Raises:
         RunDirError: missing, damaged or empty; names the command that makes it.
     """
-    path, remedy = folder / "summary.json", f"run `dphrl eval --config {run / 'config.yaml'}`"
+    path, remedy = folder / "summary.json", _remedy(run)
     if not path.is_file():
-        raise RunDirError(f"{run} holds no evaluation yet (no {path.relative_to(folder.parents[1])}); {remedy}")
+        raise RunDirError(f"{run.path} holds no evaluation yet (no {path.relative_to(folder.parents[1])}); {remedy}")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         names = [row["dataset"] for row in rows]
@@ -167,46 +186,59 @@ def read_rows(folder: Path, run: Path) -> list[dict[str, Any]]:
 
 
 def read_evaluations(run: Run, setting: str, bases: Bases) -> tuple[list[Evaluation], list[Evaluation]]:
-    """The run's final model and its base on every dataset.
+    """The run's final model and its base on every dataset; of an evaluation directory all models.
 
     Args:
         bases: what was read of bases so far; runs often share theirs. Filled here.
     Returns:
-        Of the final model: none where only the base was measured. Of the base: none where it was not measured.
+        Of the models: none where only the base was measured. Of the base: none where it was not measured.
     Raises:
         RunDirError: no evaluation at all, or one that is damaged or does not fit its samples.
         DataError: samples that no metric can be made of.
     """
-    folder, base = run.path / "eval" / "final", base_folder(run)
+    base = base_folder(run)
     if base is not None and base not in bases:
-        bases[base] = {row["dataset"]: _read_base(run, base, row) for row in read_rows(base, run.path)}
+        bases[base] = {row["dataset"]: _read_base(run, base, row) for row in read_rows(base, run)}
     befores = bases[base] if base is not None else {}
     measured = [before for before, _ in befores.values()]
     if run.base_only:
         return [], measured
-    finals = []
-    for row in read_rows(folder, run.path):
+    if run.evaldir is None:
+        return _read_model(run, "final", (run.label, setting, run.config.seed), befores), measured
+    others = [model for model in run.evaldir.models if not model.base]
+    found = [_read_model(run, m.name, (m.label, setting, m.seed), befores) for m in others]
+    return [evaluation for mine in found for evaluation in mine], measured
+
+
+def _read_model(
+    run: Run, name: str, key: tuple[str, str, int], befores: Mapping[str, tuple[Evaluation, list[Completion]]]
+) -> list[Evaluation]:
+    """One model on every dataset; `key` is its method, setting and seed."""
+    folder, found = run.path / "eval" / name, []
+    for row in read_rows(folder, run):
         before, base_draws = befores.get(row["dataset"], (None, None))
-        draws, solutions = _read_draws(folder / f"{row['dataset']}.parquet", run.path)
+        samples = _read_draws(folder / f"{row['dataset']}.parquet", run)
         same_n = before is not None and before.row["n"] == row["n"]
-        scores = _scores(row, draws, solutions, base_draws if same_n else None, folder)
-        finals.append(Evaluation(run.path, run.label, setting, run.config.seed, row, scores))
-    return finals, measured
+        scores = _scores(row, samples, base_draws if same_n else None, folder)
+        found.append(Evaluation(run.path, *key, row, counted(scores), scores.sizes()))
+    return found
 
 
 def counted(scores: Scores) -> Scores:
     """The same metrics with a number for every prompt, so that seeds can be averaged and paired prompt by prompt.
 
-    A ratio R (keep: over the prompts the base solved) counts in a share s of the prompts, other ones in each seed.
-    Its column becomes R + (value - R) / s where the prompt counts and R elsewhere: the mean is R exactly and the spread
-    of resampled means is that of the ratio to first order (its influence values). Full columns stay as they are.
+    A ratio R (keep: over the prompts the base solved) counts in a share s of the prompts, other ones in each seed; or
+    prompts have weights w of mean s. Its column becomes R + (value - R) w / s (R where a prompt does not count): the
+    mean is R exactly and the spread of resampled means is that of the ratio to first order (its influence values). Full
+    columns stay as they are.
     """
-    known_PM = ~np.isnan(scores.values_PM)
-    share_M = known_PM.mean(axis=0)
-    total_M = np.where(known_PM, scores.values_PM, 0.0).sum(axis=0)
-    ratio_M = np.divide(total_M, known_PM.sum(axis=0), out=np.full(share_M.shape, np.nan), where=share_M > 0)
-    shift_PM = np.where(known_PM, scores.values_PM - ratio_M, 0.0) / np.where(share_M > 0, share_M, 1.0)
-    values_PM = np.where(share_M == 1.0, scores.values_PM, ratio_M + shift_PM)
+    weights_PM = scores.counting()
+    share_M = weights_PM.mean(axis=0)
+    raw_PM = np.where(weights_PM > 0, scores.values_PM, 0.0)
+    total_M, weight_M = (raw_PM * weights_PM).sum(axis=0), weights_PM.sum(axis=0)
+    ratio_M = np.divide(total_M, weight_M, out=np.full(share_M.shape, np.nan), where=weight_M > 0)
+    shift_PM = np.where(weights_PM > 0, raw_PM - ratio_M, 0.0) * weights_PM / np.where(share_M > 0, share_M, 1.0)
+    values_PM = np.where((weights_PM == 1.0).all(axis=0), raw_PM, ratio_M + shift_PM)
     return Scores(scores.ids, scores.names, values_PM)
 
 
@@ -220,24 +252,42 @@ def _setting(values: Mapping[str, Any], keys: Iterable[str], varied: set[str], *
     return " ".join([*parts, *(f"{key.rpartition('.')[2]}={values.get(key)}" for key in rest)])
 
 
+def _remedy(run: Run) -> str:
+    if run.evaldir is None:
+        return f"run `dphrl eval --config {run.path / 'config.yaml'}`"
+    return f"run the `dphrl eval --model ... --out {run.path}` that made it again"
+
+
 def _read_base(run: Run, folder: Path, row: Mapping[str, Any]) -> tuple[Evaluation, list[Completion]]:
-    draws, solutions = _read_draws(folder / f"{row['dataset']}.parquet", run.path)
-    scores = _scores(row, draws, solutions, None, folder)
-    return Evaluation(folder.parents[1], "base", "", run.config.seed, row, scores), draws
+    samples = _read_draws(folder / f"{row['dataset']}.parquet", run)
+    scores = _scores(row, samples, None, folder)
+    seed = run.config.seed if run.evaldir is None or run.evaldir.base is None else run.evaldir.base.seed
+    where = folder.parents[1]
+    return Evaluation(where, "base", "", seed, row, counted(scores), scores.sizes()), samples.completions
 
 
-def _read_draws(path: Path, run: Path) -> tuple[list[Completion], Callable[[str], str] | None]:
-    """Every completion of an evaluation, and text -> canonical solution where the file has a column `solution`."""
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """What one Parquet file holds."""
+
+    completions: list[Completion]
+    solution: Callable[[str], str] | None
+    """Text -> canonical form; None where the file does not say."""
+    answer: Answer | None
+
+
+def _read_draws(path: Path, run: Run) -> _Samples:
+    """Every completion of an evaluation, and how texts are compared where the file has columns for it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    remedy = f"run `dphrl eval --config {run / 'config.yaml'}` again"
+    remedy = f"{_remedy(run)} again" if run.evaldir is None else _remedy(run)
     try:
         names = pq.read_schema(path).names
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise RunDirError(f"{path} lacks the columns {', '.join(missing)}; delete it and {remedy}")
-        extra = [name for name in ("solution",) if name in names]
+        extra = [name for name in ("solution", "answer") if name in names]
         table = pq.read_table(path, columns=[*COLUMNS, *extra]).to_pydict()
     except (OSError, pa.ArrowInvalid) as error:
         raise RunDirError(f"{path} cannot be read ({error}); {remedy}") from None
@@ -250,22 +300,19 @@ def _read_draws(path: Path, run: Path) -> tuple[list[Completion], Callable[[str]
         ]
     except ValueError as error:
         raise RunDirError(f"{path} holds a verdict that cannot be: {error}; delete it and {remedy}") from None
-    if not extra:
-        return draws, None
+    answers = dict(zip(table["text"], table["answer"], strict=True)) if "answer" in extra else None
+    answer = None if answers is None else answers.get
+    if "solution" not in extra:
+        return _Samples(draws, None, answer)
     found = {text: form for text, form in zip(table["text"], table["solution"], strict=True) if form is not None}
-    return draws, lambda text: found.get(text, text)
+    return _Samples(draws, lambda text: found.get(text, text), answer)
 
 
-def _scores(
-    row: Mapping[str, Any],
-    draws: Sequence[Completion],
-    solution: Callable[[str], str] | None,
-    base: Sequence[Completion] | None,
-    folder: Path,
-) -> Scores:
-    """Per-prompt metrics that fit the row; distinct_correct only where the solutions are in the file."""
+def _scores(row: Mapping[str, Any], samples: _Samples, base: Sequence[Completion] | None, folder: Path) -> Scores:
+    """Per-prompt metrics that fit the row; those of style only where the solutions are in the file."""
     ks = sorted(int(k) for k in row["pass_at_k"])
-    scores = per_prompt(draws, solution=solution or str, base=base, ks=ks)
+    solution = samples.solution
+    scores = per_prompt(samples.completions, solution=solution or str, answer=samples.answer, base=base, ks=ks)
     found = np.nanmean(scores.column("mean_at_n"))
     if abs(found - row["mean_at_n"]) > 1e-6 or len(scores.ids) != row["prompts"]:
         raise RunDirError(
@@ -273,8 +320,7 @@ def _scores(
             f"mean@n {row['mean_at_n']:.4f} of {row['prompts']} prompts there, {found:.4f} of {len(scores.ids)} "
             "in its Parquet file; run `dphrl eval` again"
         )
-    unknown = {"style_entropy"} if solution is not None else {"style_entropy", "distinct_correct"}
-    kept = [i for i, name in enumerate(scores.names) if name not in unknown]
-    named = Scores(scores.ids, tuple(scores.names[i] for i in kept), scores.values_PM[:, kept])
+    unknown = {"tokens"} if solution is not None else {"tokens", "style_entropy", "distinct_correct"}
+    named = scores.only([name for name in scores.names if name not in unknown])
     last = Scores(scores.ids, ("pass@n",), scores.column(f"pass@{ks[-1]}")[:, None])
-    return counted(beside([named, last]))
+    return beside([named, last])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dphrl.report.harness import print_harness
 from dphrl.report.labels import dataset_name, plain
 from dphrl.report.verdict import choice, verdicts
 from dphrl.report.view import Entry, Stat, View, number
@@ -39,7 +40,9 @@ def show(summary: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
     else:
-        print_summary(summary, Console())
+        console = Console()
+        print_summary(summary, console)
+        print_harness(summary.get("harness", ()), console)
 
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dphrl.report.labels import dataset_name
-from dphrl.report.view import Entry, Stat, View, interval, number
+from dphrl.report.view import Entry, Stat, View, gap_interval, interval, number
 
 
 def verdicts(view: View) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _gap(stat: Stat) -> str:
     gap = stat.difference
     if gap is None:
         return "difference unknown"
-    return f"{number(gap.value, 'rate', signed=True)} points {interval(gap.low, gap.high, 'rate', signed=True)}".strip()
+    return f"{number(gap.value, 'rate', signed=True)} points {gap_interval(gap, 'rate')}".strip()
 
 
 def _pass(view: View, entry: Entry, dataset: str) -> Stat | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dphrl.errors import DataError
-from dphrl.report.labels import COUNTS, METHODS, METRIC_NAMES, MethodStyle, display, style
+from dphrl.report.labels import COUNTS, METHODS, METRIC_NAMES, display
 
 COMPARED_K = 8
 """The k of Pass@k in tables, verdicts and the frontier; the largest k below it where n is smaller."""
@@ -26,11 +26,6 @@ class Entry:
         """As people read it: 'DPH-F eta=0.2'."""
         return display(self.method, self.setting)
 
-    @property
-    def style(self) -> MethodStyle:
-        """Colour and marker: those of the method."""
-        return style(self.method)
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -39,6 +34,8 @@ class Difference:
     value: float
     low: float | None
     high: float | None
+    agree: int | None = None
+    """Prompts, where all differ by the same amount and the interval has no width."""
 
     @property
     def clear(self) -> bool:
@@ -58,6 +55,8 @@ class Stat:
     high: float | None
     """95 % interval over prompts."""
     difference: Difference | None
+    spread: Mapping[str, Any] | None = None
+    """Standard errors by source, where there are several seeds; see docs/evaluation.md."""
 
 
 class View:
@@ -73,6 +72,7 @@ class View:
             raise DataError("the summary has no rows; evaluate at least one run with `dphrl eval` first")
         self.rows = rows
         self.notes: tuple[str, ...] = tuple(summary.get("notes") or ())
+        self.harness: tuple[Mapping[str, Any], ...] = tuple(summary.get("harness") or ())
         self.datasets: tuple[str, ...] = tuple(dict.fromkeys(row["dataset"] for row in rows))
         found = {Entry(row["method"], row.get("setting", "")) for row in rows}
         self.entries: tuple[Entry, ...] = tuple(sorted(found, key=_order))
@@ -83,10 +83,27 @@ class View:
             for a in summary.get("aggregate", ())
             if a["mean"] is not None
         }
+        self._forgetting = {
+            (Entry(f["method"], f.get("setting", "")), f["dataset"], f["metric"]): f
+            for f in summary.get("forgetting") or ()
+        }
 
     def get(self, entry: Entry | None, dataset: str, metric: str) -> Stat | None:
         """A number, or None where it has no meaning (keep of the base) or was not measured."""
         return self._stats.get((entry, dataset, metric)) if entry is not None else None
+
+    def metrics(self, dataset: str) -> list[str]:
+        """Every metric known of any entry on a dataset, in the order of the summary."""
+        return list(dict.fromkeys(metric for _, d, metric in self._stats if d == dataset))
+
+    def rows_of(self, entry: Entry, dataset: str) -> list[Mapping[str, Any]]:
+        """The rows of an entry on a dataset, one a seed."""
+        key = (entry.method, entry.setting, dataset)
+        return [r for r in self.rows if (r["method"], r.get("setting", ""), r["dataset"]) == key]
+
+    def forgetting(self, entry: Entry, dataset: str, metric: str) -> Mapping[str, Any] | None:
+        """Difference to the base, {value, low, high}, where the summary has it."""
+        return self._forgetting.get((entry, dataset, metric))
 
     def n(self, dataset: str) -> int:
         """Draws per prompt; the smallest where runs differ."""
@@ -138,10 +155,25 @@ def interval(low: float | None, high: float | None, metric: str, *, signed: bool
     return f"[{number(low, metric, signed=signed)}, {number(high, metric, signed=signed)}]"
 
 
+def gap_interval(gap: Difference, metric: str) -> str:
+    """'[+6.9, +10.9]', 'on all 50 prompts' where they agree, or '' where it is unknown."""
+    if gap.agree:
+        return f"on all {gap.agree} prompts"
+    return interval(gap.low, gap.high, metric, signed=True)
+
+
 def _stat(found: Mapping[str, Any]) -> Stat:
     gap = found.get("difference")
-    difference = Difference(gap["value"], gap.get("low"), gap.get("high")) if gap else None
-    return Stat(found["mean"], found.get("sd"), found["seeds"], found.get("low"), found.get("high"), difference)
+    difference = Difference(gap["value"], gap.get("low"), gap.get("high"), gap.get("agree")) if gap else None
+    return Stat(
+        found["mean"],
+        found.get("sd"),
+        found["seeds"],
+        found.get("low"),
+        found.get("high"),
+        difference,
+        found.get("spread"),
+    )
 
 
 def _order(entry: Entry) -> tuple[int, str, list[str | float]]:

@@ -1,25 +1,37 @@
-"""Compare runs: every row of every run, and means over seeds with paired intervals to a baseline."""
+"""Compare runs and evaluation directories: every row, and means over seeds with paired intervals to a baseline."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import write_json
-from dphrl.metrics import RESAMPLES, Interval, Scores, bootstrap, paired_bootstrap
-from dphrl.report.labels import COUNTS, plain
+from dphrl.metrics import NO_RATES, RESAMPLES, Interval, Scores, bootstrap, paired_bootstrap, spread, widened
+from dphrl.report.labels import plain
 from dphrl.report.runs import Bases, Evaluation, open_run, read_evaluations, settings_of
+from dphrl.stages.compare_notes import base_note, notes, same_base, sampling_notes
+from dphrl.stages.evaldir import is_evaldir
+from dphrl.stages.harness import harness_rows
 
 METRICS = ("greedy", "mean_at_n", "pass@{k}", "pass@n", "keep", "explore", "distinct_correct")
-"""Metrics of the aggregate, in order; pass@{k} stands for every k of the rows."""
+"""Metrics of every aggregate, in order; pass@{k} stands for every k of the rows."""
+WHERE_KNOWN = (
+    *("maj@{k}", "keep@{k}", "explore@{k}"),
+    *("style_entropy", "tokens", "truncated", "no_answer"),
+)
+"""Metrics that follow where a row has them."""
+FORGETTING = ("greedy", "mean_at_n", "pass@n")
+"""Metrics whose difference to the base is a cell of the forgetting matrix."""
+PREFERRED = "grpo"
+"""The baseline where none is named; but the base where no run has this label and all are evaluation directories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +50,33 @@ class Group:
 
 
 def compare(
-    runs: Sequence[Path], out: Path, *, baseline: str = "grpo", resamples: int = RESAMPLES, seed: int = 0
+    runs: Sequence[Path], out: Path, *, baseline: str | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Compare evaluated runs and write OUT/summary.json (docs/architecture.md).
+    """Compare evaluated runs and write OUT/summary.json (docs/architecture.md, docs/evaluation.md).
 
     Args:
-        runs: run directories, each evaluated; every (method, setting, seed) once.
+        runs: run directories, each evaluated, and evaluation directories; every (method, setting, seed) once a dataset.
         out: folder of the comparison.
-        baseline: label that differences are taken to; with its setting ('rkl beta=0.1 k2') where it has several.
+        baseline: label that differences are taken to; with its setting ('rkl beta=0.1 k2') where it has several. None =
+            grpo; of evaluation directories without it the base.
         resamples: bootstrap resamples over prompts (count).
         seed: of the resamples.
     Returns:
-        {"rows", "aggregate", "baseline", "notes"}. A row is one model on one dataset; `base` stands once for each
-        seed. The aggregate gives for each method, setting, dataset and metric the mean and sd over seeds, `low` and
-        `high` (95 % over prompts, scores averaged over seeds), and the `difference` to the baseline, paired over
-        prompts: null for the baseline itself and where no run is the baseline. Rates are in 0..1. Notes say in
-        words what makes numbers hard to compare.
+        {"rows", "aggregate", "forgetting", "baseline", "notes"}. A row is one model on one dataset; `base` stands once
+        for each seed. The aggregate gives for each method, setting, dataset and metric the mean and sd over seeds,
+        `low` and `high` (95 % over prompts, scores averaged over seeds), `spread` (where the uncertainty comes from,
+        and the interval over prompts and seeds), and the `difference` to the baseline, paired over prompts: null for
+        the baseline itself and where no run is the baseline. `forgetting` gives the differences to the base. Rates are
+        in 0..1. Notes say in words what makes numbers hard to compare.
     Raises:
         RunDirError: no run, not a run directory, no evaluation yet, a run that comes twice, other prompts than the
             baseline's, or a baseline with several settings.
     """
-    groups = _grouped(_read(runs))
+    read, unlike = _read(runs)
+    groups = _grouped(read)
+    if baseline is None:
+        alone = all(is_evaldir(Path(path)) for path in runs)
+        baseline = "base" if alone and PREFERRED not in {g.method for g in groups} else PREFERRED
     chosen = _baseline(groups, baseline)
     against = {g.dataset: g for g in groups if g.name == chosen}
     aggregate = [row for g in groups for row in _aggregate(g, against.get(g.dataset), resamples=resamples, seed=seed)]
@@ -66,36 +84,48 @@ def compare(
     summary: dict[str, Any] = {
         "rows": [{"method": e.method, "setting": e.setting, "seed": e.seed, **e.row} for e in evaluations],
         "aggregate": aggregate,
+        "forgetting": _forgetting(groups, resamples=resamples, seed=seed),
+        "harness": _harness(runs),
         "baseline": chosen,
-        "notes": [*_untrained(runs), *_notes(groups, baseline if chosen is None else None)],
+        "notes": [*_untrained(runs), *unlike, *notes(groups, baseline if chosen is None else None)],
     }
     write_json(out / "summary.json", summary)
     return summary
 
 
-def _read(paths: Sequence[Path]) -> list[Evaluation]:
-    """Every evaluation: first the base of each seed, once, then the runs in the order given."""
+def _harness(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """What lm-evaluation-harness measured on the same models; empty where it was not run."""
+    runs = [open_run(Path(path)) for path in paths]
+    return harness_rows(runs, settings_of(runs))
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Evaluation], list[str]]:
+    """Every evaluation, first the base of each seed, once, then the runs in the order given; and notes on draws and
+    bases that are not alike."""
     if not paths:
         raise RunDirError("no run directory to compare; name at least one, e.g. `dphrl compare runs/grpo runs/dph`")
     runs = [open_run(Path(path)) for path in paths]
     bases: dict[tuple[int, str], Evaluation] = {}
     read: Bases = {}
-    finals: dict[tuple[str, str, int], Path] = {}
+    finals: dict[tuple[str, str, int, str], Path] = {}
     found: list[Evaluation] = []
+    unlike: dict[str, str] = {}
     for run, setting in zip(runs, settings_of(runs), strict=True):
-        key = (run.label, setting, run.config.seed)
-        if key in finals and not run.base_only:
-            raise RunDirError(
-                f"{finals[key]} and {run.path} are both {' '.join(filter(None, key[:2]))} with seed {key[2]}; "
-                "name each run once, and give repeated runs seeds of their own"
-            )
-        if not run.base_only:
-            finals[key] = run.path
         own, base = read_evaluations(run, setting, read)
+        for e in own:
+            key = (e.method, e.setting, e.seed, e.dataset)
+            if key in finals:
+                raise RunDirError(
+                    f"{finals[key]} and {e.run} are both {' '.join(filter(None, key[:2]))} with seed {e.seed}; "
+                    "name each run once, and give repeated runs seeds of their own"
+                )
+            finals[key] = e.run
         found += own
-        for evaluation in base:
-            bases.setdefault((evaluation.seed, evaluation.dataset), evaluation)
-    return [*bases.values(), *found]
+        for e in base:
+            first = bases.setdefault((e.seed, e.dataset), e)
+            if not same_base(first, e):
+                unlike.setdefault(e.dataset, base_note(first, e))
+    return [*bases.values(), *found], [*sampling_notes(runs), *unlike.values()]
 
 
 def _grouped(evaluations: Iterable[Evaluation]) -> list[Group]:
@@ -136,17 +166,12 @@ def _aggregate(group: Group, baseline: Group | None, *, resamples: int, seed: in
     """One object for each metric of the group."""
     scores = _over_seeds(group.seeds)
     levels = bootstrap(scores, rng=np.random.default_rng(seed), resamples=resamples)
-    gaps: dict[str, Interval] = {}
-    if baseline is not None and baseline.name != group.name:
-        _same_prompts(group.seeds[0], baseline.seeds[0])
-        other = _over_seeds(baseline.seeds)
-        shared = [name for name in scores.names if name in other.names]
-        rng = np.random.default_rng(seed)
-        gaps = paired_bootstrap(_only(scores, shared), _only(other, shared), rng=rng, resamples=resamples)
+    compared = baseline if baseline is not None and baseline.name != group.name else None
+    gaps = {} if compared is None else _gaps(group, compared, resamples=resamples, seed=seed)
     found = []
-    for metric in _metrics(group.seeds):
+    for metric in _metrics(group):
         values = _values(group, metric)
-        level = levels.get(metric) or _own_interval(group, metric)
+        level = _honest(group, metric, levels[metric]) if metric in levels else _own_interval(group, metric)
         found.append(
             {
                 "method": group.method,
@@ -158,10 +183,60 @@ def _aggregate(group: Group, baseline: Group | None, *, resamples: int, seed: in
                 "seeds": len(values),
                 "low": _bound(level.low, metric) if level else None,
                 "high": _bound(level.high, metric) if level else None,
-                "difference": _difference(group, baseline, metric, gaps.get(metric)),
+                "spread": _spread(_table(group, metric), metric, 0.0),
+                "difference": _difference(group, compared, metric, gaps.get(metric)),
             }
         )
     return found
+
+
+def _gaps(
+    group: Group, other: Group, *, resamples: int, seed: int, metrics: Sequence[str] | None = None
+) -> dict[str, Interval]:
+    """Paired intervals of the difference to another group, in every metric that both have, or those of `metrics`."""
+    _same_prompts(group.seeds[0], other.seeds[0])
+    mine, theirs = _over_seeds(group.seeds), _over_seeds(other.seeds)
+    shared = [name for name in mine.names if name in theirs.names and (metrics is None or name in metrics)]
+    rng = np.random.default_rng(seed)
+    return paired_bootstrap(mine.only(shared), theirs.only(shared), rng=rng, resamples=resamples)
+
+
+def _forgetting(groups: Sequence[Group], *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Differences of every method to the base: task x method, a cell for each metric."""
+    bases = {g.dataset: g for g in groups if g.method == "base"}
+    found = []
+    for group in groups:
+        base = bases.get(group.dataset)
+        if base is None or group.method == "base" or group.seeds[0].scores.ids != base.seeds[0].scores.ids:
+            continue
+        gaps = _gaps(group, base, resamples=resamples, seed=seed, metrics=FORGETTING)
+        for metric in FORGETTING:
+            gap = _difference(group, base, metric, gaps.get(metric))
+            if gap is not None:
+                cell = {"method": group.method, "setting": group.setting, "dataset": group.dataset, "metric": metric}
+                found.append(cell | {name: gap[name] for name in ("value", "low", "high", "agree") if name in gap})
+    return found
+
+
+def _honest(group: Group, metric: str, level: Interval) -> Interval:
+    """The interval of a rate has a width also where all prompts agree."""
+    prompts = min(e.sizes.get(metric, 0.0) for e in group.seeds)
+    return widened(level, prompts) if metric not in NO_RATES and prompts else level
+
+
+def _table(group: Group, metric: str) -> dict[int, Float[np.ndarray, " prompts"]]:
+    """Seed -> the metric of every prompt; only where every seed knows it of every prompt."""
+    columns = {e.seed: e.scores.column(metric) for e in group.seeds if metric in e.scores.names}
+    whole = len(columns) == len(group.seeds) and not any(np.isnan(column).any() for column in columns.values())
+    return columns if whole else {}
+
+
+def _spread(columns: Mapping[int, Float[np.ndarray, " prompts"]], metric: str, least: float) -> dict[str, float] | None:
+    """Over prompts and seeds; the interval of a rate ends at `least` and 1, whatever Student's has it."""
+    found = spread(np.stack(list(columns.values()))) if columns else None
+    if found is None or metric in NO_RATES:
+        return None if found is None else found.as_json()
+    return found.as_json() | {"low": max(found.low, least), "high": min(found.high, 1.0)}
 
 
 def _own_interval(group: Group, metric: str) -> Interval | None:
@@ -174,20 +249,26 @@ def _own_interval(group: Group, metric: str) -> Interval | None:
 
 def _difference(group: Group, baseline: Group | None, metric: str, gap: Interval | None) -> dict[str, Any] | None:
     """The paired difference; without an interval where only the rows know the metric."""
-    if baseline is None or baseline.name == group.name:
+    if baseline is None:
         return None
-    if gap is not None and not math.isnan(gap.value):
-        return {"baseline": baseline.name, "value": gap.value, "low": gap.low, "high": gap.high}
-    mine, other = _values(group, metric), _values(baseline, metric)
-    if not mine or not other:
-        return None
-    return {"baseline": baseline.name, "value": mean(mine) - mean(other), "low": None, "high": None}
+    if gap is None or math.isnan(gap.value):
+        mine, other = _values(group, metric), _values(baseline, metric)
+        known = mine and other
+        value = mean(mine) - mean(other) if known else None
+        return {"baseline": baseline.name, "value": value, "low": None, "high": None} if known else None
+    found: dict[str, Any] = {"baseline": baseline.name, "value": gap.value, "low": gap.low, "high": gap.high}
+    mine_of, other_of = _table(group, metric), _table(baseline, metric)
+    if mine_of.keys() == other_of.keys():  # seeds come in pairs: what they share (presamples, base) cancels
+        found["spread"] = _spread({seed: column - other_of[seed] for seed, column in mine_of.items()}, metric, -1.0)
+    if gap.low == gap.high:
+        found["agree"] = len(group.seeds[0].scores.ids)
+    return found
 
 
 def _over_seeds(seeds: Sequence[Evaluation]) -> Scores:
     """Scores of every prompt averaged over the seeds in which the metric is known, metrics that all seeds have."""
     names = [name for name in seeds[0].scores.names if all(name in e.scores.names for e in seeds)]
-    values_SPM = np.stack([_only(e.scores, names).values_PM for e in seeds])  # rows are sorted by id
+    values_SPM = np.stack([e.scores.only(names).values_PM for e in seeds])  # rows are sorted by id
     known_SPM = ~np.isnan(values_SPM)
     total_PM = np.where(known_SPM, values_SPM, 0.0).sum(axis=0)
     count_PM = known_SPM.sum(axis=0)
@@ -195,14 +276,14 @@ def _over_seeds(seeds: Sequence[Evaluation]) -> Scores:
     return Scores(seeds[0].scores.ids, tuple(names), mean_PM)
 
 
-def _only(scores: Scores, names: Sequence[str]) -> Scores:
-    return Scores(scores.ids, tuple(names), scores.values_PM[:, [scores.names.index(name) for name in names]])
+def _metrics(group: Group) -> list[str]:
+    """METRICS with every k that all seeds have, and those of WHERE_KNOWN that some seed knows."""
+    ks = sorted(set.intersection(*({int(k) for k in e.row["pass_at_k"]} for e in group.seeds)))
 
+    def named(metrics: Iterable[str]) -> list[str]:
+        return [name for m in metrics for name in ([m.format(k=k) for k in ks] if "{k}" in m else [m])]
 
-def _metrics(seeds: Sequence[Evaluation]) -> list[str]:
-    """METRICS with every k that all seeds have."""
-    ks = sorted(set.intersection(*({int(k) for k in e.row["pass_at_k"]} for e in seeds)))
-    return [name for metric in METRICS for name in ([f"pass@{k}" for k in ks] if "{k}" in metric else [metric])]
+    return [*named(METRICS), *(name for name in named(WHERE_KNOWN) if _values(group, name))]
 
 
 def _values(group: Group, metric: str) -> list[float]:
@@ -213,60 +294,23 @@ def _values(group: Group, metric: str) -> list[float]:
 
 def _value(evaluation: Evaluation, metric: str) -> float | None:
     row = evaluation.row
-    if not metric.startswith("pass@"):
-        return row.get(metric)
-    k = str(row["n"]) if metric == "pass@n" else metric.removeprefix("pass@")
-    found = row["pass_at_k"].get(k)
-    return None if found is None else found["value"]
+    name, _, k = metric.partition("@")
+    if k:
+        found = (row.get(f"{name}_at_k") or {}).get(str(row["n"]) if k == "n" else k)
+    elif metric == "tokens":
+        found = (row.get("length") or {}).get("mean")
+    else:
+        found = row.get(metric)
+    return found["value"] if isinstance(found, Mapping) else found
 
 
 def _bound(value: float, metric: str) -> float | None:
     """An end of an interval; that of a ratio can leave 0..1 by its approximation (`counted`)."""
     if math.isnan(value):
         return None
-    return max(value, 0.0) if metric in COUNTS else min(max(value, 0.0), 1.0)
-
-
-def _notes(groups: Sequence[Group], absent: str | None) -> list[str]:
-    """What makes the numbers hard to compare, one sentence each."""
-    notes = [f"No run is the baseline {absent!r}, so no differences are shown."] if absent not in (None, "base") else []
-    datasets = list(dict.fromkeys(g.dataset for g in groups))
-    names = list(dict.fromkeys(g.name for g in groups))
-    for dataset in datasets:
-        mine = [g for g in groups if g.dataset == dataset]
-        notes += _dataset_notes(dataset, mine)
-        lacking = [name for name in names if name not in {g.name for g in mine}]
-        if lacking:
-            notes.append(f"{dataset}: not measured for {', '.join(lacking)}.")
-    seeds = {g.name: ", ".join(str(e.seed) for e in g.seeds) for g in reversed(groups)}
-    if len(set(seeds.values())) > 1:
-        notes.append(f"Seeds differ: {'; '.join(f'{name}: {seeds[name]}' for name in names)}.")
-    if "base" not in names:
-        notes.append(
-            "No evaluation of the base was found, so differences to it are not shown; set eval.base and evaluate again."
-        )
-    return notes
+    return max(value, 0.0) if metric in NO_RATES else min(max(value, 0.0), 1.0)
 
 
 def _untrained(paths: Sequence[Path]) -> list[str]:
     left = [path for path in paths if open_run(Path(path)).base_only and (Path(path) / "train").exists()]
     return [f"{path}: only its base was measured; run `dphrl eval --config {path / 'config.yaml'}`." for path in left]
-
-
-def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
-    notes = []
-    draws = {e.row["n"]: e for g in groups for e in g.seeds}
-    if len(draws) > 1:
-        sides = "; ".join(f"n={n} in {draws[n].run}" for n in sorted(draws))
-        notes.append(f"{dataset}: n differs ({sides}); keep, explore and distinct correct grow with n.")
-    for one, other in combinations([g.seeds[0] for g in groups], 2):
-        if one.scores.ids != other.scores.ids:
-            notes.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
-            break
-    unjudged = {g.name: sum(e.row.get("unjudged") or 0 for e in g.seeds) for g in groups}
-    if any(unjudged.values()):
-        counts = "; ".join(f"{name}: {count}" for name, count in unjudged.items() if count)
-        notes.append(
-            f"{dataset}: some completions could not be judged and count as neither right nor wrong ({counts})."
-        )
-    return notes

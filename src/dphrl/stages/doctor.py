@@ -9,7 +9,11 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 
 REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
-OPTIONAL = {"gguf": "models stored as GGUF: pip install 'dphrl[gguf]'", "peft": "LoRA: pip install peft"}
+OPTIONAL = {
+    "gguf": "models stored as GGUF: pip install 'dphrl[gguf]'",
+    "lm_eval": "dphrl eval --lm-eval: pip install 'dphrl[lm-eval]'",
+    "peft": "LoRA: pip install peft",
+}
 
 
 def doctor() -> None:

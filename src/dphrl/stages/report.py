@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dphrl.anchors.manifest import read_manifest
 from dphrl.config_io import flat, to_dict, to_yaml
-from dphrl.errors import RunDirError
+from dphrl.errors import DphrlError, RunDirError
 from dphrl.metrics import RESAMPLES
+from dphrl.progress import Progress, silent
 from dphrl.report.labels import display
-from dphrl.report.page import write_report
-from dphrl.report.runs import Run, main_setting, open_run, settings_of
+from dphrl.report.page import Extras, write_report
+from dphrl.report.runs import Run, base_folder, main_setting, open_run, settings_of
+from dphrl.report.samples import Asked, browse
+from dphrl.report.view import Entry
 from dphrl.stages.compare import compare
+from dphrl.stages.drift import anchor_drift
+from dphrl.stages.imported import read_prompts
+from dphrl.tasks import load_task
 
 GRADIENTS = {
     "k3": "k3 in the loss: the gradient of forward KL",
@@ -36,6 +43,9 @@ def report(
     title: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    base_dir: Path = Path(),
+    drift: bool = True,
+    progress: Progress = silent,
 ) -> Path:
     """Write the report of one run (RUN/report/) or of several compared (OUT).
 
@@ -46,8 +56,10 @@ def report(
         baseline: label that differences are taken to; `base` for one run and `grpo` for several when None.
         title: heading of the page.
         resamples, seed: of the intervals, as for `compare`.
+        base_dir: folder of the config, where the tasks' own files are looked up, to show prompts beside samples.
+        drift: measure the anchors under the trained models that are at hand and have no drift.json yet.
     Returns:
-        Path of index.html; summary.json and figures/ lie beside it.
+        Path of index.html; summary.json, figures/ and tables/ lie beside it.
     Raises:
         RunDirError: as `compare`; or several runs without `out`.
     """
@@ -64,13 +76,76 @@ def report(
     names = [
         display("base" if run.base_only else run.label, setting) for run, setting in zip(opened, settings, strict=True)
     ]
-    heading = title or (f"{names[0]}, seed {opened[0].config.seed}" if single else f"Comparison of {len(paths)} runs")
-    return write_report(summary, out, title=heading, training=_training(opened, settings), how=_how(opened, names, out))
+    heading = title or (_title(opened[0], names[0]) if single else f"Comparison of {len(paths)} runs")
+    extras = Extras(
+        training=training_lines(opened, settings),
+        drift={e: _drift(path, drift, progress) for e, path in _trained(opened, settings).items()},
+        browser=browse(_files(opened, settings, summary), _asked(opened, base_dir)),
+        how=_how(opened, names, out),
+    )
+    return write_report(summary, out, title=heading, extras=extras)
 
 
-def _training(runs: Sequence[Run], settings: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+def _title(run: Run, name: str) -> str:
+    return f"Evaluation {name}" if run.evaldir is not None else f"{name}, seed {run.config.seed}"
+
+
+def _trained(runs: Sequence[Run], settings: Sequence[str]) -> dict[Entry, Path]:
+    """The first run of every trained entry: samples and anchors of one seed are enough to read."""
+    found: dict[Entry, Path] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        if run.evaldir is None and not run.base_only:
+            found.setdefault(Entry(run.label, setting), run.path)
+    return found
+
+
+def _files(runs: Sequence[Run], settings: Sequence[str], summary: Mapping[str, Any]) -> dict[tuple[Entry, str], Path]:
+    """(entry, dataset) -> its samples, where they are; the base's once, from the first run that has it."""
+    base = next((folder for run in runs if (folder := base_folder(run)) is not None), None)
+    folders = {} if base is None else {Entry("base"): base}
+    folders |= {entry: path / "eval" / "final" for entry, path in _trained(runs, settings).items()}
+    for evaldir in (run.evaldir for run in runs if run.evaldir is not None):
+        for model in evaldir.models:
+            folders.setdefault(Entry(model.label), evaldir.folder(model.name))
+    datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
+    found = {(entry, d): folder / f"{d}.parquet" for d in datasets for entry, folder in folders.items()}
+    return {key: path for key, path in found.items() if path.is_file()}
+
+
+def _asked(runs: Iterable[Run], base_dir: Path) -> dict[str, dict[str, Asked]]:
+    """Dataset -> prompt id -> prompt and gold, of the tasks that can be read here; samples do without the others."""
+    found: dict[str, dict[str, Asked]] = {}
+    for run in runs:
+        for name, texts in read_prompts(run.path).items():
+            found.setdefault(name, {i: Asked(*text) for i, text in texts.items()})
+        for name, task in run.config.eval_tasks.items():
+            if name not in found:
+                try:
+                    prompts = load_task(name, task, base_dir=base_dir).prompts
+                except DphrlError:
+                    continue
+                found[name] = {p.id: Asked(_text(p.prompt), str(p.columns.get("gold", ""))) for p in prompts}
+    return found
+
+
+def _text(prompt: str | tuple[Mapping[str, str], ...]) -> str:
+    """A chat as its messages, one below the other."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
+def _drift(run: Path, wanted: bool, progress: Progress) -> dict[str, Any] | str:
+    if not wanted and not (run / "drift.json").is_file():
+        return "left out by --no-drift"
+    return anchor_drift(run, measure=wanted, progress=progress)
+
+
+def training_lines(
+    runs: Sequence[Run], settings: Sequence[str], *, running: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """Lines of every metrics.jsonl by entry, each with its run's seed; runs that have none are left out.
 
+    Args:
+        running: the last line may still be in the making, and is left out if it is no JSON.
     Raises:
         RunDirError: a line is no JSON object.
     """
@@ -80,10 +155,13 @@ def _training(runs: Sequence[Run], settings: Sequence[str]) -> dict[str, list[di
         if run.base_only or not path.is_file():
             continue
         key = f"{run.label} {setting}".strip()
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
             except ValueError as error:
+                if running and number == len(lines):
+                    break
                 raise RunDirError(
                     f"{path} line {number} is no JSON ({error}); delete the line or train again"
                 ) from None
@@ -107,13 +185,25 @@ def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]
     ]
     command = f"dphrl report {first.path}" if len(runs) == 1 else f"dphrl compare {' '.join(str(r.path) for r in runs)}"
     how: dict[str, Any] = {
-        "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if not run.base_only},
-        "Commands": [f"dphrl run --config {run.path / 'config.yaml'}" for run in runs] + [f"{command} --out {out}"],
+        "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if _is_trained(run)},
+        "Models": {m.name: m.path for run in runs if run.evaldir is not None for m in run.evaldir.models if m.path},
+        "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
         "Runs": told,
-        "Versions": _versions(first.path),
+        "Versions": _versions(first),
+        "Fingerprints": _fingerprints(runs),
         f"Settings of {first.path}": to_yaml(first.config),
     }
     return {name: part for name, part in how.items() if part}
+
+
+def _is_trained(run: Run) -> bool:
+    return run.evaldir is None and not run.base_only
+
+
+def _command(run: Run) -> str:
+    if run.evaldir is not None:
+        return f"{run.evaldir.made.get('by') or 'written by another tool'}: {run.path / 'evaluation.json'}"
+    return f"dphrl run --config {run.path / 'config.yaml'}"
 
 
 def _described(run: Run) -> str:
@@ -127,9 +217,25 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={other.get(key)}" for key in keys)
 
 
-def _versions(run: Path) -> dict[str, Any]:
+def _fingerprints(runs: Sequence[Run]) -> dict[str, str]:
+    """Of the policy that drew each store of anchors: '<run>: weights' -> its digest."""
+    found: dict[str, str] = {}
+    for run in runs:
+        folder = Path(run.config.base_run) if run.config.base_run is not None else run.path
+        if (folder / "anchors" / "manifest.json").is_file():
+            try:
+                printed = read_manifest(folder / "anchors").fingerprint
+            except DphrlError:
+                continue  # anchors of an earlier version: the numbers do not depend on them
+            found |= {f"{folder}: {part}": value for part, value in printed.items()}
+    return found
+
+
+def _versions(run: Run) -> dict[str, Any]:
     """Versions of what made the run; empty when it holds none."""
-    path = run / "versions.json"
+    if run.evaldir is not None:
+        return dict(run.evaldir.made.get("versions") or {})
+    path = run.path / "versions.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except (ValueError, TypeError) as error:

@@ -9,15 +9,20 @@ from dphrl.progress import Progress, silent
 from dphrl.stages.evaluate import evaluate
 from dphrl.stages.presample import presample
 from dphrl.stages.report import report
-from dphrl.stages.rundir import RunDir
+from dphrl.stages.rundir import RunDir, open_run
 from dphrl.stages.train import train
 
 
-def run(config: Config, *, base_dir: Path, progress: Progress = silent) -> RunDir:
-    """Pre-sample, train, evaluate base and trained model, write the report."""
+def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_change: bool = False) -> RunDir:
+    """Pre-sample, train, evaluate base and trained model, write the report.
+
+    Args:
+        allow_change: see `train`.
+    """
+    open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
     if config.base_run is None and needs_presamples(config):
         presample(config, base_dir=base_dir, progress=progress)
-    train(config, base_dir=base_dir, progress=progress)
+    train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)
     finished = evaluate(config, base_dir=base_dir, progress=progress)
     report([finished.root])
     return finished

@@ -20,6 +20,7 @@ FREE_KEYS = frozenset(
         "threads",
         "model.device",
         "anchor.batch_size",
+        "eval.drift",
         "sampling.batch_size",
         "sampling.gpu_memory_utilization",
         "sampling.tensor_parallel",
@@ -30,17 +31,30 @@ FREE_KEYS = frozenset(
         "sampling.concurrency",
         "sampling.timeout_s",
         "sampling.retries",
+        "train.save_every",
+        "train.max_bad_steps",
     }
 )
 """Settings that change no result, so they may differ when a run goes on."""
 
 _OF_STAGE = {
     "presample": ("seed", "model", "task", "sampling"),
-    "train": ("seed", "method", "base_run", "model", "task", "sampling", "anchor", "objective", "train"),
+    "train": ("seed", "method", "base_run", "model", "lora", "task", "sampling", "anchor", "objective", "train"),
     "eval": ("seed", "model", "eval_tasks", "sampling", "eval"),
 }
 """Sections of the config that what a stage drew or trained depends on. Presamples do not depend on `anchor`: when it
 changes, `presample` makes partition and anchors again, from the draws there are and those that are missing."""
+
+TRAINED_FROM = _OF_STAGE["train"]
+
+_FIXED = ("model.", "lora.", "policy.weights", "policy.tokenizer", "policy.dtype", "train.updates", "train.trl.optim")
+"""Beginnings of the settings and fingerprints with which a checkpoint of another value cannot go on: other weights,
+another count of steps, another optimiser."""
+
+ALLOW = ", or --allow-change to go on all the same; the change is recorded in train/changes.jsonl"
+
+OF_EVAL = _OF_STAGE["eval"]
+"""What samples depend on, in an evaluation directory too."""
 
 _SHARED = (*_OF_STAGE["presample"], "anchor")
 """Sections in which a run must agree with its `base_run`."""
@@ -86,8 +100,28 @@ class RunDir:
         return self.train / "metrics.jsonl"
 
     @property
+    def warnings(self) -> Path:
+        """Signs of collapse and steps that were left out, a line each."""
+        return self.train / "warnings.jsonl"
+
+    @property
+    def started(self) -> Path:
+        """What the training was begun with, or went on with last."""
+        return self.train / "started.json"
+
+    @property
+    def changes(self) -> Path:
+        """What was changed between a checkpoint and its going on, a line each time."""
+        return self.train / "changes.jsonl"
+
+    @property
     def final(self) -> Path:
         return self.train / "final"
+
+    @property
+    def adapter(self) -> Path:
+        """The LoRA adapter that RUN/train/final is merged from; only with `lora.r`."""
+        return self.train / "adapter"
 
     def eval(self, model: str) -> Path:
         return self.root / "eval" / model
@@ -101,10 +135,18 @@ class RunDir:
     def stage(self, name: str) -> Path:
         return self.root / name
 
+    def holds(self, stage: str) -> bool:
+        """Whether there are results that belong to a config; a training without a checkpoint has none yet."""
+        if stage == "train":
+            return self.final.exists() or any(self.train.glob("checkpoint-*"))
+        return self.stage(stage).exists()
 
-def open_run(config: Config) -> RunDir:
+
+def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
     """The run directory of a config, made if it is new.
 
+    Args:
+        allow_change: let a training that is not finished go on with other settings, if its checkpoints can.
     Raises:
         ConfigError: no `out`. RunDirError: the directory holds results of another config (names the settings).
     """
@@ -114,7 +156,7 @@ def open_run(config: Config) -> RunDir:
         raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
     run = RunDir(Path(config.out))
     if run.config.exists():
-        _check_same(run, config)
+        _check_same(run, config, allow_change=allow_change)
     elif run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir()):  # a kill leaves those
         raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
     run.root.mkdir(parents=True, exist_ok=True)
@@ -151,16 +193,26 @@ def base_of(config: Config, run: RunDir) -> RunDir:
     return base
 
 
-def _check_same(run: RunDir, config: Config) -> None:
+def _check_same(run: RunDir, config: Config, *, allow_change: bool) -> None:
     saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     for stage, sections in _OF_STAGE.items():
         changed = changed_settings(saved, to_dict(config), sections)
-        if changed and run.stage(stage).exists():
+        may_change = stage == "train" and not run.final.exists()
+        if may_change and allow_change:
+            changed = [line for line in changed if is_fixed(line.strip().partition(":")[0])]
+        if changed and run.holds(stage):
+            why = ", with which no checkpoint can go on" if may_change and allow_change else ""
             raise RunDirError(
-                f"{run.root} holds {stage} results of another config:\n"
+                f"{run.root} holds {stage} results of another config{why}:\n"
                 + "\n".join(changed)
                 + f"\ngive another --out, the old settings, or delete {run.stage(stage)}"
+                + (ALLOW if may_change and not allow_change else "")
             )
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a setting or fingerprint must stay as it was for a checkpoint to be of use."""
+    return key.startswith(_FIXED)
 
 
 def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], sections: Iterable[str]) -> list[str]:

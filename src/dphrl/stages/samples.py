@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +15,8 @@ import pyarrow.parquet as pq
 
 from dphrl.errors import RunDirError, SamplerError
 from dphrl.files import replaced
+from dphrl.metrics import Answer
+from dphrl.partition import is_right
 from dphrl.progress import Progress
 from dphrl.sampling import Request, Sampler
 from dphrl.stages.judge import Judge
@@ -32,6 +35,8 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+FORMS = pa.schema([("solution", pa.string()), ("answer", pa.string())])
+"""What evaluations store besides: the canonical form of a right completion, and what majority voting compares."""
 HEAVY = ("token_ids", "text")
 """Columns that most of stage 1 does without."""
 
@@ -43,8 +48,21 @@ Key = tuple[str, int]
 """Prompt id and draw of a completion."""
 
 
-def write_samples(path: Path, completions: Iterable[Completion]) -> None:
-    """Verified completions, whole or not at all, sorted by prompt id and draw."""
+def write_samples(
+    path: Path,
+    completions: Iterable[Completion],
+    *,
+    solution: Callable[[str], str] | None = None,
+    answer: Answer | None = None,
+) -> None:
+    """Verified completions, whole or not at all, sorted by prompt id and draw.
+
+    Args:
+        path: replaced if it is there.
+        completions: each with its verdict.
+        solution: adds a column: text -> canonical form, of right completions (null for the others).
+        answer: adds a column: text -> what majority voting compares; null where it gives none.
+    """
     rows = sorted(completions, key=key_of)
     verdicts = [c.verdict for c in rows]
     if any(v is None for v in verdicts):
@@ -53,8 +71,16 @@ def write_samples(path: Path, completions: Iterable[Completion]) -> None:
         **{name: [getattr(c, name) for c in rows] for name in SCHEMA.names[:5]},
         **{name: [getattr(v, name) for v in verdicts] for name in SCHEMA.names[5:]},
     }
+    schema = SCHEMA
+    if solution is not None:
+        form = functools.cache(solution)
+        columns["solution"] = [form(c.text) if is_right(c) else None for c in rows]
+        schema = schema.append(FORMS.field("solution"))
+    if answer is not None:
+        columns["answer"] = [*map(functools.cache(answer), (c.text for c in rows))]
+        schema = schema.append(FORMS.field("answer"))
     with replaced(path) as staging:
-        pq.write_table(pa.table(columns, schema=SCHEMA), staging)
+        pq.write_table(pa.table(columns, schema=schema), staging)
 
 
 def read_samples(path: Path) -> list[Completion]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.errors import ConfigError, DataError
 from dphrl.models import Policy, fingerprint
+from dphrl.progress import Progress, silent
+from dphrl.stages.launch import Launch, check_gpus, check_head, check_launch, check_precision
 from dphrl.stages.rundir import RunDir
 from dphrl.types import Anchor, Task
 
@@ -26,17 +29,24 @@ def open_anchors(config: Config, policy: Policy, base: RunDir) -> Sequence[Ancho
 
 
 def make_trainer(
-    config: Config, run: RunDir, task: Task, policy: Policy, ids: set[str], anchors: Sequence[Anchor] | None
+    config: Config,
+    run: RunDir,
+    task: Task,
+    policy: Policy,
+    ids: set[str],
+    anchors: Sequence[Anchor] | None,
+    progress: Progress = silent,
 ) -> Any:
-    """A `DPHTrainer` on the prompts with these ids.
+    """A `DPHTrainer` on the prompts with these ids; says how many processes train, and how weights lie among them.
+
+    With `config.lora` the policy's own weights stay as they are, frozen, and the adapter beside them is trained.
 
     Raises:
-        DataError: fewer prompts than a generation needs. ConfigError: batches that do not divide, or divided weights.
+        DataError: fewer prompts than a generation needs. ConfigError: batches that do not divide, or a launch that gave
+            less than it asked for.
     """
-    from accelerate import PartialState
     from datasets import Dataset
 
-    from dphrl.trainers.settings import trainer_settings
     from dphrl.trainers.trl import DPHConfig, DPHTrainer
     from dphrl.verifiers import task_reward
 
@@ -50,32 +60,76 @@ def make_trainer(
         {"prompt": p.prompt if isinstance(p.prompt, str) else [dict(m) for m in p.prompt], "prompt_id": p.id}
         for p in prompts
     ]
-    on_cpu = policy.model.device.type == "cpu"
-    processes = PartialState(cpu=on_cpu).num_processes
-    settings = trainer_settings(config, run.train, processes=processes) | {"use_cpu": on_cpu}
-    trainer = DPHTrainer(
-        model=policy.model,
-        reward_funcs=task_reward(task),
-        args=DPHConfig(**settings),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=policy.tokenizer,
-        anchors=anchors,
-        encode=policy.encode,
-    )
-    if trainer.accelerator.num_processes != processes:
-        raise ConfigError(
-            f"batches were divided over {processes} processes, but {trainer.accelerator.num_processes} train; "
-            "launch with torchrun --nproc_per_node N -m dphrl train ..."
+    settings = _settings(config, run, policy)
+    with _refused_by_libraries(config):
+        trainer = DPHTrainer(
+            model=policy.model,
+            reward_funcs=task_reward(task),
+            args=DPHConfig(**settings),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=policy.tokenizer,
+            peft_config=adapter(config),
+            anchors=anchors,
+            encode=policy.encode,
         )
-    _refuse_divided_weights(trainer.accelerator.state)
+    launch = Launch.of(trainer.accelerator.state)
+    check_launch(launch)
+    check_head(launch, config.objective.anchor_estimator)
+    if trainer.accelerator.is_main_process:
+        progress("processes", launch.ranks, launch.ranks, str(launch))
     return trainer
 
 
-def _refuse_divided_weights(state: Any) -> None:
-    """Said before the first step, not after the last: gathering weights for the final model is not built yet."""
-    plugin = getattr(state, "deepspeed_plugin", None)
-    if state.distributed_type.name == "FSDP" or (plugin is not None and plugin.zero_stage == 3):
+def adapter(config: Config) -> Any:
+    """PEFT's settings of the LoRA adapter; None where all weights are trained.
+
+    Raises:
+        ConfigError: PEFT is not installed.
+    """
+    lora = config.lora
+    if lora.r is None:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise ConfigError("lora.r trains an adapter, which needs PEFT: pip install 'dphrl[lora]'") from None
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.scale,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _settings(config: Config, run: RunDir, policy: Policy) -> dict[str, Any]:
+    """Arguments of `DPHConfig` on the processes there are."""
+    import torch
+    from accelerate import PartialState
+
+    from dphrl.trainers.settings import trainer_settings
+    from dphrl.trainers.vllm import engine_settings
+
+    check_precision(config.method, config.model.dtype)
+    device = policy.model.device.type
+    processes = PartialState(cpu=device == "cpu").num_processes
+    check_gpus(device, processes, torch.cuda.device_count())
+    settings = trainer_settings(config, run.train, processes=processes) | {"use_cpu": device == "cpu"}
+    return engine_settings(settings, policy.stop_ids)
+
+
+@contextmanager
+def _refused_by_libraries(config: Config) -> Iterator[None]:
+    """What PEFT, TRL and the hub refuse in the user's settings, as the user's mistake."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
         raise ConfigError(
-            f"training with {state.distributed_type.name} divides the weights among ranks; the final model cannot be "
-            "saved from there yet; launch with DDP or ZeRO-2 (recipes/accelerate), or save it yourself from DPHTrainer"
-        )
+            f"train.trl.push_to_hub: the repository cannot be made: {error}; log in, or leave it out"
+        ) from None
+    except ValueError as error:
+        if config.lora.r is None:
+            raise
+        raise ConfigError(f"lora.target_modules={config.lora.target_modules}: {error}") from None

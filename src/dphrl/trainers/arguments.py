@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dphrl.config import ANCHOR_METHODS
-from dphrl.config_checks import check_advantage, check_eta
+from dphrl.config_checks import check_advantage, check_eta, check_form
 from dphrl.errors import ConfigError, nearest
 from dphrl.trainers.advantages import ADVANTAGES
 from dphrl.trainers.eta import SCHEDULES
@@ -15,6 +15,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "kl_estimator": ("k3", "k3_corrected", "k2", "k1_reward"),
     "advantage": tuple(ADVANTAGES),
     "eta_schedule": (*SCHEDULES, "target"),
+    "form": ("generator", "definition"),
+    "anchor_forward": ("separate", "merged"),
     "anchor_estimator": ("sampled", "topk"),
 }
 
@@ -33,9 +35,12 @@ def check_arguments(args: Any) -> None:
             raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}")
     try:
         check_eta(args)
+        check_form(args)
         check_advantage(args, args.num_generations)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if args.method != "dph" and args.form == "definition":
+        raise ConfigError(f"form='definition' is a form of the divergence of method dph; method {args.method} has none")
     if args.method == "replay" and args.anchor_estimator == "topk":
         raise ConfigError(
             "anchor_estimator='topk' compares with the reference, which method replay does without; use method dph, "

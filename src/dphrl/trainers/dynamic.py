@@ -1,13 +1,17 @@
-"""Dynamic sampling on padded batches: which groups teach nothing, and how fresh ones take their place."""
+"""Dynamic sampling (dapo) on padded batches: which groups teach nothing, and how fresh ones take their place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from trl import GRPOTrainer
+
+from dphrl.errors import ConfigError
 
 _LEFT_PADDED = frozenset({"prompt_ids", "prompt_mask"})
 _TOKENS = frozenset({"prompt_ids", "completion_ids"})
@@ -58,14 +62,11 @@ def _widen(rows: Tensor, width: int, fill: int, *, left: bool) -> Tensor:
 
 
 class DynamicSampling(GRPOTrainer):  # type: ignore[misc]
-    """Method dapo."""
+    """Replaces groups without spread, for method dapo."""
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not self.model.training:
-            output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-            return output
-        batch = self._generation(inputs)
-        if self.args.method == "dapo":
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.model.training and self.args.method == "dapo":
             batch = self._replace_flat_groups(batch, inputs)
         return batch
 
@@ -88,7 +89,7 @@ class DynamicSampling(GRPOTrainer):  # type: ignore[misc]
             if wanted == 0:
                 break
             rounds += 1
-            fresh = self._generation(self._fresh_prompts(wanted, rounds))
+            fresh = super()._generate_and_score_completions(self._fresh_prompts(wanted, rounds))
             good = [g for g in range(wanted) if g not in flat_groups(fresh["rewards"], size)]
             pairs = list(zip(flat, good, strict=False))
             batch = merge_generations(batch, fresh, self.processing_class.pad_token_id, partial(put_rows, pairs, size))

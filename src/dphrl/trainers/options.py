@@ -199,10 +199,10 @@ def check_options(args: Any) -> None:
 
 
 def check_ranks(args: Any, ranks: int, *, fsdp: bool) -> None:
-    """Refuse reentrant checkpointing beside anchors under DDP.
+    """Refuse reentrant checkpointing beside anchors under DDP, unless they go along in the rollouts' forward.
 
-    Anchors go through the model apart from the rollouts; a reentrant checkpoint then marks each parameter ready twice,
-    which torch refuses in the middle of the first step. FSDP2 does not count.
+    After a forward of their own a reentrant checkpoint marks each parameter ready twice, which torch refuses in the
+    middle of the first step. FSDP2 does not count.
 
     Args:
         args: a `DPHConfig` of a method with anchors, as TRL has left it.
@@ -212,10 +212,12 @@ def check_ranks(args: Any, ranks: int, *, fsdp: bool) -> None:
         ConfigError: by name.
     """
     kwargs = args.gradient_checkpointing_kwargs or {}
-    if ranks > 1 and not fsdp and args.gradient_checkpointing and kwargs.get("use_reentrant"):
+    twice = args.anchor_forward == "separate" and args.gradient_checkpointing and kwargs.get("use_reentrant")
+    if ranks > 1 and not fsdp and twice:
         raise ConfigError(
             f"use_reentrant=True of gradient checkpointing cannot train method {args.method} on {ranks} processes "
-            "without FSDP2; leave it out, or give activation_checkpointing_kwargs={'use_reentrant': False}"
+            "without FSDP2 while anchors have a forward of their own; set anchor_forward='merged' "
+            "(objective.anchor_forward), or activation_checkpointing_kwargs={'use_reentrant': False}"
         )
 
 

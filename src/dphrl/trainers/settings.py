@@ -10,6 +10,7 @@ from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.config_checks import ANCHORS_PER_STEP
 from dphrl.errors import ConfigError, nearest
 from dphrl.trainers.options import SET_BY_THE_STAGE
+from dphrl.trainers.vllm import check_vllm
 
 CLIP_HIGHER = 0.28
 """DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
@@ -29,6 +30,7 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "method": config.method,
         **_objective_settings(config),
         "max_resample": train.max_resample,
+        "max_bad_steps": train.max_bad_steps,
         "epsilon": train.clip_low,
         "epsilon_high": clip_high,
         "loss_type": "dapo",  # token-mean over the optimiser step
@@ -63,7 +65,8 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-    return ours | _extra_settings(config.train.trl, ours)
+    check_vllm(config)
+    return ours | _extra_settings(config, ours)
 
 
 def _objective_settings(config: Config) -> dict[str, Any]:
@@ -78,6 +81,8 @@ def _objective_settings(config: Config) -> dict[str, Any]:
         "drift_target": objective.drift_target,
         "eta_bounds": objective.eta_bounds,
         "log_u_cap": objective.log_u_cap,
+        "form": objective.form,
+        "anchor_forward": objective.anchor_forward,
         "anchor_estimator": objective.anchor_estimator,
         "anchors_per_step": anchors_per_step(config),
         "beta": objective.beta if config.method == "rkl" else 0.0,
@@ -130,9 +135,10 @@ def _with_warmup(schedule: str) -> str:
     return "constant_with_warmup" if schedule == "constant" else schedule
 
 
-def _extra_settings(extra: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+def _extra_settings(config: Config, ours: dict[str, Any]) -> dict[str, Any]:
     from trl import GRPOConfig
 
+    extra = config.train.trl
     free = {
         "report_to",
         "loss_type",
@@ -151,4 +157,36 @@ def _extra_settings(extra: dict[str, Any], ours: dict[str, Any]) -> dict[str, An
             raise ConfigError(
                 f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)"
             )
-    return extra
+    _check_trackers(extra.get("report_to", "none"))
+    return _check_push(config, extra)
+
+
+def _check_trackers(report_to: Any) -> None:
+    """Refuse a tracker that does not exist or is not installed; transformers would end with a traceback."""
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
+    wanted = [report_to] if isinstance(report_to, str) else list(report_to)
+    known = {*INTEGRATION_TO_CALLBACK, "none", "all"}
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"train.trl.report_to={name!r} is no tracker of transformers{nearest(str(name), known)}")
+        if name not in ("none", "all") and name not in get_available_reporting_integrations():
+            raise ConfigError(
+                f"train.trl.report_to={name!r} needs that package: pip install {name}; or leave it out, metrics.jsonl "
+                "is always written"
+            )
+
+
+def _check_push(config: Config, extra: dict[str, Any]) -> dict[str, Any]:
+    """A merged model and an adapter in one repository would be read as the adapter on top of the merged model."""
+    if not extra.get("push_to_hub") or config.lora.r is None:
+        return extra
+    if extra.get("hub_strategy", "end") != "end":
+        raise ConfigError(
+            f"train.trl.hub_strategy={extra['hub_strategy']!r} would push adapters beside the merged model of lora.r="
+            f"{config.lora.r}, and a reader would add one to the other; use end"
+        )
+    return {**extra, "hub_strategy": "end"}

@@ -9,7 +9,6 @@ Axes: B batch, L length, T time, N completion tokens of a batch, H hidden, K lik
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dphrl.errors import AnchorError, ConfigError
-from dphrl.scoring import HEAD_POSITIONS
+from dphrl.scoring import HEAD_POSITIONS, LogitRule
 from dphrl.types import Anchor
 
 
@@ -55,11 +54,11 @@ def add_topk_head(model: Any) -> None:
         model: a causal LM to which TRL has given its fused head; its scale, softcap and temperature are read there.
     """
     fused = model.forward
-    settings = inspect.getclosurevars(fused).nonlocals
+    rule = LogitRule.of(fused)
 
     @functools.wraps(type(model).forward)  # `generate` checks its arguments against the signature
     def forward(self: Any, *args: Any, topk_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        return fused(*args, **kwargs) if topk_ids is None else _score(self, settings, topk_ids, *args, **kwargs)
+        return fused(*args, **kwargs) if topk_ids is None else _score(self, rule, topk_ids, *args, **kwargs)
 
     model.forward = MethodType(forward, model)
 
@@ -89,7 +88,7 @@ def topk_logps(
 
 def _score(
     model: Any,
-    settings: Mapping[str, Any],
+    rule: LogitRule,
     topk_ids_NK: Tensor,
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -108,9 +107,9 @@ def _score(
         ids_NE.to(weight.device),
         weight,
         bias,
-        scale=settings["logit_scale"],
-        softcap=settings["final_logit_softcapping"],
-        temperature=settings["temperature"],
+        scale=rule.scale,
+        softcap=rule.softcap,
+        temperature=rule.temperature,
     )
 
 

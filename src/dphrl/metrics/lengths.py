@@ -1,0 +1,48 @@
+"""How long completions are, how many are cut off, how many give no answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from dphrl.metrics.intervals import Scores
+from dphrl.partition import is_judged
+from dphrl.types import Completion
+
+
+def lengths(draws: Mapping[str, Iterable[Completion]]) -> Scores:
+    """Length and end of the sampled completions of every prompt.
+
+    Args:
+        draws: prompt id -> its sampled completions, verified (no greedy one).
+    Returns:
+        Metrics, rows sorted by id: `tokens`, mean length (tokens, the end token included), NaN where token ids are not
+        known; `truncated`, share cut at the token limit; `no_answer`, share of the judged ones in which no answer was
+        found, NaN where none was judged.
+    """
+    rows = []
+    for prompt_id in sorted(draws):
+        mine = list(draws[prompt_id])
+        judged = [c for c in mine if is_judged(c)]
+        silent = sum(c.verdict is not None and c.verdict.status == "no_answer" for c in judged)
+        cut = sum(c.finish_reason == "length" for c in mine)
+        rows.append((_mean_length(mine), _share(cut, len(mine)), _share(silent, len(judged))))
+    values_PM = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
+    return Scores(tuple(sorted(draws)), ("tokens", "truncated", "no_answer"), values_PM)
+
+
+def p90(completions: Iterable[Completion]) -> float | None:
+    """The length that nine in ten sampled completions do not exceed (tokens); None where token ids are not known."""
+    found = [len(c.token_ids) for c in completions if c.draw >= 0 and c.token_ids]
+    return float(np.quantile(found, 0.9, method="inverted_cdf")) if found else None
+
+
+def _mean_length(completions: Iterable[Completion]) -> float:
+    found = [len(c.token_ids) for c in completions if c.token_ids]  # a drawn completion has one token at least
+    return _share(sum(found), len(found))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,31 @@
+"""Texts of a model on the page: cut to a bounded number of bytes, hidden characters written out."""
+
+from __future__ import annotations
+
+from dphrl.report.labels import plain
+
+
+def cut(text: str, room: int, *, keep_end: bool = False) -> tuple[str, int]:
+    """The text as the page shows it, and how many of its letters are left out.
+
+    Args:
+        text: anything, of any length.
+        room: most bytes that it may take in the page, escaped; at least 16.
+        keep_end: leave out the beginning instead of the end, as for prompts, whose question comes last.
+    Returns:
+        Text with hidden characters written out, not yet escaped; letters of `text` left out (count).
+    """
+    shown = text[-room:] if keep_end else text[:room]
+    while (size := _bytes(shown)) > room:
+        fewer = max(1, len(shown) * room // size - 1)
+        shown = shown[-fewer:] if keep_end else shown[:fewer]
+        if len(shown) == 1:
+            break
+    return plain(shown), len(text) - len(shown)
+
+
+def _bytes(text: str) -> int:
+    """Of the text once it stands in the page."""
+    from markupsafe import escape
+
+    return len(str(escape(plain(text))).encode("utf-8", "replace"))
