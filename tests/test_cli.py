@@ -10,7 +10,7 @@ import pytest
 
 from dphrl.cli import main
 
-HEAVY = ("torch", "transformers", "trl", "numpy", "pyarrow", "pydantic", "matplotlib", "datasets")
+HEAVY = ("torch", "transformers", "trl", "numpy", "pyarrow", "pydantic", "matplotlib", "vl_convert", "datasets")
 
 
 @pytest.mark.parametrize("arguments", ["--help", "--version", "demo --help"])

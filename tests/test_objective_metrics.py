@@ -10,7 +10,7 @@ import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "dph": ({"eta_schedule": "target", "drift_target": 0.02}, {}),
+    "dph": ({"divergence": "js", "form": "definition", "eta_schedule": "target", "drift_target": 0.02}, {}),
     "rkl": ({"kl_estimator": "k2"}, {"trl": {"entropy_coef": 0.01}}),
     "dapo": ({}, {}),
     "grpo": ({}, {"advantage": "unlikeliness"}),

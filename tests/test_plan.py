@@ -88,6 +88,16 @@ def test_a_plan_by_hand(demo_values: dict[str, Any]) -> None:
     assert planned(demo_values).training.stage.typical.scored == 0
 
 
+def test_what_loads_a_reference_model_is_what_the_objective_reads_it_for() -> None:
+    from dphrl.objective import DEFINITIONS
+
+    for name, parts in DEFINITIONS.items():
+        objective = {"divergence": name, "form": "definition"}
+        config = build_config({"method": "dph", "objective": objective})
+        assert config.loads_reference == (parts.fresh is not None)
+    assert build_config({"method": "rkl"}).loads_reference and not build_config({"method": "dph"}).loads_reference
+
+
 def test_resampling_and_several_anchors_raise_the_bounds(demo_values: dict[str, Any]) -> None:
     demo_values["method"] = "dapo"
     dapo = planned(demo_values).training.stage

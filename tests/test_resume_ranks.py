@@ -101,6 +101,7 @@ def main(root: Path, again: bool) -> None:
         doing(only(1, 5, killed(signal.SIGKILL)))
         train(config_of(root, "killed"), base_dir=Path())
     torch.distributed.destroy_process_group()
+    os._exit(0)  # torch's own threads may still want the interpreter while it ends, which aborts one rank in many runs
 
 
 def launched(root: Path, *words: str) -> int:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from dphrl.cli import main
 from dphrl.errors import ConfigError
-from dphrl.stages.launch import Launch, asked_ranks, check_alone, check_gpus, check_head, check_launch, check_precision
+from dphrl.stages.launch import Launch, asked_ranks, check_alone, check_gpus, check_launch, check_precision
 
 ROOT = Path(__file__).parents[1]
 SIMPLE = {"ACCELERATE_MIXED_PRECISION": "no", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -53,15 +53,6 @@ def test_weights_that_were_to_be_divided_and_are_not(layout: str) -> None:
     """On CPUs accelerate drops both without a word."""
     with pytest.raises(ConfigError, match=f"asked for {layout}, but what runs is 2 processes on cpu, DDP"):
         check_launch(TWO, {**TORCHRUN, f"ACCELERATE_USE_{layout}": "true"})
-
-
-def test_topk_anchors_need_a_whole_head() -> None:
-    for divided in (Launch(2, "FSDP", None, "cuda"), Launch(2, "DEEPSPEED", 3, "cuda")):
-        with pytest.raises(ConfigError, match=r"anchor_estimator=topk reads the whole head.*ddp.yaml"):
-            check_head(divided, "topk")
-        check_head(divided, "sampled")
-    for whole in (ONE, TWO, Launch(2, "DEEPSPEED", 2, "cuda")):
-        check_head(whole, "topk")
 
 
 def test_what_runs_is_said_in_words() -> None:

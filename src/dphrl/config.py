@@ -65,7 +65,7 @@ class ObjectiveConfig:
     anchors_per_step: Annotated[
         int | None,
         Field(ge=1),
-        about("Anchors beside each optimiser step; null = 32, or by anchor_ratio", "anchors"),
+        about("Anchors beside each optimiser step; null = 32, or an eighth of its completions if more", "anchors"),
     ] = None
     anchor_ratio: Annotated[
         float | None,
@@ -229,6 +229,12 @@ class Config:
                 f"{self.method} has none; use method dph, or leave form out"
             )
         return self
+
+    @property
+    def loads_reference(self) -> bool:
+        """Whether training holds the initial policy in memory, beside the one that is trained."""
+        fresh = self.objective.form == "definition" and self.objective.divergence in ("js", "reverse_kl")
+        return self.method == "rkl" or (self.method == "dph" and fresh)
 
     @model_validator(mode="after")
     def _topk_is_stored(self) -> Config:

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 ANCHORS_PER_STEP = 32
-"""`objective.anchors_per_step` where it and `objective.anchor_ratio` are null."""
+"""`objective.anchors_per_step` where it and `objective.anchor_ratio` are null, unless `ANCHOR_RATIO` gives more."""
+ANCHOR_RATIO = 1 / 8
+"""Anchors for each completion of an optimiser step: the share of the paper's script (256 beside 2,048), which did as
+well as eight times as many on the demo (docs/results/anchor-ratio.md)."""
 DEFINED = ("forward_kl", "js", "reverse_kl")
 """Divergences with a definition form: the keys of `objective.DEFINITIONS`, where torch is not wanted."""
 LOG_U_CAP = 5.0

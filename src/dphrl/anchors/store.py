@@ -71,7 +71,7 @@ class AnchorStore(Sequence[Anchor]):
         return anchor
 
 
-def open_store(folder: Path, fingerprint: Mapping[str, str] | None, *, check: str = "sizes") -> AnchorStore:
+def open_store(folder: Path | str, fingerprint: Mapping[str, str] | None, *, check: str = "sizes") -> AnchorStore:
     """Open a sealed store for the policy with this fingerprint.
 
     Args:
@@ -85,6 +85,7 @@ def open_store(folder: Path, fingerprint: Mapping[str, str] | None, *, check: st
     """
     if check not in CHECKS:
         raise AnchorError(f"check={check!r} is not one of {', '.join(CHECKS)}{nearest(check, CHECKS)}")
+    folder = Path(folder)
     manifest = read_manifest(folder)
     if not manifest.sealed or manifest.index is None:
         raise AnchorError(

@@ -21,7 +21,7 @@ from dphrl.types import Completion, Verdict
 
 COLUMNS = ("prompt_id", "draw", "text", "finish_reason", "correct", "reward", "status", "detail")
 
-_ONLINE = ("train.", "sampling.")
+_ONLINE = ("train.", "sampling.", "lora.")
 _ANCHORED = (
     *_ONLINE,
     "anchor.",
@@ -33,7 +33,7 @@ USED: dict[str, tuple[str, ...]] = {
     "dapo": _ONLINE,
     "rkl": (*_ONLINE, "objective.beta", "objective.kl_estimator"),
     "replay": _ANCHORED,
-    "dph": (*_ANCHORED, *(f"objective.{x}" for x in ("alpha", "log_u_cap", "anchor_estimator"))),
+    "dph": (*_ANCHORED, *(f"objective.{x}" for x in ("alpha", "log_u_cap", "form", "anchor_estimator"))),
 }
 """Settings (or sections) that make a difference to a method."""
 

@@ -62,7 +62,7 @@ class Memory:
     states: float
     """Weights, gradients, AdamW."""
     reference: float
-    """The reference model of rkl; 0 for other methods."""
+    """The reference model of rkl and of dph's definition form; 0 for other methods."""
     activations: float
     """Of one micro-batch of the longest sequences."""
     cache: float
@@ -135,7 +135,7 @@ def memory(shape: Shape, config: Config, layout: str, *, gpus: int, sequence: in
     shards = gpus if layout in SHARDS_WEIGHTS else 1
     return Memory(
         states=shape.parameters * LAYOUTS[layout](b, gpus),
-        reference=shape.parameters * b / shards if config.method == "rkl" else 0.0,
+        reference=shape.parameters * b / shards if config.loads_reference else 0.0,
         activations=kept if train.gradient_checkpointing else a_layer * shape.layers,
         cache=rows * cache_bytes(shape, b) * sequence,
     )

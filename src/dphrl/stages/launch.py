@@ -50,11 +50,6 @@ class Launch:
         stage = None if plugin is None else int(plugin.zero_stage)
         return cls(int(state.num_processes), state.distributed_type.name, stage, str(state.device.type))
 
-    @property
-    def divides_weights(self) -> bool:
-        """Whether no process holds the whole model."""
-        return self.layout == "FSDP" or self.zero_stage == 3
-
     def __str__(self) -> str:
         words = LAYOUTS.get(self.layout, self.layout)
         words = words.format(stage=self.zero_stage, divided="divided" if self.zero_stage == 3 else "whole on each")
@@ -120,19 +115,6 @@ def check_gpus(launch_device: str, ranks: int, visible: int) -> None:
     if launch_device == "cuda" and ranks == 1 and visible > 1:
         raise ConfigError(
             f"1 process sees {visible} GPUs and would train on one; {HOW}, or choose one with CUDA_VISIBLE_DEVICES=0"
-        )
-
-
-def check_head(launch: Launch, anchor_estimator: str) -> None:
-    """Refuse top-K anchors where the head that they read is divided: that was never run.
-
-    Raises:
-        ConfigError: by the layout.
-    """
-    if anchor_estimator == "topk" and launch.divides_weights:
-        raise ConfigError(
-            f"objective.anchor_estimator=topk reads the whole head, and what runs is {launch}; use "
-            "anchor_estimator=sampled, or launch with ddp.yaml or deepspeed-zero2.yaml"
         )
 
 

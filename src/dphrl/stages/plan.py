@@ -191,7 +191,7 @@ def _training(config: Config, found: Found, shape: Shape, gpus: int, settings: d
     completions = steps * a_step
     rounds = 1 + train.max_resample if config.method == "dapo" else 1
     prompt = (found.task.mean or 0.0) if found.task else 0.0
-    forwards = (train.updates > 1 or engine == "vllm") + (config.method == "rkl")
+    forwards = (train.updates > 1 or engine == "vllm") + config.loads_reference
 
     def tokens(length: float, drawn_rounds: int) -> Tokens:
         sequence = prompt + length

@@ -24,7 +24,7 @@ def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_ch
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)
     finished = evaluate(config, base_dir=base_dir, progress=progress)
-    report([finished.root])
+    report([finished.root], base_dir=base_dir, progress=progress)
     return finished
 
 

@@ -194,7 +194,7 @@ def base_of(config: Config, run: RunDir) -> RunDir:
 
 
 def _check_same(run: RunDir, config: Config, *, allow_change: bool) -> None:
-    saved = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    saved = to_dict(read_run(run.root)[1])  # settings that are newer than the run have their defaults
     for stage, sections in _OF_STAGE.items():
         changed = changed_settings(saved, to_dict(config), sections)
         may_change = stage == "train" and not run.final.exists()

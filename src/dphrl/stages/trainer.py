@@ -10,7 +10,7 @@ from dphrl.config import ANCHOR_METHODS, Config
 from dphrl.errors import ConfigError, DataError
 from dphrl.models import Policy, fingerprint
 from dphrl.progress import Progress, silent
-from dphrl.stages.launch import Launch, check_gpus, check_head, check_launch, check_precision
+from dphrl.stages.launch import Launch, check_gpus, check_launch, check_precision
 from dphrl.stages.rundir import RunDir
 from dphrl.types import Anchor, Task
 
@@ -74,7 +74,6 @@ def make_trainer(
         )
     launch = Launch.of(trainer.accelerator.state)
     check_launch(launch)
-    check_head(launch, config.objective.anchor_estimator)
     if trainer.accelerator.is_main_process:
         progress("processes", launch.ranks, launch.ranks, str(launch))
     return trainer

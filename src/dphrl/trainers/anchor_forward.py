@@ -97,13 +97,16 @@ class AnchorForward(GivesPositions):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         anchors = inputs.get("anchors")
         exploration = {k: v for k, v in inputs.items() if k != "anchors"}
-        if anchors is not None and self.args.anchor_forward == "merged" and self._anchors_pull():
+        merged = self.args.anchor_forward == "merged" and self._anchors_pull()
+        # Separate anchors go first: backward starts with what was computed last, so that the exploration forward, the
+        # larger one, has given up its activations before the anchors' gradients are there.
+        penalty = None if anchors is None or merged else self._anchor_penalty(model, *anchors)
+        if anchors is not None and merged:
             self._joining = self._rows(anchors[0])[0]
         loss: Tensor = super().compute_loss(model, exploration, *args, **kwargs)
-        if anchors is None:
-            return loss
-        penalty = self._anchor_penalty(model, *anchors)
-        return loss if self._eta.eta == 0 else loss + self._eta.eta * penalty
+        if anchors is not None and merged:
+            penalty = self._anchor_penalty(model, *anchors)
+        return loss if penalty is None or self._eta.eta == 0 else loss + self._eta.eta * penalty
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config import ANCHOR_METHODS, Config
-from dphrl.config_checks import ANCHORS_PER_STEP
+from dphrl.config_checks import ANCHOR_RATIO, ANCHORS_PER_STEP
 from dphrl.errors import ConfigError, nearest
 from dphrl.trainers.options import SET_BY_THE_STAGE
 from dphrl.trainers.vllm import check_vllm
@@ -96,10 +96,10 @@ def _objective_settings(config: Config) -> dict[str, Any]:
 def anchors_per_step(config: Config) -> int:
     """Anchors beside each optimiser step: `anchors_per_step`, or `anchor_ratio` of its completions, at least 1."""
     train, objective = config.train, config.objective
-    if objective.anchor_ratio is None:
-        return objective.anchors_per_step or ANCHORS_PER_STEP
     completions = train.prompts_per_step * train.group_size // train.updates
-    return max(1, round(objective.anchor_ratio * completions))
+    if objective.anchor_ratio is not None:
+        return max(1, round(objective.anchor_ratio * completions))
+    return objective.anchors_per_step or max(ANCHORS_PER_STEP, round(ANCHOR_RATIO * completions))
 
 
 def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
