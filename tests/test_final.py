@@ -182,6 +182,26 @@ def test_a_tracker_that_is_unknown_or_not_installed() -> None:
     assert settings({"report_to": "none"})["report_to"] == "none"
 
 
+@pytest.mark.slow
+def test_a_tracker_gets_the_names_of_metrics_jsonl(
+    demo_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dphrl.stages.presample import presample
+    from dphrl.stages.train import train
+
+    pytest.importorskip("tensorboardX", reason="needs tensorboardX")
+    monkeypatch.chdir(tmp_path)  # whatever a tracker writes by itself
+    demo_values["train"] |= {"steps": 1, "trl": {"report_to": ["tensorboard"]}}
+    config = build_config(demo_values)
+    presample(config, base_dir=Path())
+    run = train(config, base_dir=Path())
+    (events,) = run.train.rglob("events.out.tfevents.*")
+    logged = json.loads(run.metrics.read_text().splitlines()[0])
+    sent = events.read_bytes()
+    assert not [name for name in logged if name != "step" and f"train/{name}".encode() not in sent]
+    assert {"reward", "anchor/forward_kl", "throughput/generation_share"} <= set(logged)
+
+
 # vLLM
 
 

@@ -18,7 +18,7 @@ from dphrl.demo.tasks import load_demo_task
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.models import Policy, load_policy
 from dphrl.scoring import score
-from dphrl.trainers.dynamic import flat_groups, merge_generations, put_rows
+from dphrl.trainers.dynamic import flat_groups
 from dphrl.trainers.settings import trainer_settings
 from dphrl.types import Anchor
 
@@ -300,19 +300,6 @@ def test_dynamic_sampling_gives_up_after_its_rounds(build: Built) -> None:
     batch = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(4) for _ in range(GROUP)])
     assert calls == [16, 16, 16] and batch["advantages"].abs().max() == 0
     assert trained(build(method="dapo", max_resample=1)).isfinite().all()
-
-
-def test_merged_generations_are_padded_on_the_right_sides() -> None:
-    old = {
-        "prompt_ids": torch.tensor([[1, 2], [3, 4]]),
-        "completion_ids": torch.tensor([[5], [6]]),
-        "n": torch.tensor(2),
-    }
-    new = {"prompt_ids": torch.tensor([[9, 8, 7]]), "completion_ids": torch.tensor([[1, 2]]), "n": torch.tensor(1)}
-    merged = merge_generations(old, new, 0, lambda a, b: put_rows([(1, 0)], 1, a, b))
-    assert merged["prompt_ids"].tolist() == [[0, 1, 2], [9, 8, 7]]
-    assert merged["completion_ids"].tolist() == [[5, 0], [1, 2]]
-    assert merged["n"] == 2
 
 
 def test_maxrl_divides_by_the_group_mean(build: Built) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,23 +151,26 @@ def training_lines(
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for run, setting in zip(runs, settings, strict=True):
-        path = run.path / "train" / "metrics.jsonl"
-        if run.base_only or not path.is_file():
+        if run.base_only:
             continue
         key = f"{run.label} {setting}".strip()
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if running and number == len(lines):
-                    break
-                raise RunDirError(
-                    f"{path} line {number} is no JSON ({error}); delete the line or train again"
-                ) from None
-            if isinstance(row, dict):
-                found.setdefault(key, []).append({**row, "seed": run.config.seed})
+        for row in _json_lines(run.path / "train" / "metrics.jsonl", running=running):
+            found.setdefault(key, []).append({**row, "seed": run.config.seed})
     return found
+
+
+def _json_lines(path: Path, *, running: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; none where it is not there."""
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line or "null")
+        except ValueError as error:
+            if running and number == len(lines):
+                return
+            raise RunDirError(f"{path} line {number} is no JSON ({error}); delete the line or train again") from None
+        if isinstance(row, dict):
+            yield row
 
 
 def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]:
@@ -189,6 +192,17 @@ def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]
         "Models": {m.name: m.path for run in runs if run.evaldir is not None for m in run.evaldir.models if m.path},
         "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
         "Runs": told,
+        "Changed while training": [
+            {"method": name, "seed": run.config.seed, "after step": row["step"], "setting": key, **row["changes"][key]}
+            for run, name in zip(runs, names, strict=True)
+            for row in _json_lines(run.path / "train" / "changes.jsonl")
+            for key in row["changes"]
+        ],
+        "Warnings while training": [
+            {"method": name, "seed": run.config.seed, "step": row["step"], "warning": row["text"]}
+            for run, name in zip(runs, names, strict=True)
+            for row in _json_lines(run.path / "train" / "warnings.jsonl")
+        ],
         "Versions": _versions(first),
         "Fingerprints": _fingerprints(runs),
         f"Settings of {first.path}": to_yaml(first.config),
