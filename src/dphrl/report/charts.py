@@ -43,6 +43,10 @@ def pass_at_k(view: View, dataset: str) -> Spec:
         for k in view.ks(entry, dataset)
         if (stat := view.get(entry, dataset, f"pass@{k}")) is not None
     ]
+    for row in rows:
+        if row["value"] in (0.0, 100.0):  # an exact interval stands here, a resampled one beside it: no band for both
+            row.pop("low", None)
+            row.pop("high", None)
     y = percent_axis([v for row in rows for v in (row["value"], row.get("low"), row.get("high"))], HEIGHT)
     ks = sorted({row["k"] for row in rows}) or [1]
     encoding = {
