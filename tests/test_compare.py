@@ -330,6 +330,7 @@ def rename(folder: Path, old: str, new: str) -> None:
     edit(folder, f'"dataset": "{old}"', f'"dataset": "{new}"')
 
 
+@pytest.mark.slow
 def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]) -> None:
     metrics = runs[2] / "train" / "metrics.jsonl"
     metrics.parent.mkdir()

@@ -33,6 +33,7 @@ def judged(task: Task, *completions: str) -> list[Verdict]:
     return task.verify([item_of(task.prompts[0], text) for text in completions])
 
 
+@pytest.mark.slow
 @needs_gym
 @pytest.mark.parametrize("name", HANDFUL)
 def test_golds_verify(name: str) -> None:
@@ -78,6 +79,7 @@ def test_prompts_do_not_depend_on_the_hash_seed(name: str, monkeypatch: pytest.M
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @needs_gym
 def test_a_score_below_one_is_wrong_and_keeps_its_reward() -> None:
     task = load("spiral_matrix", limit=1)
@@ -139,6 +141,7 @@ def test_every_generator_verifies_its_golds_and_evaluates_no_answer() -> None:
     assert found["generators"] > 90 and found["faults"] == []
 
 
+@pytest.mark.slow
 @needs_gym
 @pytest.mark.parametrize(
     ("name", "settings", "message"),

@@ -76,6 +76,7 @@ def cannot_do_nothing(items: Sequence[Item]) -> list[Verdict]:
     return good(items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "items"),
     [
@@ -303,6 +304,7 @@ def test_spam_holds_the_gold_but_neither_first_nor_last(gold: str, prompt: str) 
     assert "\0" in texts["NUL"] and len(texts["one megabyte of one letter"]) == 1 << 20
 
 
+@pytest.mark.slow
 def test_the_page_on_own_verifiers_does_what_it_says() -> None:
     """Its files, its command, its output, its test, and its task."""
     page = (ROOT / "docs" / "own-verifier.md").read_text()

@@ -148,6 +148,7 @@ def test_with_weight_the_parameters_differ_from_trl(
     assert not torch.equal(trained(ours), trained(plain_trl))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dph", "replay"])
 def test_accumulation_changes_nothing(method: str, build: Built, anchors: tuple[Anchor, ...]) -> None:
     """1 x 8 = 2 x 4 = 8 x 1 micro-batches of the same 8 rows and 8 anchors."""

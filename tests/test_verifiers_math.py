@@ -224,6 +224,7 @@ def test_hostile_answers_are_wrong_and_the_next_one_is_right(gold: str) -> None:
     assert set(statuses[1::2]) == {"correct"}
 
 
+@pytest.mark.slow
 def test_a_slow_comparison_is_killed_and_the_next_one_judged() -> None:
     items = [
         {"gold": "x+1", "completion": r"\boxed{|x" + "|x" * 600 + "}"},
@@ -233,6 +234,7 @@ def test_a_slow_comparison_is_killed_and_the_next_one_judged() -> None:
     assert [(verdict.status, verdict.reward) for verdict in verdicts] == [("timeout", 0.0), ("correct", 1.0)]
 
 
+@pytest.mark.slow
 def test_a_gold_answer_that_takes_too_long_alone_is_not_held_against_a_completion() -> None:
     gold = "|x" * 600
     verdicts = verify_batch(
@@ -310,6 +312,7 @@ def test_rows_of_numbers(values: list[int], random: object) -> None:
     assert numbers(f"({row})") != numbers(f"[{row})")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(-9, 9), min_size=2, max_size=3, unique=True),

@@ -68,6 +68,7 @@ BY_VALUE = {
 """Golds that are equal to themselves by what they are read as; the rest only by their text."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_golds_are_right_without_looking_at_their_text(golds: Callable[[str], list[Gold]], name: str) -> None:
     texts = [extract_gold(gold) for gold in golds(name)]

@@ -128,6 +128,7 @@ def test_characters_with_another_way_to_write_them(text: str, expected: str) -> 
     assert plain(text) == expected
 
 
+@pytest.mark.slow
 def test_reading_text_is_linear() -> None:
     """Any amount of anything is read; what were quadratic would not come back."""
     many = 3 * 10**5
