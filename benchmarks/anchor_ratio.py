@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dphrl.stages.compare import compare
-from dphrl.stages.demo import METHODS, DemoSettings, demo
+from dphrl.stages.compare.compare import compare
+from dphrl.stages.demo.demo import METHODS, DemoSettings, demo
 
 RATIOS = (0.125, 0.25, 0.5, 1.0)
 DEFAULT = "dph_f eta=0.2 anchor_ratio=1.0"

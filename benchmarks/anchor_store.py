@@ -38,8 +38,8 @@ def write(folder: Path, total: int, mean: int, topk: int) -> None:
     import numpy as np
     import pyarrow as pa
 
+    from dphrl.anchors.columns import schema, with_checksums
     from dphrl.anchors.manifest import Manifest
-    from dphrl.anchors.rows import schema, with_checksums
     from dphrl.anchors.writer import write_sealed
 
     rng = np.random.default_rng(0)
@@ -84,7 +84,7 @@ def read(folder: Path) -> dict[str, float]:
     import pyarrow as pa  # noqa: F401
 
     from dphrl.anchors import open_store
-    from dphrl.anchors.stream import step_anchors
+    from dphrl.method.anchor_order import step_anchors
 
     imported = memory()
     began = time.perf_counter()

@@ -14,8 +14,8 @@ import multiprocessing
 import random
 import time
 
-from dphrl.verifiers.math import verify_batch
-from dphrl.verifiers.pool import default_workers
+from dphrl.verifiers.math.verifier import verify_batch
+from dphrl.verifiers.workers.pool import default_workers
 
 COMPLETIONS = 2_000
 GOLDS = 250

@@ -13,14 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from dphrl.config_io import build_config
-from dphrl.models import load_policy
-from dphrl.partition import Rules, looked_at, select
+from dphrl.config.load import build_config
+from dphrl.method.partition import Rules, looked_at, select
+from dphrl.models.policy import load_policy
 from dphrl.progress import silent
-from dphrl.sampling import make_sampler
-from dphrl.stages.prompts import fitting, load_prompts
-from dphrl.stages.samples import Shards
-from dphrl.stages.waves import draw_in_waves
+from dphrl.runs.samples import Shards
+from dphrl.sampling.backends import make_sampler
+from dphrl.sampling.loop import draw_in_waves
+from dphrl.sampling.prompts import fitting, load_prompts
 from dphrl.types import Completion, Partition
 
 ROUNDS = 3

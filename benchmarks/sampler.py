@@ -15,10 +15,10 @@ from collections.abc import Callable
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dphrl.config_io import build_config
-from dphrl.demo.tasks import load_demo_task
-from dphrl.models import Policy, load_policy
-from dphrl.sampling import Request
+from dphrl.config.load import build_config
+from dphrl.demo.task import load_demo_task
+from dphrl.models.policy import Policy, load_policy
+from dphrl.sampling.base import Request
 from dphrl.sampling.transformers import TransformersSampler
 
 BATCH = 256

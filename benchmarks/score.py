@@ -2,7 +2,8 @@
 
 The plain forward is what one writes first: `model(input_ids, attention_mask, logits_to_keep=T + 1)`, that is body and
 head at all T padded completion positions of each row, then log_softmax over [B, T, V] and a gather. Scoring is
-`dphrl.scoring.score` as the stages call it: sorting, padding, its check of the head and its Python numbers included.
+`dphrl.models.scoring.score` as the stages call it: sorting, padding,
+its check of the head and its Python numbers included.
 
 A random Llama of 35M parameters with a vocabulary of 32,000, in float32 on one CPU thread, or bfloat16 on a GPU.
 Seconds are the processor's on a CPU, so that other programs on the machine do not count, and the clock's on a GPU.
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dphrl.scoring import batches, pad_sequences, score
+from dphrl.models.scoring import batches, pad_sequences, score
 
 GPU = torch.cuda.is_available()
 ROWS, BATCH, ROUNDS = (4096, 64, 5) if GPU else (16, 8, 4)

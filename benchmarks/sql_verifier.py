@@ -20,8 +20,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from dphrl.verifiers.pool import pool_of
-from dphrl.verifiers.sql import verify_batch
+from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.workers.pool import pool_of
 
 SEED = 0
 ROUNDS = 6

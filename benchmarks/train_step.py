@@ -47,10 +47,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.anchors import open_store
-from dphrl.anchors.stream import step_anchors
 from dphrl.anchors.writer import StoreWriter
-from dphrl.config import ANCHOR_METHODS
-from dphrl.scoring import pad_sequences
+from dphrl.config.root import ANCHOR_METHODS
+from dphrl.method.anchor_order import step_anchors
+from dphrl.models.scoring import pad_sequences
 from dphrl.types import Anchor
 
 UPDATES = 2

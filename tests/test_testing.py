@@ -18,8 +18,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dphrl.cli import main
-from dphrl.config_io import build_config
+from dphrl.cli.main import main
+from dphrl.config.load import build_config
 from dphrl.errors import DataError
 from dphrl.tasks import load_task
 from dphrl.testing import check_verifier, hostile_texts

@@ -11,7 +11,7 @@ __all__ = ["DPHConfig", "DPHTrainer", "__version__"]
 def __getattr__(name: str) -> Any:
     """The trainer pulls in torch and TRL, so it is loaded only when it is asked for."""
     if name in ("DPHConfig", "DPHTrainer"):
-        from dphrl.trainers import trl
+        from dphrl.engines.trl import trainer as trl
 
         return getattr(trl, name)
     raise AttributeError(f"module 'dphrl' has no attribute {name!r}")

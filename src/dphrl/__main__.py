@@ -1,3 +1,3 @@
-from dphrl.cli import main
+from dphrl.cli.main import main
 
 raise SystemExit(main())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 PLAIN_SECONDS = 15.0
 """Without a terminal, a task says at most this often how far it is."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Told how far a named task is; `total` may change between calls, `note` is shown behind the bar.
 

@@ -10,9 +10,9 @@ import pytest
 from report_summaries import EVIL, THREE, TRAINING, summary_of
 
 from dphrl.report import Extras, write_report
-from dphrl.report.drift import TOKENS_SHOWN
-from dphrl.report.samples import Browser, Case, Cell, Shown, State
-from dphrl.report.text import cut
+from dphrl.report.page.drift_view import TOKENS_SHOWN
+from dphrl.report.page.escaped import cut
+from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
 from dphrl.report.view import Entry
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from dphrl.anchors import open_store
-from dphrl.cli import main
+from dphrl.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -243,7 +243,7 @@ def test_no_near_perfect_prompt_is_an_error_with_the_remedy(tmp_path: Path, demo
 
 
 def test_a_model_without_end_or_padding_token_is_refused(tmp_path: Path, demo_values: Any) -> None:
-    from dphrl.demo.tasks import model_path
+    from dphrl.demo.task import model_path
 
     for token, part in (("eos_token", "end token"), ("pad_token", "--model.pad_token")):
         folder = tmp_path / token
@@ -262,7 +262,7 @@ def test_anchors_of_another_model_and_a_directory_of_another_config_are_refused(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from dphrl.demo.tasks import model_path
+    from dphrl.demo.task import model_path
 
     folder = tmp_path / "model"
     shutil.copytree(model_path(), folder)

@@ -15,7 +15,7 @@ import pytest
 from docs_pages import ROOT, Block, blocks
 from filelock import FileLock
 
-from dphrl.cli import main
+from dphrl.cli.main import main
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 ENVIRONMENT = {

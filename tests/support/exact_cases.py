@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from dphrl import DPHConfig, DPHTrainer
-from dphrl.config_io import build_config
-from dphrl.demo.tasks import load_demo_task
-from dphrl.models import load_policy
-from dphrl.scoring import score
+from dphrl.config.load import build_config
+from dphrl.demo.task import load_demo_task
+from dphrl.models.policy import load_policy
+from dphrl.models.scoring import score
 from dphrl.types import Anchor
 
 CONFIG = build_config({"model": {"path": "demo", "device": "cpu"}, "sampling": {"max_new_tokens": 24}})

@@ -27,6 +27,6 @@ def honour_fsdp() -> None:
 
 if __name__ == "__main__":
     honour_fsdp()
-    from dphrl.cli import main
+    from dphrl.cli.main import main
 
     sys.exit(main(sys.argv[1:]))

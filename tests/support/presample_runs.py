@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dphrl.config import Config
-from dphrl.config_io import build_config
-from dphrl.stages.presample import presample
-from dphrl.stages.rundir import RunDir
-from dphrl.stages.samples import Shards
+from dphrl.config.load import build_config
+from dphrl.config.root import Config
+from dphrl.runs.run_dir import RunDir
+from dphrl.runs.samples import Shards
+from dphrl.stages.presample.presample import presample
 from dphrl.types import Completion
 
 PROMPTS = 24

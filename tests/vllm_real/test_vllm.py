@@ -23,10 +23,11 @@ import httpx2
 import pytest
 import torch
 
-from dphrl.config import Config
-from dphrl.config_io import build_config
-from dphrl.models import load_policy
-from dphrl.sampling import Request, Sampler, make_sampler
+from dphrl.config.load import build_config
+from dphrl.config.root import Config
+from dphrl.models.policy import load_policy
+from dphrl.sampling.backends import make_sampler
+from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.openai import OpenAISampler
 from dphrl.sampling.vllm import VllmSampler
 from dphrl.types import GREEDY_DRAW, Completion
@@ -45,7 +46,7 @@ REQUESTS = [Request(f"p{i}", draw, tuple(range(5, 15 + i))) for i in range(20) f
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from dphrl.demo.tasks import model_path
+    from dphrl.demo.task import model_path
 
     tokenizer = AutoTokenizer.from_pretrained(model_path())
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The anchor store: shards and a manifest that ties them to a model; docs/anchors.md."""
 
+from dphrl.anchors.columns import Key, key_of
 from dphrl.anchors.manifest import Manifest, is_sealed
-from dphrl.anchors.rows import Key, key_of
 from dphrl.anchors.store import AnchorStore, anchor_lengths, open_store
 from dphrl.anchors.writer import StoreWriter, merge_stores, write_anchors
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int32, Integer
 
+from dphrl.anchors.columns import KEY, Key, Shard
 from dphrl.anchors.manifest import Manifest, ShardInfo, check_file, check_fingerprint, read_manifest
-from dphrl.anchors.rows import KEY, Key, Shard
 from dphrl.errors import AnchorError, nearest
 from dphrl.types import Anchor
 

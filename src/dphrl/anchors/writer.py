@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
+from dphrl.anchors.columns import Key, Rows, Shard, batch_of, key_of, schema, write_shard
 from dphrl.anchors.manifest import (
     Manifest,
     ShardInfo,
@@ -23,7 +24,6 @@ from dphrl.anchors.manifest import (
     read_manifest,
     sha256_of,
 )
-from dphrl.anchors.rows import Key, Rows, Shard, batch_of, key_of, schema, write_shard
 from dphrl.anchors.store import AnchorStore, doubled, open_shard, open_store, write_index
 from dphrl.errors import AnchorError, EmptyAnchorStore
 from dphrl.files import replaced, replaced_dir

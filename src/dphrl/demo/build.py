@@ -25,7 +25,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dphrl.demo.database import open_database, write_database
 from dphrl.demo.measure import measure
-from dphrl.demo.tasks import database_path, model_path
+from dphrl.demo.task import database_path, model_path
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer
 from dphrl.demo.world import Problem, draw_sft_example, make_problems
 

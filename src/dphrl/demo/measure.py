@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dphrl.demo.tasks import DEMO_TASKS, load_demo_task
+from dphrl.demo.task import DEMO_TASKS, load_demo_task
 from dphrl.demo.tokenizer import MAX_LENGTH
 from dphrl.metrics.pass_at_k import pass_at_k
 from dphrl.types import Task, item_of

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dphrl.metrics.bands import BANDS, band_of
-from dphrl.metrics.drift import drift
+from dphrl.metrics.diversity import style
 from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, average, beside, bootstrap, paired_bootstrap, widened
+from dphrl.metrics.kl import drift
 from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks
-from dphrl.metrics.prompts import per_prompt
+from dphrl.metrics.per_prompt import per_prompt
 from dphrl.metrics.retention import retention, retention_at
 from dphrl.metrics.seeds import Spread, spread
-from dphrl.metrics.style import style
 from dphrl.metrics.summary import NO_RATES, intervals_of, summarise
 from dphrl.metrics.voting import Answer, majority
 

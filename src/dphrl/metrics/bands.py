@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dphrl.method.partition import Counts
 from dphrl.metrics.intervals import Scores, bootstrap, widened
-from dphrl.partition import Counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from dphrl.method.partition import is_judged
 from dphrl.metrics.intervals import Scores
-from dphrl.partition import is_judged
 from dphrl.types import Completion
 
 

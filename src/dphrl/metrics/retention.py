@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from dphrl.errors import DataError
+from dphrl.method.partition import Counts
 from dphrl.metrics.intervals import Scores
 from dphrl.metrics.pass_at_k import pass_at_k
-from dphrl.partition import Counts
 
 
 def retention(base: Mapping[str, Counts], trained: Mapping[str, Counts]) -> Scores:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dphrl.method.partition import count, is_judged
 from dphrl.metrics.bands import bands
 from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, bootstrap, widened
 from dphrl.metrics.lengths import p90
 from dphrl.metrics.pass_at_k import report_ks
-from dphrl.metrics.prompts import draws_per_prompt, per_prompt, statuses
+from dphrl.metrics.per_prompt import draws_per_prompt, per_prompt, statuses
 from dphrl.metrics.voting import Answer
-from dphrl.partition import count, is_judged
 from dphrl.types import Completion
 
 PLAIN = ("greedy", "mean_at_n", "keep", "explore", "distinct_correct", "style_entropy")

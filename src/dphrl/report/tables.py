@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from dphrl.files import write_text
-from dphrl.report.curves import PANELS, Curve
+from dphrl.report.charts.curves import PANELS, Curve
 from dphrl.report.labels import dataset_name, plain
 from dphrl.report.view import Entry, Stat, View, interval, number
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dphrl.report.harness import print_harness
+from dphrl.report.headline import choice, verdicts
 from dphrl.report.labels import dataset_name, plain
-from dphrl.report.verdict import choice, verdicts
+from dphrl.report.lm_eval_table import print_harness
 from dphrl.report.view import Entry, Stat, View, number
 
 if TYPE_CHECKING:

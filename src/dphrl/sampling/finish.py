@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dphrl.models import Policy
-from dphrl.sampling import Request
+from dphrl.models.policy import Policy
+from dphrl.sampling.base import Request
 from dphrl.types import Completion
 
 

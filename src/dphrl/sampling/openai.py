@@ -17,12 +17,12 @@ import httpx2
 import tenacity
 from anyio.from_thread import start_blocking_portal
 
-from dphrl.config_sources import SamplingConfig
+from dphrl.config.sources import SamplingConfig
 from dphrl.errors import ConfigError, SamplerError, nearest
-from dphrl.models import Policy
-from dphrl.sampling import Request
-from dphrl.sampling.answer import Unusable, read_answer
+from dphrl.models.policy import Policy
+from dphrl.sampling.base import Request
 from dphrl.sampling.finish import completions
+from dphrl.sampling.openai_answer import Unusable, read_answer
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from dphrl.config_sources import SamplingConfig
-from dphrl.models import Policy
-from dphrl.sampling import Request
+from dphrl.config.sources import SamplingConfig
+from dphrl.models.policy import Policy
+from dphrl.sampling.base import Request
 from dphrl.sampling.finish import completions
 from dphrl.sampling.uniform import row_key, uniforms
 from dphrl.types import GREEDY_DRAW, Completion

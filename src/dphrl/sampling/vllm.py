@@ -10,10 +10,10 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dphrl.config_sources import ModelConfig, SamplingConfig
+from dphrl.config.sources import ModelConfig, SamplingConfig
 from dphrl.errors import SamplerError
-from dphrl.models import Policy
-from dphrl.sampling import Request
+from dphrl.models.policy import Policy
+from dphrl.sampling.base import Request
 from dphrl.sampling.finish import completions
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion

@@ -18,9 +18,9 @@ OPTIONAL = {
 
 def doctor() -> None:
     """Print one line a fact, plainly."""
-    from dphrl.config_sources import ModelConfig
-    from dphrl.models import DEMO, load_tokenizer
-    from dphrl.sampling import BACKENDS
+    from dphrl.config.sources import ModelConfig
+    from dphrl.models.policy import DEMO, load_tokenizer
+    from dphrl.sampling.backends import BACKENDS
 
     print(f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores")
     for name in REQUIRED:
@@ -37,7 +37,7 @@ def doctor() -> None:
 
 def _backend(name: str) -> str:
     """Whether a sampling backend can work here, or what to install."""
-    from dphrl.sampling import BACKENDS, missing
+    from dphrl.sampling.backends import BACKENDS, missing
 
     backend, absent = BACKENDS[name], missing(name)
     if absent:

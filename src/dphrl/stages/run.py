@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dphrl.config import ANCHOR_METHODS, Config
+from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.progress import Progress, silent
-from dphrl.stages.evaluate import evaluate
-from dphrl.stages.presample import presample
-from dphrl.stages.report import report
-from dphrl.stages.rundir import RunDir, open_run
-from dphrl.stages.train import train
+from dphrl.runs.run_dir import RunDir, open_run
+from dphrl.stages.evaluate.evaluate import evaluate
+from dphrl.stages.presample.presample import presample
+from dphrl.stages.report.write_report import report
+from dphrl.stages.train.train import train
 
 
 def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_change: bool = False) -> RunDir:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dphrl.config_sources import TaskConfig
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError
 from dphrl.tasks import gym
 from dphrl.tasks.prompts import CountTokens, Renderer
@@ -88,7 +88,7 @@ def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: Count
 
 
 def _demo_task(name: str, cfg: TaskConfig) -> Task:
-    from dphrl.demo.tasks import load_demo_task
+    from dphrl.demo.task import load_demo_task
 
     if cfg.name != TaskConfig().name:
         raise ConfigError(f"task {name!r}: {cfg.data} is a task itself; take out task.name or task.data")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dphrl.config_sources import TaskConfig
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.rows import Loaded, Row, find_path, read_rows
-from dphrl.verifiers.math_text import last_box
+from dphrl.verifiers.math.extract import last_box
 
 
 @dataclass(frozen=True, slots=True)

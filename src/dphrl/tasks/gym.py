@@ -18,13 +18,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dphrl.config_sources import TaskConfig
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, VerifierError, nearest
 from dphrl.tasks.rows import Loaded
 from dphrl.types import Item, Verdict, VerifyFn
-from dphrl.verifiers.math_text import last_box
-from dphrl.verifiers.pool import Reply, pool_of
-from dphrl.verifiers.verdicts import column, completion_of, verdict
+from dphrl.verifiers.base import column, completion_of, verdict
+from dphrl.verifiers.math.extract import last_box
+from dphrl.verifiers.workers.pool import Reply, pool_of
 
 VERIFIER = "gym"
 """Name of the verifier and of its job in the pool."""
@@ -149,7 +149,7 @@ def _make(request: Mapping[str, Any]) -> dict[str, Any]:
     path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         # -P: a file of the current directory must not shadow a module of the package
-        [sys.executable, "-P", "-m", "dphrl.tasks.gym_make"],
+        [sys.executable, "-P", "-m", "dphrl.verifiers.gym.generate"],
         input=json.dumps(request),
         stdout=subprocess.PIPE,
         text=True,

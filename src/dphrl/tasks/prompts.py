@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dphrl.config_sources import TaskConfig
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, nearest
 from dphrl.tasks.rows import Row, find_path
 from dphrl.tasks.schema import schema_text
 from dphrl.tasks.template import Template
 from dphrl.types import Message, Prompt
-from dphrl.verifiers.sql import DB_SUFFIXES, database_path
+from dphrl.verifiers.sql.verifier import DB_SUFFIXES, database_path
 
 CountTokens = Callable[[Prompt], int]
 NEEDED: dict[str, tuple[str, ...]] = {"math": ("gold",), "exact": ("gold",), "sql": ("gold", "db")}

@@ -1,6 +1,6 @@
 """The tasks that are ready to use: one table of what each fills in where the user says nothing.
 
-To add one: an entry in `READY`, a line in docs/tasks.md, its number of rows in tests/test_tasks_ready.py.
+To add one: an entry in `READY`, a line in docs/tasks.md, its number of rows in tests/tasks/test_ready.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dphrl.config_sources import TaskConfig
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, nearest
 from dphrl.tasks import gym
 from dphrl.tasks.benchmarks import BIRD, SPIDER, boxed_answer, load_folder, with_context, with_knowledge

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from dphrl.verifiers.math_text import extract_answer
-from dphrl.verifiers.sql_text import canonical_sql, extract_sql, first_word, tokens
+from dphrl.verifiers.math.extract import extract_answer
+from dphrl.verifiers.sql.lexer import canonical_sql, extract_sql, first_word, tokens
 
 if TYPE_CHECKING:
     from sqlglot import exp

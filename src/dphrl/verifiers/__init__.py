@@ -17,15 +17,17 @@ from typing import Any
 
 from dphrl.errors import VerifierError, nearest
 from dphrl.types import Verdict, VerifyFn
-from dphrl.verifiers import exact, math, sql
+from dphrl.verifiers import exact
 from dphrl.verifiers.custom import from_reward_function, load_reward_function
-from dphrl.verifiers.rewards import RewardFn, reward_from, task_reward
+from dphrl.verifiers.math import verifier as math_verifier
+from dphrl.verifiers.reward_function import RewardFn, reward_from, task_reward
+from dphrl.verifiers.sql import verifier as sql_verifier
 
 __all__ = ["VERIFIERS", "load_verifier", "math_reward", "reward_function", "sql_reward", "task_reward"]
 
 VERIFIERS: dict[str, Callable[..., list[Verdict]]] = {
-    "math": math.verify_batch,
-    "sql": sql.verify_batch,
+    "math": math_verifier.verify_batch,
+    "sql": sql_verifier.verify_batch,
     "exact": exact.verify_batch,
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from dphrl.errors import VerifierError, nearest
 from dphrl.types import Item, Message, Verdict, VerifyFn
-from dphrl.verifiers.verdicts import completion_of
+from dphrl.verifiers.base import completion_of
 
 RewardFn = Callable[..., Sequence[float | None]]
 """f(prompts=..., completions=..., **columns) -> one number or None per completion."""

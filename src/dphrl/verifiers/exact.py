@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dphrl.types import Item, Verdict
-from dphrl.verifiers.verdicts import column, completion_of, verdict
+from dphrl.verifiers.base import column, completion_of, verdict
 
 
 def verify_batch(items: Sequence[Item]) -> list[Verdict]:

@@ -1,0 +1,315 @@
+"""Loading a policy and its tokenizer, turning prompts into token ids, and the fingerprint that ties anchors to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from dphrl.config.root import Config
+from dphrl.config.sources import ModelConfig
+from dphrl.errors import DataError, ModelError
+from dphrl.types import Prompt
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model, its tokenizer and what is needed to feed it; the weights are loaded when `model` is first asked for."""
+
+    source: str
+    """Folder or name that the weights are loaded from."""
+    revision: str | None
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+    """Tokens that end a completion."""
+    chat_template_args: dict[str, Any]
+    generation_defaults: Any
+    """The generation settings that came with the model; kept for saving, never used for drawing."""
+    context: int | None
+    """Longest sequence the model was made for, in tokens; None when its config does not say."""
+    load: Callable[[], Any] = field(repr=False, compare=False)
+    """Reads the weights; `model` keeps what it returns."""
+
+    @cached_property
+    def model(self) -> Any:
+        """The model on its device, in eval mode, loaded at the first use.
+
+        Raises:
+            ModelError: the weights cannot be loaded.
+        """
+        return self.load()
+
+    def release(self) -> None:
+        """Forget the loaded weights, so that an engine can have their memory; the next use loads them again."""
+        import gc
+
+        import torch
+
+        if self.__dict__.pop("model", None) is not None:
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt, exactly one begin token: chat messages through the chat template, text as it is.
+
+        Raises:
+            ModelError: chat messages, but the tokenizer has no chat template.
+            DataError: the prompt has no token.
+        """
+        if isinstance(prompt.prompt, str):
+            ids = list(self.tokenizer(prompt.prompt)["input_ids"])
+        elif self.tokenizer.chat_template is None:
+            raise ModelError("the tokenizer has no chat template; set task.chat to false or use an instruct model")
+        else:
+            messages = [dict(m) for m in prompt.prompt]
+            ids = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True, **self.chat_template_args
+            )["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:  # the template text began with the token that the tokenizer adds
+            ids = ids[1:]
+        if not ids:
+            raise DataError(f"prompt {prompt.id!r} is empty after tokenization; remove it or mend task.template")
+        return list(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of a completion, special tokens left out."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+def model_path(config: ModelConfig) -> str:
+    """The folder or name to load; `demo` is the shipped model.
+
+    Raises:
+        ModelError: no path was given, or it looks like a folder and there is none.
+    """
+    path = config.path
+    if path == DEMO:
+        return str(resources.files("dphrl") / "demo" / "assets" / "model")
+    if not path:
+        raise ModelError("model.path is empty; give a folder or name of a Hugging Face causal LM, or `demo`")
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").exists():
+            raise ModelError(f"model.path={path} holds no config.json; give a folder saved by save_pretrained")
+        return path
+    if path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise ModelError(f"model.path={path} does not exist; give a folder or name of a Hugging Face causal LM")
+    return path
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The tokenizer, padding on the left, with an end and a padding token.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no end or padding token (names the remedy).
+    """
+    from transformers import AutoTokenizer
+
+    path = model_path(config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=config.revision, trust_remote_code=config.trust_remote_code, padding_side="left"
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer of model.path={path} cannot be loaded: {_first_line(error)}") from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {path} has no end token (eos_token), so completions would never end; "
+            "set eos_token in its tokenizer_config.json"
+        )
+    if config.pad_token is not None:
+        if tokenizer.convert_tokens_to_ids(config.pad_token) in (None, tokenizer.unk_token_id):
+            raise ModelError(f"model.pad_token={config.pad_token!r} is no token of {path}; its end token will do")
+        tokenizer.pad_token = config.pad_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {path} has no padding token; set model.pad_token, "
+            f"e.g. --model.pad_token '{tokenizer.eos_token}' (its end token; padding is masked everywhere)"
+        )
+    return tokenizer
+
+
+def load_policy(config: Config, path: str | None = None) -> Policy:
+    """The model of `config.model`, or the checkpoint folder `path` with the same settings; no weights are read yet.
+
+    Raises:
+        ModelError: as `load_tokenizer`; a model whose config cannot be read; a stop token that is not one token; a
+            GPU that is not there.
+    """
+    import torch
+    from transformers import AutoConfig, GenerationConfig
+
+    quiet_libraries()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = config.model.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device=cuda, but torch sees no GPU; use --model.device auto")
+    tokenizer = load_tokenizer(config.model)
+    source = path or model_path(config.model)
+    revision = None if path else config.model.revision
+    try:
+        shape = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=config.model.trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
+    try:
+        defaults = GenerationConfig.from_pretrained(source, revision=revision)
+    except OSError:  # as the library does for a model that ships none
+        defaults = GenerationConfig.from_model_config(shape)
+    stop_ids = _stop_ids(defaults, tokenizer, config.sampling.stop_tokens)
+    return Policy(
+        source=source,
+        revision=revision,
+        tokenizer=tokenizer,
+        stop_ids=stop_ids,
+        chat_template_args=dict(config.model.chat_template_args),
+        generation_defaults=defaults,
+        context=getattr(shape.get_text_config(), "max_position_embeddings", None),
+        load=lambda: _load_weights(source, revision, config.model, stop_ids, tokenizer),
+    )
+
+
+def _load_weights(
+    source: str, revision: str | None, config: ModelConfig, stop_ids: tuple[int, ...], tokenizer: Any
+) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
+    # `generate` falls back on what the model ships (top_k, penalties ...): draws must follow the policy itself.
+    model.generation_config = GenerationConfig(
+        eos_token_id=list(stop_ids), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+    )
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":  # each process of a launch its own: all weights on the first GPU would not fit
+        return model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}").eval()
+    return model.to(device).eval()
+
+
+def fingerprint(policy: Policy, config: Config) -> dict[str, str]:
+    """What anchors depend on, each part as a short text: weights, tokenizer, chat template, dtype, temperature.
+
+    Two policies with the same fingerprint give the same reference log-probabilities to the same tokens.
+    """
+    tokenizer = policy.tokenizer
+    vocabulary = (
+        tokenizer.backend_tokenizer.to_str()
+        if getattr(tokenizer, "backend_tokenizer", None) is not None
+        else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    )
+    return {
+        "weights": weights_digest(policy.model),
+        "tokenizer": _digest(_without_runtime_state(vocabulary)),
+        "chat_template": _digest(f"{tokenizer.chat_template}{json.dumps(policy.chat_template_args, sort_keys=True)}"),
+        "stop_ids": ",".join(map(str, sorted(policy.stop_ids))),
+        "dtype": config.model.dtype,
+        "temperature": repr(float(config.sampling.temperature)),
+    }
+
+
+def weights_digest(model: Any) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, in the order of their names; first 32 hex digits."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
+    """Write `model` with the tokenizer and the generation settings it came with, then rename into place.
+
+    Args:
+        state_dict: the weights, where the model itself holds a share of them only; None = the model's own.
+    """
+    from dphrl.files import replaced_dir
+
+    with replaced_dir(folder) as staging:
+        drawing, model.generation_config = model.generation_config, policy.generation_defaults
+        try:
+            model.save_pretrained(staging, state_dict=state_dict)
+        finally:
+            model.generation_config = drawing
+        policy.tokenizer.save_pretrained(staging)
+
+
+def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int) -> tuple[str, ...]:
+    """Ids of the prompts that leave no room for `max_new` tokens in the model's context; none may be cut silently.
+
+    Args:
+        encoded: prompt id -> token ids.
+        max_new: longest completion (tokens).
+    """
+    context = policy.context
+    return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes a run."""
+    from importlib.metadata import version
+
+    names = ("dphrl", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "pyarrow", "math-verify")
+    return {name: version(name) for name in names}
+
+
+def quiet_libraries() -> None:
+    """Progress bars are ours; the libraries' own, and advice that a user cannot follow, would write over them."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # TRL 1.16 reads the name that transformers 5.20 renamed.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*deprecated", category=FutureWarning)
+
+
+def _stop_ids(defaults: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tuple[int, ...]:
+    declared = defaults.eos_token_id
+    found = [tokenizer.eos_token_id, *([declared] if isinstance(declared, int) else declared or [])]
+    for text in stop_tokens:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise ModelError(
+                f"sampling.stop_tokens: {text!r} is {len(ids)} tokens of this tokenizer; each must be exactly one"
+            )
+        found.append(ids[0])
+    return tuple(dict.fromkeys(found))
+
+
+def _without_runtime_state(vocabulary: str) -> str:
+    """A tokenizer's JSON keeps the padding and truncation of its last call, which say nothing of the tokens."""
+    try:
+        content = json.loads(vocabulary)
+    except json.JSONDecodeError:
+        return vocabulary
+    return json.dumps({k: v for k, v in content.items() if k not in ("padding", "truncation")}, sort_keys=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,282 @@
+"""The evaluation directory: models measured on tasks, without a training run; docs/evaluation.md.
+
+What `dphrl eval --model` writes, and what other tools' samples become: `write_evaldir` names the models, `add_samples`
+stores the completions of one model on one task and measures them. `dphrl compare` and `dphrl report` read it as they
+read a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dphrl.errors import RunDirError, nearest
+from dphrl.files import read_json, write_json
+from dphrl.metrics import RESAMPLES, Answer, summarise
+from dphrl.runs.samples import read_samples, write_samples
+from dphrl.tasks.styles import text_style
+from dphrl.types import Completion
+
+FILE = "evaluation.json"
+SCHEMA = 1
+"""Of evaluation.json; raised when an older reader would misread it."""
+BASE = "base"
+"""What a comparison calls the base, whatever its name is."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""A model's or task's name: it becomes a folder's or file's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model that was measured."""
+
+    name: str
+    """Of its folder, OUT/eval/NAME; unique."""
+    path: str = ""
+    """Folder or name that it was loaded from; empty where that is not known."""
+    method: str = ""
+    """What training seeds are joined by; the name where it is empty."""
+    seed: int = 0
+    """Of its training."""
+    base: bool = False
+    """Whether keep, explore and the bands of the others refer to it; one model at most."""
+
+    @property
+    def label(self) -> str:
+        """What a comparison calls it."""
+        return BASE if self.base else self.method or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class EvalDir:
+    """Paths of one evaluation directory and what its evaluation.json says."""
+
+    root: Path
+    models: tuple[Model, ...]
+    tasks: tuple[str, ...]
+    made: Mapping[str, Any]
+    """By what, with which settings and versions."""
+
+    @property
+    def base(self) -> Model | None:
+        """The model that keep and explore refer to."""
+        return next((model for model in self.models if model.base), None)
+
+    def model(self, name: str) -> Model:
+        """The model of a name.
+
+        Raises:
+            RunDirError: there is none; names those there are.
+        """
+        found = next((model for model in self.models if model.name == name), None)
+        if found is None:
+            names = [model.name for model in self.models]
+            raise RunDirError(
+                f"{self.root} has no model {name!r}{nearest(name, names)}; there are: {', '.join(names) or 'none'}; "
+                "name it in write_evaldir first"
+            )
+        return found
+
+    def folder(self, name: str) -> Path:
+        """Where the samples and the summary of a model lie."""
+        return self.root / "eval" / name
+
+    def samples(self, name: str, task: str) -> Path:
+        """Every completion and verdict of a model on a task."""
+        return self.folder(name) / f"{task}.parquet"
+
+    def summary(self, name: str) -> Path:
+        """{"rows": [one object a task]}."""
+        return self.folder(name) / "summary.json"
+
+
+def is_evaldir(root: Path) -> bool:
+    """Whether the folder is an evaluation directory (and no run)."""
+    return (root / FILE).is_file()
+
+
+def write_evaldir(
+    root: Path, models: Sequence[Model], tasks: Sequence[str] = (), made: Mapping[str, Any] | None = None
+) -> EvalDir:
+    """Write OUT/evaluation.json; samples that are there stay.
+
+    Args:
+        root: the directory, made if it is new.
+        models: all of them, names unique, at most one base.
+        tasks: in the order of tables; `add_samples` adds those that are missing.
+        made: what made it, plain JSON; {"by": "dphrl eval", "settings": ..., "versions": ...} for ours.
+    Raises:
+        RunDirError: a run directory; a name that comes twice, is no file name or is the base's; two bases.
+    """
+    if (root / "config.yaml").exists():
+        raise RunDirError(f"{root} is a run directory (it has a config.yaml); give another --out")
+    names = [model.name for model in models]
+    doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if doubled:
+        raise RunDirError(f"two models are called {doubled[0]!r}; give each its own name: NAME=PATH")
+    for name in (*names, *tasks):
+        _check_name(name)
+    bases = [model.name for model in models if model.base]
+    if len(bases) > 1:
+        raise RunDirError(f"two models are the base: {', '.join(bases)}; name one")
+    taken = [model for model in models if not model.base and model.label == BASE]
+    if taken:
+        raise RunDirError(f"model {taken[0].name!r} is not the base but would be called {BASE!r}; give it another name")
+    found = EvalDir(root, tuple(models), tuple(dict.fromkeys(tasks)), dict(made or {}))
+    _write(found)
+    return found
+
+
+def read_evaldir(root: Path) -> EvalDir:
+    """What evaluation.json says.
+
+    Raises:
+        RunDirError: missing, damaged, or of a later version of dphrl.
+    """
+    path = root / FILE
+    if not path.is_file():
+        raise RunDirError(f"{root} is no evaluation directory (it has no {FILE}); `dphrl eval --model` makes one")
+    try:
+        values = read_json(path)
+        schema = values["schema"]
+        models = tuple(Model(**model) for model in values["models"])
+        tasks, made = tuple(map(str, values["tasks"])), dict(values["made"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirError(
+            f"{path} is damaged ({type(error).__name__}: {error}); mend it, or evaluate into another folder"
+        ) from None
+    if schema != SCHEMA:
+        raise RunDirError(f"{path} has schema {schema!r}, and this version of dphrl reads {SCHEMA}; update dphrl")
+    for name in (*(model.name for model in models), *tasks):
+        _check_name(name)
+    return EvalDir(root, models, tasks, made)
+
+
+def add_samples(
+    root: Path,
+    model: str,
+    task: str,
+    completions: Sequence[Completion],
+    *,
+    base: Sequence[Completion] | None = None,
+    solution: Callable[[str], str] = text_style,
+    answer: Answer | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Store one model's completions of one task in an evaluation directory and measure them; what was there goes.
+
+    Args:
+        root: a directory that `write_evaldir` made.
+        model: a name in it. The base's completions come first: the others are measured against them.
+        task: its name; added to evaluation.json where it is new.
+        completions: verified; of every prompt draws 0 .. n-1, and draw -1 (greedy) of all prompts or of none.
+            `token_ids` may be empty where they are not known; `length` is then null.
+        base: the base's completions of the task; None = those that the directory holds, if it has a base.
+        solution: completion text -> canonical form; equal forms are one solution.
+        answer: completion text -> what majority voting compares; None = answers cannot be compared.
+        resamples, seed: of the intervals.
+        facts: further keys of the row, e.g. seconds, tokens_per_second, too_long.
+    Returns:
+        The row of summary.json.
+    Raises:
+        RunDirError: no such model; the base's completions of the task are not there yet.
+        DataError: completions that no metric can be made of, or other prompts or another n than the base's.
+    """
+    where = read_evaldir(root)
+    entry = where.model(model)
+    _check_name(task)
+    if base is None and not entry.base:
+        base = base_samples(where, task)
+    row = store(
+        where.folder(model),
+        task,
+        completions,
+        base=None if entry.base else base,
+        solution=solution,
+        answer=answer,
+        resamples=resamples,
+        seed=seed,
+        facts={"model": model, **(facts or {})},
+    )
+    if task not in where.tasks:
+        _write(replace(where, tasks=(*where.tasks, task)))
+    return row
+
+
+def base_samples(where: EvalDir, task: str) -> list[Completion] | None:
+    """The base's completions of a task; None where the directory has no base.
+
+    Raises:
+        RunDirError: it has one, which was not measured on this task.
+    """
+    if where.base is None:
+        return None
+    path = where.samples(where.base.name, task)
+    if not path.exists():
+        raise RunDirError(f"{path} is missing, so keep and explore have no base; measure the base on {task} first")
+    return read_samples(path)
+
+
+def store(
+    folder: Path,
+    task: str,
+    completions: Sequence[Completion],
+    *,
+    base: Sequence[Completion] | None,
+    solution: Callable[[str], str],
+    answer: Answer | None,
+    resamples: int,
+    seed: int,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write FOLDER/TASK.parquet and its row of FOLDER/summary.json, in a run directory or an evaluation directory.
+
+    Returns:
+        The row: {"dataset", "model" ...} of `facts` and what `summarise` says.
+    """
+    found = summarise(
+        completions, base=base, solution=solution, answer=answer, rng=np.random.default_rng(seed), resamples=resamples
+    )
+    unknown: dict[str, Any] = {
+        "seconds": None,
+        "tokens_per_second": None,
+        "too_long": [],
+        "drift": None,
+        "contaminated": None,
+    }
+    row = {"dataset": task, "model": folder.name, **found, **unknown, **facts}
+    write_samples(folder / f"{task}.parquet", completions, solution=solution, answer=answer)
+    put_row(folder / "summary.json", row)
+    return row
+
+
+def rows_of(summary: Path) -> dict[str, dict[str, Any]]:
+    """Task -> its row in a summary.json; none where the file is not there."""
+    return {row["dataset"]: row for row in read_json(summary)["rows"]} if summary.exists() else {}
+
+
+def put_row(summary: Path, row: Mapping[str, Any]) -> None:
+    """Add a row to a summary.json, or replace the row of its task."""
+    write_json(summary, {"rows": list({**rows_of(summary), row["dataset"]: dict(row)}.values())})
+
+
+def _write(where: EvalDir) -> None:
+    models = [{**asdict(model), "method": model.method or model.name} for model in where.models]
+    write_json(
+        where.root / FILE, {"schema": SCHEMA, "models": models, "tasks": list(where.tasks), "made": dict(where.made)}
+    )
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name) or name == "summary":
+        raise RunDirError(
+            f"{name!r} is no name of a model or task: it becomes a file's; use letters, digits and . _ - (first a "
+            "letter or digit)"
+        )

@@ -1,0 +1,158 @@
+"""README.md of a trained model: method, anchors, data, versions, and the results once there are some."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.sources import TaskConfig
+from dphrl.files import read_json, write_text
+from dphrl.runs.run_dir import RunDir, base_of
+
+BEGIN, END = "<!-- dphrl results -->", "<!-- dphrl results end -->"
+"""`dphrl eval` replaces what is between them, and nothing else: the rest is its reader's to edit."""
+
+METHODS: dict[str, str] = {
+    "grpo": "GRPO, without anything that holds the policy near the initial model",
+    "dapo": "DAPO: GRPO with clip-higher and dynamic sampling, without a KL term",
+    "rkl": "GRPO with a KL term to the initial model",
+    "dph": "DPH-RL: GRPO, and an f-divergence to the initial model on its own verified completions",
+    "replay": "GRPO, and the negative log-likelihood of the initial model's verified completions (a control)",
+}
+TAGS = ("dphrl", "trl", "grpo")
+NOT_YET = "Not measured yet: `dphrl eval` writes its table here."
+
+
+def write_model_card(run: RunDir, config: Config) -> Path:
+    """Write RUN/train/final/README.md, or only the results in one that is there and still has the marks around them.
+
+    Args:
+        run: a run that was trained.
+        config: its config.
+    Returns:
+        The path.
+    """
+    path = run.final / "README.md"
+    results = f"{BEGIN}\n{_results(run, config)}\n{END}"
+    if not path.exists():
+        write_text(path, str(_card(run, config, results)))
+        return path
+    text = path.read_text(encoding="utf-8")
+    write_text(path, re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: results, text, flags=re.DOTALL))
+    return path
+
+
+def _card(run: RunDir, config: Config, results: str) -> Any:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    named = not Path(config.model.path).is_dir() and config.model.path != "demo"
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=config.model.path if named else None,
+        tags=[*TAGS, f"method:{config.method}"],
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("model_card.md.jinja")),
+        name=Path(config.out).name,
+        summary=f"Trained with {METHODS[config.method]}.",
+        training=_training(run, config),
+        anchors=_anchors(run, config),
+        results=results,
+        versions=read_json(run.root / "versions.json"),
+    )
+
+
+def _training(run: RunDir, config: Config) -> dict[str, str]:
+    train, objective, lora = config.train, config.objective, config.lora
+    last = _last_metrics(run)
+    facts: dict[str, Any] = {"initial model": config.model.path, "revision": config.model.revision}
+    facts["method"] = config.method
+    if config.method in ANCHOR_METHODS:
+        course = "" if objective.eta_schedule == "constant" else f", {objective.eta_schedule}"
+        facts["divergence"] = _divergence(config)
+        facts["eta"] = f"{objective.eta}{course}"
+        facts["drift at the end (`anchor/forward_kl`)"] = _nats(last.get("anchor/forward_kl"))
+    if config.method == "rkl":
+        facts["KL"] = f"beta {objective.beta}, estimator {objective.kl_estimator}"
+    facts["weights"] = "all" if lora.r is None else f"LoRA, r {lora.r}, alpha {lora.scale}, merged"
+    facts["precision"] = config.model.dtype
+    facts["steps"] = f"{train.steps} generations, {train.steps * train.updates} optimiser steps"
+    facts["a step"] = f"{train.prompts_per_step} prompts x {train.group_size} completions"
+    facts["learning rate"] = f"{train.learning_rate:g}, {train.lr_schedule}"
+    facts["data"] = _data(config.task)
+    facts["seed"] = config.seed
+    return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _divergence(config: Config) -> str | None:
+    if config.method != "dph":
+        return None
+    name = config.objective.divergence
+    return f"alpha {config.objective.alpha:g}" if name == "alpha" else name
+
+
+def _nats(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f} nats per token"
+
+
+def _data(task: TaskConfig) -> str:
+    name = task.data if task.name == "jsonl" else f"{task.name} ({task.data})" if task.data else task.name
+    return f"{name}, verifier {task.verifier}" if task.verifier else name
+
+
+def _anchors(run: RunDir, config: Config) -> dict[str, str]:
+    if config.method not in ANCHOR_METHODS:
+        return {}
+    from dphrl.anchors.manifest import read_manifest
+
+    manifest = read_manifest(base_of(config, run).anchors)
+    facts = {"anchors": f"{manifest.anchors:,}", "their completions": f"{manifest.tokens:,} tokens"}
+    facts["of"] = ", ".join(["the task", *(f"{keep.label} (kept)" for keep in config.anchor.also)])
+    return facts | {f"fingerprint, {part}": f"`{value}`" for part, value in manifest.fingerprint.items()}
+
+
+def _results(run: RunDir, config: Config) -> str:
+    """A table of what `dphrl eval` measured, the initial model beside the trained one."""
+    rows: list[dict[str, Any]] = []
+    for model, where in (("base", base_of(config, run)), ("final", run)):
+        path = where.eval_summary(model)
+        rows += read_json(path)["rows"] if path.exists() else []
+    if not any(row["model"] == "final" for row in rows):
+        return NOT_YET
+    lines = ["| data | model | prompts | n | greedy | mean@n | Pass@k | keep |", "|---|---|---|---|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: (row["dataset"], row["model"])):
+        cells = [
+            row["dataset"],
+            row["model"],
+            row["prompts"],
+            row["n"],
+            _share(row["greedy"]),
+            _share(row["mean_at_n"]),
+        ]
+        cells += [_pass_at_k(row["pass_at_k"]), _share(row["keep"])]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(
+        [*lines, "", "Pass@k with its 95 % interval over prompts. keep: of the prompts the initial model solved in n."]
+    )
+
+
+def _pass_at_k(values: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The largest k that was measured."""
+    k = max(values, key=int)
+    found = values[k]
+    return f"Pass@{k} {_share(found['value'])} ({_share(found['low'])} to {_share(found['high'])})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _last_metrics(run: RunDir) -> dict[str, Any]:
+    lines = run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else []
+    return dict(json.loads(lines[-1])) if lines else {}

@@ -1,0 +1,223 @@
+"""The run directory: where each stage's files lie, and the check that a directory belongs to this config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dphrl.config.load import build_config, flat, to_dict, to_yaml
+from dphrl.config.root import Config
+from dphrl.errors import ConfigError, RunDirError
+from dphrl.files import write_json, write_text
+
+FREE_KEYS = frozenset(
+    {
+        "out",
+        "threads",
+        "model.device",
+        "anchor.batch_size",
+        "eval.drift",
+        "sampling.batch_size",
+        "sampling.gpu_memory_utilization",
+        "sampling.tensor_parallel",
+        "sampling.served_model",
+        "sampling.served_final",
+        "sampling.base_url",
+        "sampling.api_key_env",
+        "sampling.concurrency",
+        "sampling.timeout_s",
+        "sampling.retries",
+        "train.save_every",
+        "train.max_bad_steps",
+    }
+)
+"""Settings that change no result, so they may differ when a run goes on."""
+
+_OF_STAGE = {
+    "presample": ("seed", "model", "task", "sampling"),
+    "train": ("seed", "method", "base_run", "model", "lora", "task", "sampling", "anchor", "objective", "train"),
+    "eval": ("seed", "model", "eval_tasks", "sampling", "eval"),
+}
+"""Sections of the config that what a stage drew or trained depends on. Presamples do not depend on `anchor`: when it
+changes, `presample` makes partition and anchors again, from the draws there are and those that are missing."""
+
+TRAINED_FROM = _OF_STAGE["train"]
+
+_FIXED = ("model.", "lora.", "policy.weights", "policy.tokenizer", "policy.dtype", "train.updates", "train.trl.optim")
+"""Beginnings of the settings and fingerprints with which a checkpoint of another value cannot go on: other weights,
+another count of steps, another optimiser."""
+
+ALLOW = ", or --allow-change to go on all the same; the change is recorded in train/changes.jsonl"
+
+OF_EVAL = _OF_STAGE["eval"]
+"""What samples depend on, in an evaluation directory too."""
+
+_SHARED = (*_OF_STAGE["presample"], "anchor")
+"""Sections in which a run must agree with its `base_run`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths of one run; see docs/architecture.md."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def presample(self) -> Path:
+        return self.root / "presample"
+
+    @property
+    def partition(self) -> Path:
+        return self.presample / "partition.json"
+
+    @property
+    def shard(self) -> Path:
+        """Made by `dphrl presample --shard`: which share of the prompts this run holds."""
+        return self.presample / "shard.json"
+
+    def draws(self, label: str) -> Path:
+        """Folder of the presamples of the task, or of a keep set by its name."""
+        return self.presample if label == "task" else self.presample / f"also-{label}"
+
+    @property
+    def anchors(self) -> Path:
+        return self.root / "anchors"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def metrics(self) -> Path:
+        return self.train / "metrics.jsonl"
+
+    @property
+    def warnings(self) -> Path:
+        """Signs of collapse and steps that were left out, a line each."""
+        return self.train / "warnings.jsonl"
+
+    @property
+    def started(self) -> Path:
+        """What the training was begun with, or went on with last."""
+        return self.train / "started.json"
+
+    @property
+    def changes(self) -> Path:
+        """What was changed between a checkpoint and its going on, a line each time."""
+        return self.train / "changes.jsonl"
+
+    @property
+    def final(self) -> Path:
+        return self.train / "final"
+
+    @property
+    def adapter(self) -> Path:
+        """The LoRA adapter that RUN/train/final is merged from; only with `lora.r`."""
+        return self.train / "adapter"
+
+    def eval(self, model: str) -> Path:
+        return self.root / "eval" / model
+
+    def samples(self, model: str, dataset: str) -> Path:
+        return self.eval(model) / f"{dataset}.parquet"
+
+    def eval_summary(self, model: str) -> Path:
+        return self.eval(model) / "summary.json"
+
+    def stage(self, name: str) -> Path:
+        return self.root / name
+
+    def holds(self, stage: str) -> bool:
+        """Whether there are results that belong to a config; a training without a checkpoint has none yet."""
+        if stage == "train":
+            return self.final.exists() or any(self.train.glob("checkpoint-*"))
+        return self.stage(stage).exists()
+
+
+def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
+    """The run directory of a config, made if it is new.
+
+    Args:
+        allow_change: let a training that is not finished go on with other settings, if its checkpoints can.
+    Raises:
+        ConfigError: no `out`. RunDirError: the directory holds results of another config (names the settings).
+    """
+    from dphrl.models.policy import versions
+
+    if not config.out:
+        raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
+    run = RunDir(Path(config.out))
+    if run.config.exists():
+        _check_same(run, config, allow_change=allow_change)
+    elif run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir()):  # a kill leaves those
+        raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
+    run.root.mkdir(parents=True, exist_ok=True)
+    write_text(run.config, to_yaml(config))
+    if not (run.root / "versions.json").exists():
+        write_json(run.root / "versions.json", versions())
+    return run
+
+
+def read_run(root: Path) -> tuple[RunDir, Config]:
+    """An existing run and its config.
+
+    Raises:
+        RunDirError: the folder is missing or no run directory.
+    """
+    run = RunDir(root)
+    if not run.config.exists():
+        raise RunDirError(f"{root} is no run directory: it has no config.yaml")
+    return run, build_config(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+
+
+def base_of(config: Config, run: RunDir) -> RunDir:
+    """The run that holds the presamples, anchors and base evaluation: `base_run`, or the run itself.
+
+    Raises:
+        RunDirError: `base_run` is missing, or differs in model, task, seed, sampling or anchor settings.
+    """
+    if config.base_run is None:
+        return run
+    base, theirs = read_run(Path(config.base_run))
+    changed = changed_settings(to_dict(theirs), to_dict(config), _SHARED)
+    if changed:
+        raise RunDirError(f"base_run={config.base_run} is of another config:\n" + "\n".join(changed))
+    return base
+
+
+def _check_same(run: RunDir, config: Config, *, allow_change: bool) -> None:
+    saved = to_dict(read_run(run.root)[1])  # settings that are newer than the run have their defaults
+    for stage, sections in _OF_STAGE.items():
+        changed = changed_settings(saved, to_dict(config), sections)
+        may_change = stage == "train" and not run.final.exists()
+        if may_change and allow_change:
+            changed = [line for line in changed if is_fixed(line.strip().partition(":")[0])]
+        if changed and run.holds(stage):
+            why = ", with which no checkpoint can go on" if may_change and allow_change else ""
+            raise RunDirError(
+                f"{run.root} holds {stage} results of another config{why}:\n"
+                + "\n".join(changed)
+                + f"\ngive another --out, the old settings, or delete {run.stage(stage)}"
+                + (ALLOW if may_change and not allow_change else "")
+            )
+
+
+def is_fixed(key: str) -> bool:
+    """Whether a setting or fingerprint must stay as it was for a checkpoint to be of use."""
+    return key.startswith(_FIXED)
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], sections: Iterable[str]) -> list[str]:
+    """One line for each setting of these sections that differs and matters, with both values."""
+    names = tuple(sections)
+    mine, theirs = flat({k: new.get(k) for k in names}), flat({k: old.get(k) for k in names})
+    keys = [k for k in sorted({*mine, *theirs}) if k not in FREE_KEYS and mine.get(k) != theirs.get(k)]
+    return [f"  {k}: there {theirs.get(k)!r}, now {mine.get(k)!r}" for k in keys]

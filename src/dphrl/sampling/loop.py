@@ -1,0 +1,107 @@
+"""Drawing in waves: each asks for the draws that no outcome could spare, until every prompt is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dphrl.errors import RunDirError
+from dphrl.method.partition import Rules, by_draw, wanted
+from dphrl.progress import Progress
+from dphrl.runs.samples import MeanReward, Shards, Speed, draw
+from dphrl.sampling.base import Request, Sampler
+from dphrl.sampling.judge import Judge
+from dphrl.sampling.prompts import Prompts
+from dphrl.types import Completion
+
+Outcomes = dict[str, dict[int, Completion]]
+"""Prompt id -> draw -> completion without tokens and text."""
+
+
+def stored_outcomes(prompts: Prompts, shards: Shards) -> Outcomes:
+    """What is on disk of these prompts.
+
+    Raises:
+        DataError: a draw comes twice.
+    """
+    stored = by_draw(shards.outcomes())
+    return {i: stored.get(i, {}) for i in prompts.encoded}
+
+
+def draw_in_waves(
+    prompts: Prompts, rules: Rules, sampler: Sampler, shards: Shards, progress: Progress, label: str
+) -> tuple[Outcomes, Speed]:
+    """Make every draw that the sets and anchors need and the shards do not hold.
+
+    Args:
+        prompts: those to draw for.
+        rules: say which draws are needed, `partition.wanted`.
+        shards: where the draws go; draws of other prompts in them are left alone.
+    Returns:
+        All draws on disk of these prompts, and what drawing the new ones cost.
+    Raises:
+        DphrlError: the sampler or the verifier failed for good; what was drawn is stored.
+    """
+    found = stored_outcomes(prompts, shards)
+    judge, speed = Judge(prompts.task), Speed()
+    shown = _Shown(progress, label, found, rules)
+    waiting = missing(found, rules)
+    shown.settle(waiting)
+    while waiting:
+        requests = [Request(i, d, prompts.encoded[i]) for i, draws in waiting.items() for d in draws]
+
+        def keep(batch: list[Completion]) -> None:
+            for c in batch:
+                found[c.prompt_id][c.draw] = replace(c, token_ids=(), text="")
+            shown.add(batch)
+
+        speed += draw(requests, sampler, judge, shards, keep)
+        waiting = {i: more for i in waiting if (more := wanted(found[i], rules))}
+        shown.settle(waiting)
+    return found, speed
+
+
+def missing(found: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
+    """Prompt id -> the draws to make next, of the prompts that still need some."""
+    return {i: more for i, mine in found.items() if (more := wanted(mine, rules))}
+
+
+def require_complete(found: Mapping[str, Mapping[int, Completion]], rules: Rules, where: str, remedy: str) -> None:
+    """Nothing may be missing where nothing can be drawn.
+
+    Raises:
+        RunDirError: draws are missing; the first three are named.
+    """
+    lacking = missing(found, rules)
+    if lacking:
+        first = ", ".join(f"({i!r}, draw {draws[0]})" for i, draws in list(lacking.items())[:3])
+        raise RunDirError(f"{where}: draws of {len(lacking)} prompts are missing, first {first}; {remedy}")
+
+
+class _Shown:
+    """One bar for all waves. A settled prompt counts as if all its draws were made, so the bar never goes back."""
+
+    def __init__(self, progress: Progress, label: str, found: Outcomes, rules: Rules) -> None:
+        self._progress, self._label, self._found, self._rules = progress, label, found, rules
+        self._whole = rules.presamples + 1
+        self._done, self._drawn = 0, 0
+        self._reward, self._note = MeanReward(), ""
+
+    def settle(self, waiting: Mapping[str, tuple[int, ...]]) -> None:
+        """Count again, between waves."""
+        self._done = self._whole * (len(self._found) - len(waiting))
+        self._done += sum(self._share(d) for i in waiting for d in self._found[i])
+        self._say()
+
+    def add(self, batch: list[Completion]) -> None:
+        self._done += sum(self._share(c.draw) for c in batch)
+        self._drawn += len(batch)
+        self._note = self._reward.add(batch)
+        self._say()
+
+    def _share(self, draw: int) -> int:
+        return int(draw < self._rules.presamples)
+
+    def _say(self) -> None:
+        note = f"{self._note}, {self._drawn} drawn" if self._drawn else ""
+        self._progress(self._label, self._done, self._whole * len(self._found), note)

@@ -1,0 +1,79 @@
+"""Prompts of a stage as token ids: loaded, encoded, and rid of those that the model's context cannot hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dphrl.config.root import Config
+from dphrl.config.sources import TaskConfig
+from dphrl.errors import DataError
+from dphrl.models.policy import Policy, too_long
+from dphrl.progress import Progress
+from dphrl.tasks import load_task
+from dphrl.types import Task
+
+SHOWN_IDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of one task, in its order; every id is in exactly one of the two mappings."""
+
+    task: Task
+    encoded: Mapping[str, tuple[int, ...]]
+    """Prompt id -> token ids."""
+    dropped: Mapping[str, str]
+    """Prompt id -> why it cannot be drawn for."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All of them, in the order of the task."""
+        return tuple(p.id for p in self.task.prompts)
+
+
+def load_prompts(label: str, cfg: TaskConfig, policy: Policy, *, base_dir: Path) -> Task:
+    """The task, its prompts measured by the policy's own tokenizer; every stage must load it so, to see the same ones.
+
+    Raises:
+        DphrlError: as `load_task`.
+    """
+    return load_task(label, cfg, base_dir=base_dir, count_tokens=lambda p: len(policy.encode(p)))
+
+
+def fitting(task: Task, policy: Policy, config: Config, progress: Progress) -> Prompts:
+    """Encode the prompts; those that leave no room for a completion are set aside by id, never cut, and shown.
+
+    Raises:
+        DataError: none is left.
+    """
+    encoded = {p.id: tuple(policy.encode(p)) for p in task.prompts}
+    room = config.sampling.max_new_tokens
+    dropped = {
+        i: f"too long: {len(encoded[i])} prompt tokens + sampling.max_new_tokens={room} are more than the model's "
+        f"context of {policy.context}"
+        for i in too_long(policy, encoded, room)
+    }
+    if len(dropped) == len(encoded):
+        raise DataError(
+            f"task {task.name!r}: none of its {len(encoded)} prompts is left; {_shown(dropped)}: "
+            f"{next(iter(dropped.values()))}; shorten them or lower sampling.max_new_tokens"
+        )
+    lines = [*task.notes, *([f"{len(dropped)} too long, dropped: {_shown(dropped)}"] if dropped else [])]
+    if lines:
+        progress(f"prompts of {task.name}", len(encoded), len(encoded), "; ".join(lines))
+    return Prompts(task, {i: ids for i, ids in encoded.items() if i not in dropped}, dropped)
+
+
+def chosen(ids: Iterable[str], limit: int, seed: int) -> set[str]:
+    """`limit` of the ids at most, by a hash of each and the seed: a higher limit keeps those of a lower one."""
+    rank = {i: hashlib.blake2b(f"{seed}\x00{i}".encode(), digest_size=8).digest() for i in ids}
+    return set(sorted(rank, key=lambda i: rank[i])[:limit])
+
+
+def _shown(ids: Iterable[str]) -> str:
+    names = list(ids)
+    more = f" and {len(names) - SHOWN_IDS} more" if len(names) > SHOWN_IDS else ""
+    return ", ".join(names[:SHOWN_IDS]) + more

@@ -1,0 +1,105 @@
+"""What makes the numbers of a comparison hard to compare, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dphrl.metrics.contamination import told
+from dphrl.stages.compare.entries import Evaluation, Run
+
+if TYPE_CHECKING:
+    from dphrl.stages.compare.compare import Group
+
+
+DRAWN_BY = ("temperature", "top_p", "max_new_tokens")
+"""Settings of sampling that make the draws of two evaluations unlike."""
+
+
+def sampling_notes(runs: Sequence[Run]) -> list[str]:
+    """One sentence for each setting in which the runs drew otherwise; of samples that came from elsewhere it is not
+    known."""
+    known = [run for run in runs if run.evaldir is None or run.evaldir.made.get("settings")]
+    said = []
+    for name in DRAWN_BY:
+        by_value: dict[float, Run] = {}
+        for run in known:
+            by_value.setdefault(getattr(run.config.sampling, name), run)
+        if len(by_value) > 1:
+            sides = "; ".join(f"{value:g} in {run.path}" for value, run in by_value.items())
+            said.append(f"sampling.{name} differs ({sides}); such draws measure the setting as well as the model.")
+    return said
+
+
+def same_base(one: Evaluation, other: Evaluation) -> bool:
+    """Whether two evaluations of a base say the same of every prompt."""
+    names = [name for name in one.scores.names if name in other.scores.names]
+    if one.scores.ids != other.scores.ids or one.row["n"] != other.row["n"]:
+        return False
+    return np.array_equal(one.scores.only(names).values_PM, other.scores.only(names).values_PM, equal_nan=True)
+
+
+def base_note(one: Evaluation, other: Evaluation) -> str:
+    """Two runs whose keep and explore do not refer to the same draws of a base."""
+    return (
+        f"{one.dataset}: the bases of {one.run} and {other.run} differ (mean@n {one.row['mean_at_n']:.4f} and "
+        f"{other.row['mean_at_n']:.4f}, n={one.row['n']} and n={other.row['n']}); keep and explore of each refer to "
+        "its own, and differences to the base to the first."
+    )
+
+
+def notes(groups: Sequence[Group], absent: str | None) -> list[str]:
+    """What makes the numbers hard to compare, one sentence each.
+
+    Args:
+        groups: all of them.
+        absent: the baseline that was asked for and is not there; None where it is.
+    """
+    said = [f"No run is the baseline {absent!r}, so no differences are shown."] if absent not in (None, "base") else []
+    datasets = list(dict.fromkeys(g.dataset for g in groups))
+    names = list(dict.fromkeys(g.name for g in groups))
+    for dataset in datasets:
+        mine = [g for g in groups if g.dataset == dataset]
+        said += _dataset_notes(dataset, mine)
+        lacking = [name for name in names if name not in {g.name for g in mine}]
+        if lacking:
+            said.append(f"{dataset}: not measured for {', '.join(lacking)}.")
+    trained = [name for name in names if name != "base"]  # of the base, whose seed is of its draws alone, one is enough
+    seeds = {g.name: ", ".join(str(e.seed) for e in g.seeds) for g in reversed(groups)}
+    if len({seeds[name] for name in trained}) > 1:
+        said.append(f"Seeds differ: {'; '.join(f'{name}: {seeds[name]}' for name in trained)}.")
+    if "base" not in names:
+        said.append(
+            "No evaluation of the base was found, so differences to it are not shown; set eval.base and evaluate again."
+        )
+    return said
+
+
+def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
+    said = []
+    draws = {e.row["n"]: e for g in groups for e in g.seeds}
+    if len(draws) > 1:
+        sides = "; ".join(f"n={n} in {draws[n].run}" for n in sorted(draws))
+        said.append(f"{dataset}: n differs ({sides}); keep, explore and distinct correct grow with n.")
+    for one, other in combinations([g.seeds[0] for g in groups], 2):
+        if one.scores.ids != other.scores.ids:
+            said.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
+            break
+    unjudged = {g.name: sum(e.row.get("unjudged") or 0 for e in g.seeds) for g in groups}
+    if any(unjudged.values()):
+        counts = "; ".join(f"{name}: {count}" for name, count in unjudged.items() if count)
+        said.append(f"{dataset}: some completions could not be judged and count as neither right nor wrong ({counts}).")
+    return [*said, *_seen_in_training(dataset, groups)]
+
+
+def _seen_in_training(dataset: str, groups: Sequence[Group]) -> list[str]:
+    """One sentence for all methods whose training saw the same prompts."""
+    seen: dict[str, list[str]] = {}
+    for group in groups:
+        said = told(dataset, group.seeds[0].row.get("contaminated"), "the training of {}")
+        if said and group.method != "base":
+            seen.setdefault(said, []).append(group.name)
+    return [f"{said.replace('{}', ', '.join(names), 1)}." for said, names in seen.items()]

@@ -1,0 +1,127 @@
+"""From candidates to the anchor store: distinct completions are chosen, scored by the training stack and stored."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dphrl.anchors import Key, StoreWriter
+from dphrl.anchors.manifest import plain
+from dphrl.config.root import Config
+from dphrl.files import read_json
+from dphrl.method.partition import Selection
+from dphrl.models.policy import Policy
+from dphrl.models.scoring import score
+from dphrl.progress import Progress
+from dphrl.runs.run_dir import RunDir
+from dphrl.runs.samples import Key as DrawKey
+from dphrl.runs.samples import Shards, key_of
+from dphrl.sampling.prompts import Prompts
+from dphrl.types import Anchor
+
+CHUNK = 512
+"""Anchors scored between two writes: what a killed run scores again. Chunks follow the order of the anchors alone, so
+that padding, and with it the last bits of the log-probabilities, are the same however often a run was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The anchors of one task, before they are scored."""
+
+    prompts: Prompts
+    keys: tuple[DrawKey, ...]
+    """In the order of the prompts."""
+    shards: Shards
+
+
+def choose(prompts: Prompts, selection: Selection, shards: Shards, per_prompt: int) -> Chosen:
+    """The first `per_prompt` candidates of each prompt that are different solutions (`Task.solution`)."""
+    several = {i: c for i, c in selection.candidates.items() if len(c) > 1 and per_prompt > 1}
+    wanted = [key_of(c) for candidates in several.values() for c in candidates]
+    solutions = {key_of(c): prompts.task.solution(c.text) for c in shards.take(wanted)}
+    keys: list[DrawKey] = []
+    for prompt_id, candidates in selection.candidates.items():
+        firsts: dict[str | int, DrawKey] = {}
+        for i, key in enumerate(map(key_of, candidates)):
+            firsts.setdefault(solutions[key] if prompt_id in several else i, key)
+        keys += list(firsts.values())[:per_prompt]
+    return Chosen(prompts, tuple(keys), shards)
+
+
+def store_anchors(
+    run: RunDir,
+    config: Config,
+    policy: Policy,
+    chosen: Sequence[Chosen],
+    print_of: Mapping[str, str],
+    made: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Score what the store does not hold yet and seal it; a store of other anchors is replaced.
+
+    Args:
+        chosen: of the task and of each keep set; at least one anchor in all.
+        print_of: the policy's fingerprint.
+        made: how the anchors are made, for the manifest.
+    """
+    parts = [(some, some.keys[at : at + CHUNK]) for some in chosen for at in range(0, len(some.keys), CHUNK)]
+    keys_of = [[(some.prompts.task.name, *key) for key in part] for some, part in parts]
+    order: list[Key] = [key for keys in keys_of for key in keys]
+    writer = _writer(run, config, print_of, made, keys_of)
+    tokens: dict[str, dict[DrawKey, np.ndarray]] = {}
+    progress("score anchors", len(writer.done), len(order))
+    for (some, part), keys in zip(parts, keys_of, strict=True):
+        if keys[0] in writer.done:
+            continue
+        name = some.prompts.task.name
+        if name not in tokens:  # one pass over the shards a task; only one task's tokens are held
+            tokens = {name: {key_of(c): np.array(c.token_ids, np.int32) for c in some.shards.take(some.keys)}}
+        writer.add(_scored(config, policy, some.prompts, part, tokens[name]))
+        progress("score anchors", len(writer.done), len(order))
+    writer.seal(order)
+
+
+def discard(run: RunDir) -> None:
+    """Remove the store, its manifest first: killed in between, it is no store any more, not a damaged one."""
+    (run.anchors / "manifest.json").unlink(missing_ok=True)
+    shutil.rmtree(run.anchors, ignore_errors=True)
+
+
+def _writer(
+    run: RunDir, config: Config, print_of: Mapping[str, str], made: Mapping[str, Any], parts: Sequence[Sequence[Key]]
+) -> StoreWriter:
+    """A writer that goes on with what is there, or starts anew where that is not part of what is wanted now."""
+    if (run.anchors / "manifest.json").exists():
+        there = read_json(run.anchors / "manifest.json")
+        if there.get("made") != plain(made) or there.get("topk") != config.anchor.topk:
+            discard(run)
+    writer = StoreWriter(run.anchors, print_of, made, config.anchor.topk)
+    whole = {key for part in parts if set(part) <= set(writer.done) for key in part}
+    if whole != set(writer.done):
+        discard(run)
+        writer = StoreWriter(run.anchors, print_of, made, config.anchor.topk)
+    return writer
+
+
+def _scored(
+    config: Config, policy: Policy, prompts: Prompts, keys: Sequence[DrawKey], tokens: Mapping[DrawKey, np.ndarray]
+) -> list[Anchor]:
+    """One forward through the training stack gives the reference log-probabilities."""
+    completions = [tuple(tokens[key].tolist()) for key in keys]
+    scores = score(
+        policy.model,
+        [prompts.encoded[i] for i, _ in keys],
+        completions,
+        pad_id=policy.tokenizer.pad_token_id,
+        temperature=config.sampling.temperature,
+        batch_size=config.anchor.batch_size,
+        topk=config.anchor.topk,
+    )
+    return [
+        Anchor(i, prompts.encoded[i], ids, s.logps, prompts.task.name, draw, s.topk_ids, s.topk_logps)
+        for (i, draw), ids, s in zip(keys, completions, scores, strict=True)
+    ]

@@ -1,0 +1,81 @@
+"""A run that holds one share of the prompts: `dphrl presample --shard 2/8`; `dphrl merge` joins the shares."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dphrl.errors import ConfigError, RunDirError
+from dphrl.files import read_json, write_json
+from dphrl.runs.run_dir import RunDir
+from dphrl.sampling.prompts import Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One share of the prompts."""
+
+    index: int
+    """1 .. of."""
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+
+def parse_shard(text: str) -> Shard:
+    """'2/8' -> the second of eight shares.
+
+    Raises:
+        ConfigError: not of this form, or out of range.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(
+            f"--shard {text!r} must be i/N with 1 <= i <= N, e.g. --shard 1/4 on the first of four machines"
+        )
+    return Shard(int(match[1]), int(match[2]))
+
+
+def share(prompts: Prompts, shard: Shard | None) -> Prompts:
+    """The prompts of a share: every N-th, so that all shares have about the same work; the same everywhere."""
+    if shard is None:
+        return prompts
+    mine = prompts.task.prompts[shard.index - 1 :: shard.of]
+    ids = {p.id for p in mine}
+    return Prompts(
+        replace(prompts.task, prompts=mine),
+        {i: tokens for i, tokens in prompts.encoded.items() if i in ids},
+        {i: why for i, why in prompts.dropped.items() if i in ids},
+    )
+
+
+def check_shard(run: RunDir, shard: Shard | None) -> None:
+    """A share's run takes no other prompts, and a whole run becomes no share.
+
+    Raises:
+        RunDirError: the run holds something else.
+    """
+    there = read_shard(run)
+    if there is None and shard is not None and run.presample.exists():
+        raise RunDirError(f"{run.root} holds presamples of all prompts; give --shard {shard} another --out")
+    if there is not None and there[0] != shard:
+        raise RunDirError(
+            f"{run.root} holds share {there[0]} of the prompts; go on with --shard {there[0]}, or join all shares with "
+            f"`dphrl merge SHARD_RUN... --out RUN`"
+        )
+
+
+def write_shard(run: RunDir, shard: Shard, base_dir: Path) -> None:
+    """Mark the run as a share, with the folder that relative paths of its config refer to."""
+    write_json(run.shard, {"index": shard.index, "of": shard.of, "base_dir": str(base_dir.absolute())})
+
+
+def read_shard(run: RunDir) -> tuple[Shard, Path] | None:
+    """Which share a run holds and where its config lay; None for a run of all prompts."""
+    if not run.shard.exists():
+        return None
+    content: dict[str, Any] = read_json(run.shard)
+    return Shard(content["index"], content["of"]), Path(content["base_dir"])

@@ -1,0 +1,157 @@
+"""What a trained policy says of the anchors, token by token: one forward over some of them, kept in RUN/drift.json."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dphrl.errors import DphrlError, RunDirError
+from dphrl.files import read_json, write_json
+from dphrl.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from dphrl.config.root import Config
+    from dphrl.runs.run_dir import RunDir
+    from dphrl.types import Anchor
+
+SCHEMA = 1
+ANCHORS = 200
+"""Most anchors that are looked at, evenly over the store (count)."""
+TOKENS = 100_000
+"""Most completion tokens of them together: at 4,000 tokens an anchor 25 are enough to read (count)."""
+PART = 25
+"""Anchors scored between two writes; a killed run loses at most these."""
+WINDOW = 4
+"""Tokens decoded together: some tokenizers write a space or a letter only beside other tokens."""
+PROMPT_LETTERS = 2_000
+"""Letters of a prompt that are kept: its end, where the question stands."""
+
+
+def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent) -> dict[str, Any] | str:
+    """RUN/drift.json, made or finished where the trained model and its anchors are at hand.
+
+    Args:
+        run: a run directory; its anchors may lie in its `base_run`.
+        measure: score what is not scored yet; else only read what is there.
+    Returns:
+        {"schema", "key", "store", "complete", "rows"}: `store` counts all anchors, a row is {"task", "prompt_id",
+        "draw", "prompt", "tokens", "log_u"}, log_u = ln pi_theta - ln pi_ref of each token in nats. Or a text: why
+        there is none.
+    Raises:
+        RunDirError: drift.json is damaged.
+    """
+    from dphrl.runs.run_dir import base_of, read_run
+
+    path = run / "drift.json"
+    if not measure:
+        return _saved(path) or "not measured"
+    try:
+        folder, config = read_run(run)
+        anchors = base_of(config, folder).anchors
+    except DphrlError as error:
+        return _saved(path) or str(error)
+    saved = _saved(path)
+    if not (folder.final / "config.json").exists():
+        return saved or "its trained model is not here"
+    if not (anchors / "manifest.json").exists():
+        return saved or "it has no anchors"
+    key = _key(folder.final, anchors)
+    if saved is not None and saved["key"] == key and saved["complete"]:
+        return saved
+    done = saved["rows"] if saved is not None and saved["key"] == key else []
+    from torch import OutOfMemoryError
+
+    try:
+        return _measured(config, folder, anchors, {"path": path, "key": key, "rows": done}, progress)
+    except OutOfMemoryError:  # of a GPU; the evaluation may have had several
+        return "its trained model does not fit the memory of one GPU"
+    except DphrlError as error:
+        return str(error)
+
+
+def chosen(lengths: Sequence[int]) -> list[int]:
+    """Places of the anchors that are looked at: evenly over the store, at most ANCHORS and TOKENS in all.
+
+    Args:
+        lengths: completion tokens of each anchor of the store.
+    """
+    count = min(len(lengths), ANCHORS)
+    even = [i * len(lengths) // count for i in range(count)]
+    mean = sum(int(lengths[i]) for i in even) / max(count, 1)
+    fewer = max(1, min(count, int(TOKENS / max(mean, 1))))
+    return [even[i * count // fewer] for i in range(fewer)] if count else []
+
+
+def _measured(config: Config, run: RunDir, anchors: Path, state: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Score the chosen anchors that are not there yet, in parts."""
+    from dphrl.anchors import open_store
+    from dphrl.models.policy import load_policy
+    from dphrl.models.scoring import score
+
+    store = open_store(anchors, None)  # its fingerprint is the base's; training checked it
+    places, rows = chosen(store.lengths.tolist()), list(state["rows"])
+    policy = load_policy(config, str(run.final))
+    try:
+        while len(rows) < len(places):
+            part = [store[i] for i in places[len(rows) : len(rows) + PART]]
+            scored = score(
+                policy.model,
+                [a.prompt_ids for a in part],
+                [a.completion_ids for a in part],
+                pad_id=policy.tokenizer.pad_token_id,
+                temperature=config.sampling.temperature,
+                batch_size=config.anchor.batch_size,
+            )
+            rows += [_row(policy.tokenizer, a, s.logps) for a, s in zip(part, scored, strict=True)]
+            found = {"schema": SCHEMA, "key": state["key"], "store": len(store)}
+            found |= {"complete": len(rows) >= len(places), "rows": rows}
+            write_json(state["path"], found)
+            progress(f"anchors of {run.root.name}", len(rows), len(places))
+    finally:
+        policy.release()
+    return found
+
+
+def _row(tokenizer: Any, anchor: Anchor, logps: Sequence[float]) -> dict[str, Any]:
+    log_u = [round(now - before, 3) for now, before in zip(logps, anchor.ref_logps, strict=True)]
+    prompt = str(tokenizer.decode(list(anchor.prompt_ids), skip_special_tokens=True))
+    return {
+        "task": anchor.task,
+        "prompt_id": anchor.prompt_id,
+        "draw": anchor.draw,
+        "prompt": prompt[-PROMPT_LETTERS:],
+        "tokens": pieces(tokenizer, anchor.completion_ids),
+        "log_u": log_u,
+    }
+
+
+def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text; together they read as the text does."""
+    found = []
+    for i in range(len(ids)):
+        before = tokenizer.decode(list(ids[max(0, i - WINDOW) : i]))
+        whole = tokenizer.decode(list(ids[max(0, i - WINDOW) : i + 1]))
+        found.append(whole[len(before) :] if whole.startswith(before) else tokenizer.decode([ids[i]]))
+    return found
+
+
+def _key(final: Path, anchors: Path) -> dict[str, Any]:
+    """What the numbers depend on, told without reading weights: when they and the anchors were written."""
+    weights = [p.stat() for p in sorted(final.glob("*.safetensors"))]
+    manifest = (anchors / "manifest.json").stat()
+    return {
+        "weights": [[s.st_size, s.st_mtime_ns] for s in weights],
+        "anchors": [manifest.st_size, manifest.st_mtime_ns],
+    }
+
+
+def _saved(path: Path) -> dict[str, Any] | None:
+    """drift.json as it is, whatever the model says now; None where there is none or it is of another schema."""
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+        return dict(found) if found["schema"] == SCHEMA and isinstance(found["rows"], list) else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); delete it") from None

@@ -1,0 +1,256 @@
+"""The report stage: one run against its base, or several runs compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dphrl.anchors.manifest import read_manifest
+from dphrl.config.load import flat, to_dict, to_yaml
+from dphrl.errors import DphrlError, RunDirError
+from dphrl.metrics import RESAMPLES
+from dphrl.progress import Progress, silent
+from dphrl.report.labels import display
+from dphrl.report.page.page import Extras, write_report
+from dphrl.report.page.sample_browser import Asked, browse
+from dphrl.report.view import Entry
+from dphrl.stages.compare.compare import compare
+from dphrl.stages.compare.entries import Run, base_folder, main_setting, open_run, settings_of
+from dphrl.stages.import_samples.import_samples import read_prompts
+from dphrl.stages.report.anchor_drift import anchor_drift
+from dphrl.tasks import load_task
+
+GRADIENTS = {
+    "k3": "k3 in the loss: the gradient of forward KL",
+    "k3_corrected": "k3 times the ratio in the loss: the gradient of reverse KL",
+    "k2": "k2 in the loss: the gradient of reverse KL",
+    "k1_reward": "k1 as a reward: the gradient of reverse KL",
+}
+"""What `objective.kl_estimator` really follows on policy samples; an rkl run must say which it is."""
+
+UNSAID = ("out", "seed", "base_run", "threads")
+"""Settings that are no difference between runs worth a line."""
+
+
+def report(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    summary: Mapping[str, Any] | None = None,
+    baseline: str | None = None,
+    title: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    base_dir: Path = Path(),
+    drift: bool = True,
+    progress: Progress = silent,
+) -> Path:
+    """Write the report of one run (RUN/report/) or of several compared (OUT).
+
+    Args:
+        runs: run directories, each evaluated.
+        out: folder of the report; RUN/report for one run when None, and needed for several.
+        summary: what `compare` of these runs returned; made here when None.
+        baseline: label that differences are taken to; `base` for one run and `grpo` for several when None.
+        title: heading of the page.
+        resamples, seed: of the intervals, as for `compare`.
+        base_dir: folder of the config, where the tasks' own files are looked up, to show prompts beside samples.
+        drift: measure the anchors under the trained models that are at hand and have no drift.json yet.
+    Returns:
+        Path of index.html; summary.json, figures/ and tables/ lie beside it.
+    Raises:
+        RunDirError: as `compare`; or several runs without `out`.
+    """
+    paths = [Path(run) for run in runs]
+    if out is None and len(paths) != 1:
+        raise RunDirError(f"a report of {len(paths)} runs needs a folder; name it with --out, e.g. --out runs/compare")
+    out = paths[0] / "report" if out is None else Path(out)
+    single = len(paths) == 1
+    if summary is None:
+        against = baseline or ("base" if single else "grpo")
+        summary = compare(paths, out, baseline=against, resamples=resamples, seed=seed)
+    opened = [open_run(path) for path in paths]
+    settings = settings_of(opened)
+    names = [
+        display("base" if run.base_only else run.label, setting) for run, setting in zip(opened, settings, strict=True)
+    ]
+    heading = title or (_title(opened[0], names[0]) if single else f"Comparison of {len(paths)} runs")
+    extras = Extras(
+        training=training_lines(opened, settings),
+        drift={e: _drift(path, drift, progress) for e, path in _trained(opened, settings).items()},
+        browser=browse(_files(opened, settings, summary), _asked(opened, base_dir)),
+        how=_how(opened, names, out),
+    )
+    return write_report(summary, out, title=heading, extras=extras)
+
+
+def _title(run: Run, name: str) -> str:
+    return f"Evaluation {name}" if run.evaldir is not None else f"{name}, seed {run.config.seed}"
+
+
+def _trained(runs: Sequence[Run], settings: Sequence[str]) -> dict[Entry, Path]:
+    """The first run of every trained entry: samples and anchors of one seed are enough to read."""
+    found: dict[Entry, Path] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        if run.evaldir is None and not run.base_only:
+            found.setdefault(Entry(run.label, setting), run.path)
+    return found
+
+
+def _files(runs: Sequence[Run], settings: Sequence[str], summary: Mapping[str, Any]) -> dict[tuple[Entry, str], Path]:
+    """(entry, dataset) -> its samples, where they are; the base's once, from the first run that has it."""
+    base = next((folder for run in runs if (folder := base_folder(run)) is not None), None)
+    folders = {} if base is None else {Entry("base"): base}
+    folders |= {entry: path / "eval" / "final" for entry, path in _trained(runs, settings).items()}
+    for evaldir in (run.evaldir for run in runs if run.evaldir is not None):
+        for model in evaldir.models:
+            folders.setdefault(Entry(model.label), evaldir.folder(model.name))
+    datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
+    found = {(entry, d): folder / f"{d}.parquet" for d in datasets for entry, folder in folders.items()}
+    return {key: path for key, path in found.items() if path.is_file()}
+
+
+def _asked(runs: Iterable[Run], base_dir: Path) -> dict[str, dict[str, Asked]]:
+    """Dataset -> prompt id -> prompt and gold, of the tasks that can be read here; samples do without the others."""
+    found: dict[str, dict[str, Asked]] = {}
+    for run in runs:
+        for name, texts in read_prompts(run.path).items():
+            found.setdefault(name, {i: Asked(*text) for i, text in texts.items()})
+        for name, task in run.config.eval_tasks.items():
+            if name not in found:
+                try:
+                    prompts = load_task(name, task, base_dir=base_dir).prompts
+                except DphrlError:
+                    continue
+                found[name] = {p.id: Asked(_text(p.prompt), str(p.columns.get("gold", ""))) for p in prompts}
+    return found
+
+
+def _text(prompt: str | tuple[Mapping[str, str], ...]) -> str:
+    """A chat as its messages, one below the other."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
+
+
+def _drift(run: Path, wanted: bool, progress: Progress) -> dict[str, Any] | str:
+    if not wanted and not (run / "drift.json").is_file():
+        return "left out by --no-drift"
+    return anchor_drift(run, measure=wanted, progress=progress)
+
+
+def training_lines(
+    runs: Sequence[Run], settings: Sequence[str], *, running: bool = False
+) -> dict[str, list[dict[str, Any]]]:
+    """Lines of every metrics.jsonl by entry, each with its run's seed; runs that have none are left out.
+
+    Args:
+        running: the last line may still be in the making, and is left out if it is no JSON.
+    Raises:
+        RunDirError: a line is no JSON object.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for run, setting in zip(runs, settings, strict=True):
+        if run.base_only:
+            continue
+        key = f"{run.label} {setting}".strip()
+        for row in _json_lines(run.path / "train" / "metrics.jsonl", running=running):
+            found.setdefault(key, []).append({**row, "seed": run.config.seed})
+    return found
+
+
+def _json_lines(path: Path, *, running: bool = False) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; none where it is not there."""
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line or "null")
+        except ValueError as error:
+            if running and number == len(lines):
+                return
+            raise RunDirError(f"{path} line {number} is no JSON ({error}); delete the line or train again") from None
+        if isinstance(row, dict):
+            yield row
+
+
+def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]:
+    """What it takes to make the report again."""
+    first = runs[0]
+    values = [flat(to_dict(run.config)) for run in runs]
+    told = [
+        {
+            "run": str(run.path),
+            "method": name,
+            "seed": run.config.seed,
+            "differs from the first in": _differences(values[0], mine) or "nothing",
+        }
+        for run, name, mine in zip(runs, names, values, strict=True)
+    ]
+    command = f"dphrl report {first.path}" if len(runs) == 1 else f"dphrl compare {' '.join(str(r.path) for r in runs)}"
+    how: dict[str, Any] = {
+        "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if _is_trained(run)},
+        "Models": {m.name: m.path for run in runs if run.evaldir is not None for m in run.evaldir.models if m.path},
+        "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
+        "Runs": told,
+        "Changed while training": [
+            {"method": name, "seed": run.config.seed, "after step": row["step"], "setting": key, **row["changes"][key]}
+            for run, name in zip(runs, names, strict=True)
+            for row in _json_lines(run.path / "train" / "changes.jsonl")
+            for key in row["changes"]
+        ],
+        "Warnings while training": [
+            {"method": name, "seed": run.config.seed, "step": row["step"], "warning": row["text"]}
+            for run, name in zip(runs, names, strict=True)
+            for row in _json_lines(run.path / "train" / "warnings.jsonl")
+        ],
+        "Versions": _versions(first),
+        "Fingerprints": _fingerprints(runs),
+        f"Settings of {first.path}": to_yaml(first.config),
+    }
+    return {name: part for name, part in how.items() if part}
+
+
+def _is_trained(run: Run) -> bool:
+    return run.evaldir is None and not run.base_only
+
+
+def _command(run: Run) -> str:
+    if run.evaldir is not None:
+        return f"{run.evaldir.made.get('by') or 'written by another tool'}: {run.path / 'evaluation.json'}"
+    return f"dphrl run --config {run.path / 'config.yaml'}"
+
+
+def _described(run: Run) -> str:
+    """'beta=0.1 k2 (k2 in the loss: the gradient of reverse KL)'."""
+    gradient = GRADIENTS[run.config.objective.kl_estimator] if run.config.method == "rkl" else ""
+    return f"{main_setting(run) or 'as published'}{f' ({gradient})' if gradient else ''}"
+
+
+def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    keys = [k for k in dict.fromkeys([*first, *other]) if k not in UNSAID and first.get(k) != other.get(k)]
+    return ", ".join(f"{key}={other.get(key)}" for key in keys)
+
+
+def _fingerprints(runs: Sequence[Run]) -> dict[str, str]:
+    """Of the policy that drew each store of anchors: '<run>: weights' -> its digest."""
+    found: dict[str, str] = {}
+    for run in runs:
+        folder = Path(run.config.base_run) if run.config.base_run is not None else run.path
+        if (folder / "anchors" / "manifest.json").is_file():
+            try:
+                printed = read_manifest(folder / "anchors").fingerprint
+            except DphrlError:
+                continue  # anchors of an earlier version: the numbers do not depend on them
+            found |= {f"{folder}: {part}": value for part, value in printed.items()}
+    return found
+
+
+def _versions(run: Run) -> dict[str, Any]:
+    """Versions of what made the run; empty when it holds none."""
+    if run.evaldir is not None:
+        return dict(run.evaldir.made.get("versions") or {})
+    path = run.path / "versions.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise RunDirError(f"{path} is damaged ({error}); delete it") from None

@@ -1,0 +1,140 @@
+"""Stage 2: online training of the policy with one of the methods; checkpoints, metrics.jsonl, the final model."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dphrl.config.root import Config
+from dphrl.errors import AnchorError, Stopped
+from dphrl.models.policy import load_policy
+from dphrl.progress import Progress, silent
+from dphrl.runs.run_dir import RunDir, base_of, open_run
+from dphrl.sampling.prompts import fitting, load_prompts
+from dphrl.stages.presample.keep_sets import training_ids
+from dphrl.stages.train.final_model import save_final
+from dphrl.stages.train.make_trainer import make_trainer, open_anchors
+from dphrl.stages.train.resume import begun_with, check_unchanged, clean, last_checkpoint, step_of
+
+LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""What ends training after the running optimiser step, with a checkpoint: Ctrl-C, and how a cluster says time is up."""
+
+
+def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_change: bool = False) -> RunDir:
+    """Make RUN/train/final; goes on from the last whole checkpoint.
+
+    Args:
+        allow_change: go on with other settings, data or processes than it was begun with, where its checkpoint can.
+    Raises:
+        Stopped: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved at the end of the running optimiser step.
+        DphrlError: bad input, see the parts; or a loss that stays not finite.
+    """
+    from transformers import PrinterCallback
+
+    from dphrl.engines.trl.callbacks import BeforeFirstStep
+
+    run = open_run(config, allow_change=allow_change)
+    if (run.final / "config.json").exists():
+        return run
+    policy = load_policy(config)
+    task = load_prompts("task", config.task, policy, base_dir=base_dir)
+    base = base_of(config, run)
+    ids = set(training_ids(config, task, base, progress)) & set(fitting(task, policy, config, progress).encoded)
+    anchors = open_anchors(config, policy, base)
+    begun = begun_with(config, policy, base, [p for p in task.prompts if p.id in ids], anchors)
+    trainer = make_trainer(config, run, task, policy, ids, anchors, progress)
+    main = trainer.accelerator.is_main_process
+    checkpoint = last_checkpoint(run.train)
+    begun["ranks"] = trainer.accelerator.num_processes
+    check_unchanged(run, begun, checkpoint, allow=allow_change, write=main, progress=progress)
+    if main:
+        clean(run, checkpoint)
+    if anchors and checkpoint is None:
+        trainer.add_callback(BeforeFirstStep(partial(_check_anchors, trainer, config, len(anchors), progress)))
+    trainer.remove_callback(PrinterCallback)  # metrics go to a file, progress to the screen
+    trainer.watch.report = lambda step, text, facts: _warn(run, progress, step, {"metric": "loss", "text": text})
+    for callback in _callbacks(config, run, progress):
+        trainer.add_callback(callback)
+    with _caught_signals() as asked:
+        trainer.watch.asked = asked
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.watch.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise _stopped(trainer.watch.stopped, last_checkpoint(run.train))
+    save_final(config, run, policy, trainer)
+    return run
+
+
+def _check_anchors(trainer: Any, config: Config, count: int, progress: Progress) -> None:
+    log_u = trainer.initial_log_u()
+    _check_reference(log_u, config)
+    if trainer.accelerator.is_main_process:
+        progress("check anchors", count, count, f"mean |log u| {log_u:.1e} nats")
+
+
+def _check_reference(log_u_abs_mean: float, config: Config) -> None:
+    """The untrained policy must give its anchors the stored log-probabilities."""
+    tolerance = LOG_U_TOLERANCE[config.model.dtype]
+    if not log_u_abs_mean <= tolerance:
+        raise AnchorError(
+            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
+            "they were scored with other settings or another padding rule; pre-sample again on this machine"
+        )
+
+
+def _stopped(number: int, checkpoint: Path | None) -> Stopped:
+    return Stopped(number, f"ended by {signal.Signals(number).name}; step {step_of(checkpoint)} is saved")
+
+
+@contextmanager
+def _caught_signals() -> Iterator[Callable[[], int]]:
+    """The number of the signal that asked this process to stop, 0 before.
+
+    A second Ctrl-C stops at once. A second signal of the others does not: launchers pass on what the cluster has sent
+    to every process already.
+    """
+    asked: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    caught = [number for number, old in before.items() if old is not signal.SIG_IGN]  # a parent process handles it
+    for number in caught:
+        signal.signal(number, handler)
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number in caught:
+            signal.signal(number, before[number])
+
+
+def _callbacks(config: Config, run: RunDir, progress: Progress) -> list[Any]:
+    from dphrl.engines.trl.callbacks import CollapseWarnings, MetricsFile, ShowProgress
+
+    return [
+        MetricsFile(run.metrics),
+        ShowProgress(progress, f"train {config.method}", config.train.updates),
+        CollapseWarnings(run.metrics, run.warnings, lambda w: _warn(run, progress, w.step, asdict(w))),
+    ]
+
+
+def _warn(run: RunDir, progress: Progress, step: int, line: dict[str, Any]) -> None:
+    """To the screen, and a line of RUN/train/warnings.jsonl."""
+    with run.warnings.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n")
+    progress(f"warning, step {step}", 0, 0, line["text"])

@@ -1,0 +1,266 @@
+"""Verifier for SQL: a completion is right when its query returns what the gold query does (Spider's or BIRD's way)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dphrl.errors import VerifierError, nearest
+from dphrl.types import Item, Verdict
+from dphrl.verifiers.base import column, completion_of, verdict
+from dphrl.verifiers.sql.gold_cache import GoldCache, GoldQuery, GoldReply, read_file, write_file
+from dphrl.verifiers.sql.lexer import MAX_SQL, extract_sql
+from dphrl.verifiers.workers.pool import pool_of
+
+Mode = Literal["spider", "bird"]
+Ordered = Literal["auto", "always", "never"]
+MODES: tuple[str, ...] = get_args(Mode)
+ORDERED: tuple[str, ...] = get_args(Ordered)
+DB_SUFFIXES = (".sqlite", ".sqlite3", ".db")
+
+HARD_FACTOR = 2.0
+"""The deadline that costs a worker its life, as a multiple of the one that SQLite is asked to keep."""
+TRIES = 3
+"""Times a batch is judged whose databases change meanwhile."""
+_CHANGE_COUNTER, _CHANGE_COUNTER_SIZE = 24, 4
+"""Where a database's header has the bytes that every transaction changes."""
+
+
+def verify_batch(
+    items: Sequence[Item],
+    *,
+    db_dir: str | None = None,
+    mode: Mode = "spider",
+    keep_distinct: bool = False,
+    ordered: Ordered = "auto",
+    deadline_s: float = 5.0,
+    gold_deadline_s: float = 30.0,
+    max_rows: int = 200_000,
+    max_bytes: int = 64_000_000,
+    gold_cache: str | None = None,
+    workers: int | None = None,
+) -> list[Verdict]:
+    """Run each completion's query, read only, in a worker process, and compare its result with its gold query's.
+
+    spider: same bag of rows, or list when the gold query's outermost level has ORDER BY, under any permutation of the
+    columns; DISTINCT is taken out of both queries. bird: same set of rows, columns by position. Only a query that
+    returns columns can be right. Gold queries run once for each version of a database, in processes of their own;
+    identical queries of a batch run once. docs/verifiers.md shows both modes by examples.
+
+    Args:
+        items: with `completion` (the answer is its last ```sql block, or the whole text without a fence), `gold` (SQL),
+            `db` (path of a database or, with `db_dir`, its name), optional `mode`.
+        db_dir: folder that holds NAME/NAME.sqlite for each database name.
+        mode: which benchmark's equality; an item's own `mode` comes first.
+        keep_distinct: leave DISTINCT in (spider).
+        ordered: whether the order of rows counts: auto = as the mode says, always (also makes bird compare lists),
+            never.
+        deadline_s, gold_deadline_s: CPU seconds a completion's, a gold query may take, > 0.
+        max_rows, max_bytes: of one result, >= 1.
+        gold_cache: file that keeps gold results for the next run; it is made where there is none.
+        workers: most processes at work, >= 1; None = one a core, divided among the ranks of this machine.
+    Returns:
+        One verdict per item: correct, wrong, no_answer (no SQL), invalid (SQL error, no columns), blocked (anything but
+        a query), timeout, memory, or gold_error without reward (the gold query or the database is at fault).
+    Raises:
+        VerifierError: a key is missing, an argument is out of range, the cache is no cache, or no worker can start.
+    Source: test-suite-sql-eval (Zhong et al., 2020) and BIRD (Li et al., 2023) evaluation scripts.
+    """
+    settings = {
+        "keep_distinct": keep_distinct,
+        "ordered": ordered,
+        "deadline_s": deadline_s,
+        "gold_deadline_s": gold_deadline_s,
+        "max_rows": max_rows,
+        "max_bytes": max_bytes,
+    }
+    _check(settings, mode, workers)
+    options = _Options(db_dir, mode, settings, None if gold_cache is None else Path(gold_cache), workers)
+    queries = [extract_sql(completion_of("sql", item)) for item in items]
+    for _ in range(TRIES):
+        verdicts, steady = _attempt(items, queries, options)
+        if steady:
+            break
+    return verdicts
+
+
+def database_path(db: object, db_dir: str | None) -> Path:
+    """Where a database lies.
+
+    Args:
+        db: a path that ends in .sqlite, .sqlite3 or .db, or a name in `db_dir`.
+        db_dir: folder that holds NAME/NAME.sqlite, and below which a relative path is taken; None = current directory.
+    Returns:
+        An absolute path, links followed, since SQLite keeps its log beside the real file; the file need not exist.
+    Raises:
+        VerifierError: a name without `db_dir`.
+    """
+    name = str(db)
+    if name.endswith(DB_SUFFIXES):
+        path = Path(db_dir or ".", name)
+    elif db_dir is None:
+        raise VerifierError(
+            f"db={name!r} is no path of a database ({', '.join(DB_SUFFIXES)}); name the folder that holds "
+            f"{name}/{name}.sqlite in task.verifier_args.db_dir"
+        )
+    else:
+        path = Path(db_dir, name, f"{name}.sqlite")
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # no file has a null character in its name; running the gold query will say so
+        return path.absolute()
+
+
+def database_version(db: str) -> str:
+    """Text that changes with a database on disk: file, size, times of change, and SQLite's own count of changes."""
+    return f"{_file_version(db)} {_file_version(f'{db}-wal')}"
+
+
+def _file_version(path: str) -> str:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe would wait for its other end
+    except (OSError, ValueError):
+        return "none"
+    try:
+        stat = os.fstat(file)
+        counter = os.pread(file, _CHANGE_COUNTER_SIZE, _CHANGE_COUNTER).hex()
+    except OSError:  # a folder
+        return "none"
+    finally:
+        os.close(file)
+    return f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{counter}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What is the same for all items of a call."""
+
+    db_dir: str | None
+    mode: str
+    settings: Mapping[str, Any]
+    """What the workers are told."""
+    gold_cache: Path | None
+    workers: int | None
+
+
+def _check(settings: Mapping[str, Any], mode: str, workers: int | None) -> None:
+    for name in ("deadline_s", "gold_deadline_s", "max_rows", "max_bytes"):
+        value = settings[name]
+        kind, words = (float, "a number") if name.endswith("_s") else (int, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
+            raise VerifierError(f"sql: {name}={value!r} must be {words} above 0")
+    if workers is not None and workers < 1:
+        raise VerifierError(f"sql: workers={workers} must be at least 1, or None for one a core")
+    _one_of("mode", mode, MODES)
+    _one_of("ordered", settings["ordered"], ORDERED)
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str], of: str = "") -> None:
+    if value not in allowed:
+        raise VerifierError(
+            f"sql: {name}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}{of}"
+        )
+
+
+def _attempt(items: Sequence[Item], queries: Sequence[str], options: _Options) -> tuple[list[Verdict], bool]:
+    """Verdicts, and whether every database stayed as it was; the items of one that did not are `gold_error`."""
+    golds, numbers = _golds(items, options)
+    replies = _gold_replies(golds, options)
+    verdicts = _judge(list(zip(numbers, queries, strict=True)), golds, [replies[gold] for gold in golds], options)
+    version_of = cache(database_version)
+    changed = {
+        number: verdict("gold_error", f"database {gold.db} kept changing while it was read")
+        for number, gold in enumerate(golds)
+        if version_of(gold.db) != gold.version
+    }
+    return [changed.get(number, own) for number, own in zip(numbers, verdicts, strict=True)], not changed
+
+
+def _golds(items: Sequence[Item], options: _Options) -> tuple[list[GoldQuery], list[int]]:
+    """The gold queries, each once, and the number of every item's."""
+    path_of = cache(lambda db: str(database_path(db, options.db_dir)))
+    version_of = cache(database_version)  # for this attempt only: a database may change before the next
+    limits = [options.settings[name] for name in ("keep_distinct", "max_rows", "max_bytes", "gold_deadline_s")]
+    met: dict[tuple[str, str, str], int] = {}
+    golds: list[GoldQuery] = []
+    numbers: list[int] = []
+    for item in items:
+        mode = str(item.get("mode") or options.mode)
+        if mode not in MODES:
+            _one_of("mode", mode, MODES, f" (item {item.get('id')!r})")
+        key = (str(column("sql", item, "db")), mode, str(column("sql", item, "gold") or ""))
+        number = met.setdefault(key, len(golds))
+        if number == len(golds):
+            db = path_of(key[0])
+            golds.append(GoldQuery(db, version_of(db), *key[1:], *limits))
+        numbers.append(number)
+    return golds, numbers
+
+
+_cache = GoldCache()
+
+
+def _gold_replies(golds: Sequence[GoldQuery], options: _Options) -> dict[GoldQuery, GoldReply]:
+    """The reply to every gold query: from memory, from the file, or by running it. A bad one is met once, and the time
+    or the worker it costs is never blamed on a completion."""
+    distinct = list(dict.fromkeys(golds))
+    known = _cache.get(distinct)
+    unknown = [gold for gold in distinct if gold not in known]
+    if not unknown:
+        return known
+    file = options.gold_cache
+    stored = read_file(file, [gold for gold in unknown if gold.lasting]) if file else {}
+    to_run = [gold for gold in unknown if gold not in stored]
+    ran = pool_of("sql_gold").run(
+        [(gold.db, gold.version, gold.mode, gold.sql) for gold in to_run],
+        options.settings,
+        cpu_s=HARD_FACTOR * options.settings["gold_deadline_s"],
+        workers=options.workers,
+    )
+    new = dict(zip(to_run, ran, strict=True))
+    results = {gold: text for gold, (status, text) in new.items() if status == "correct" and gold.lasting}
+    if file and results:
+        write_file(file, results)
+    new.update({gold: ("correct", text) for gold, text in stored.items()})
+    return known | _cache.put(new)
+
+
+def _judge(
+    pairs: Sequence[tuple[int, str]], golds: Sequence[GoldQuery], gold_replies: Sequence[GoldReply], options: _Options
+) -> list[Verdict]:
+    """Run each distinct (gold, query) once, those of one database and one gold query together."""
+    verdicts: dict[tuple[int, str], Verdict] = {}
+    to_run = []
+    for number, query in dict.fromkeys(pairs):
+        if gold_replies[number].status != "correct":
+            verdicts[number, query] = verdict("gold_error", _fault(golds[number], gold_replies[number]))
+        elif not query:
+            verdicts[number, query] = verdict("no_answer", "no SQL in the completion")
+        elif len(query) > MAX_SQL:
+            verdicts[number, query] = verdict("blocked", f"a query of {len(query)} characters; at most {MAX_SQL}")
+        else:
+            to_run.append((number, query))
+    to_run.sort(key=lambda pair: (golds[pair[0]].db, pair[0]))
+    names = [gold_replies[number].name for number, _ in to_run]
+    texts = {number: (golds[number], gold_replies[number]) for number, _ in to_run}
+    ran = pool_of("sql").run(
+        [(name, query) for name, (_, query) in zip(names, to_run, strict=True)],
+        options.settings,
+        cpu_s=HARD_FACTOR * options.settings["deadline_s"],
+        workers=options.workers,
+        needs=names,
+        shared={reply.name: (gold.db, gold.version, gold.mode, reply.text) for gold, reply in texts.values()},
+    )
+    judged = {reply: verdict(*reply) for reply in set(ran)}  # most replies are alike
+    verdicts.update((pair, judged[reply]) for pair, reply in zip(to_run, ran, strict=True))
+    return [verdicts[pair] for pair in pairs]
+
+
+def _fault(gold: GoldQuery, reply: GoldReply) -> str:
+    """Whatever befell a gold query, its worker's death too, is the data's fault, and says which."""
+    return reply.text if reply.status == "gold_error" else f"gold query on {gold.db}: {reply.status}: {reply.text}"

@@ -1,0 +1,231 @@
+"""Persistent processes that judge what must not run in ours, and that may die of it: killed, blamed, replaced."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dphrl.errors import VerifierError
+from dphrl.types import Status
+from dphrl.verifiers.workers.process import Process, WorkerDied
+
+CHUNK = 64
+"""Most items in one message."""
+LEAST_CHUNK = 8
+"""Fewer items than this are not worth another process."""
+SHARES = 4
+"""Chunks a worker gets of one batch, so that a slow chunk leaves the rest to the others."""
+TRIES = 3
+"""Workers that must die without a reason of their own (memory, or killed from outside) before their item is blamed."""
+MAX_WORKERS = 8
+ORPHAN_FACTOR = 2.0
+"""The kernel's own deadline, for a worker whose parent died while it was busy, as a multiple of the parent's."""
+SHARED_BYTES = 8 << 20
+"""Characters of shared values a worker may hold before it is told to forget them all; in memory they take ten times
+as much."""
+CHUNK_BYTES = 4 << 20
+"""Characters of shared values that the items of a chunk may need between them, if it has more than one."""
+
+Reply = tuple[Status, str]
+"""What a job's `judge` says of one item: status, and why."""
+
+
+class Pool:
+    """Processes for one job, started when first needed, kept until exit; safe to call from several threads.
+
+    A batch is cut into chunks that idle workers take. Each worker answers item by item, so that when one dies or is
+    killed at its deadline, only the item it was at is blamed, and the rest of its chunk goes to the others.
+    """
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._workers: list[Process] = []
+        atexit.register(self.close)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the running workers."""
+        return [worker.pid for worker in self._workers]
+
+    def run(
+        self,
+        items: Sequence[Any],
+        settings: Mapping[str, Any],
+        *,
+        cpu_s: float,
+        workers: int | None = None,
+        needs: Sequence[str] = (),
+        shared: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[Reply]:
+        """Judge items.
+
+        Args:
+            items: what the job's `judge` takes; plain JSON values.
+            settings: the same for all items; plain JSON values.
+            cpu_s: CPU seconds one item may take before its worker is killed, > 0.
+            workers: most processes at work; None = `default_workers()`.
+            needs: the key in `shared` that each item needs, sent once to each worker that meets it; empty = none does.
+                Items that need the same are best neighbours.
+            shared: key -> texts for the job's `remember`.
+        Returns:
+            One (status, detail) per item, in order.
+        Raises:
+            VerifierError: a worker cannot start.
+        """
+        if not items:
+            return []
+        with self._lock:
+            batch = _Batch(items, settings, cpu_s, needs, shared or {})
+            most = min(workers or default_workers(), -(-len(items) // LEAST_CHUNK))
+            try:
+                while batch.left:
+                    self._hand_out(batch, most)
+                    self._collect(batch)
+            except BaseException:  # Ctrl-C too: replies still under way would answer the next call
+                self._stop()
+                raise
+            return batch.replies
+
+    def close(self) -> None:
+        """Stop the workers; the next `run` starts others. Does nothing in a forked copy, which does not own them."""
+        if self._owner == os.getpid():
+            self._stop()
+
+    def _new(self) -> Process:
+        return Process(self.job)
+
+    def _stop(self) -> None:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.stop()
+
+    def _hand_out(self, batch: _Batch, most: int) -> None:
+        """Give every idle worker a chunk; start more while there is work that none has taken."""
+        size = min(CHUNK, max(LEAST_CHUNK, -(-len(batch.replies) // (SHARES * most))))
+        for worker in self._workers[:most]:
+            if batch.todo and worker.idle:
+                self._try(batch, worker, batch.take(size))
+        while batch.todo and len(self._workers) < most:
+            self._workers.append(self._new())
+
+    def _try(self, batch: _Batch, worker: Process, chunk: list[int]) -> None:
+        try:
+            worker.send(chunk, batch.request(chunk, worker), batch.cpu_s)
+        except WorkerDied as death:
+            self._bury(batch, worker, death)
+
+    def _collect(self, batch: _Batch) -> None:
+        """Wait until a worker rings or for the next deadline, and take what came."""
+        busy = {worker.fileno(): worker for worker in self._workers if not worker.idle}
+        poll = select.poll()
+        for file in busy:
+            poll.register(file, select.POLLIN)
+        rung = {file for file, _ in poll.poll(1000 * min(worker.patience() for worker in busy.values()))}
+        for file, worker in busy.items():
+            try:
+                for index, (status, detail) in worker.receive():
+                    batch.settle(index, (status, detail))
+                if file not in rung:
+                    worker.check_deadline()
+            except WorkerDied as death:
+                self._bury(batch, worker, death)
+
+    def _bury(self, batch: _Batch, worker: Process, death: WorkerDied) -> None:
+        self._workers.remove(worker)
+        worker.stop()
+        batch.bad_starts += not worker.was_ready
+        if batch.bad_starts == TRIES:  # one may have been killed from outside
+            raise VerifierError(
+                f"a worker of verifier {self.job!r} did not start ({death.detail}); its own message stands above; "
+                f"`{' '.join(worker.command)}` should say ready and wait for input"
+            ) from death
+        batch.requeue(worker.chunk, death)
+
+
+class _Batch:
+    """The items of one `run`: which are to do, which are settled, how often a worker died at one, or starting."""
+
+    def __init__(
+        self,
+        items: Sequence[Any],
+        settings: Mapping[str, Any],
+        cpu_s: float,
+        needs: Sequence[str],
+        shared: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.items, self.settings, self.cpu_s, self.needs, self.shared = items, settings, cpu_s, needs, shared
+        self.replies: list[Reply] = [("verifier_error", "not judged")] * len(items)
+        self.todo = deque(range(len(items)))
+        self.left = len(items)
+        self.bad_starts = 0
+        self._deaths: Counter[int] = Counter()
+
+    def take(self, size: int) -> list[int]:
+        """The next items: at most `size`, and no more than need CHUNK_BYTES of shared text; at least one."""
+        chunk: list[int] = []
+        needed: dict[str, int] = {}
+        while self.todo and len(chunk) < size:
+            if self.needs and (key := self.needs[self.todo[0]]) not in needed:
+                needed[key] = self._weight(key)
+                if chunk and sum(needed.values()) > CHUNK_BYTES:
+                    break
+            chunk.append(self.todo.popleft())
+        return chunk
+
+    def settle(self, index: int, reply: Reply) -> None:
+        self.replies[index] = reply
+        self.left -= 1
+
+    def request(self, chunk: Sequence[int], worker: Process) -> bytes:
+        """The message for a chunk, with the shared values the worker has not been sent yet."""
+        message: dict[str, Any] = {
+            "items": [self.items[index] for index in chunk],
+            "settings": self.settings,
+            "orphan_s": ORPHAN_FACTOR * self.cpu_s,
+        }
+        if self.needs:
+            wanted = {self.needs[index] for index in chunk}
+            if worker.held_bytes > SHARED_BYTES:
+                message["forget"] = True
+                worker.held.clear()
+            new = wanted - worker.held.keys()
+            message["shared"] = {key: self.shared[key] for key in new}
+            worker.held.update({key: self._weight(key) for key in new})
+        return json.dumps(message).encode() + b"\n"
+
+    def _weight(self, key: str) -> int:
+        return sum(map(len, self.shared[key]))
+
+    def requeue(self, chunk: Sequence[int], death: WorkerDied) -> None:
+        """Put what a dead worker left undone back in front; its first, where it died, is blamed if anything is."""
+        rest = list(chunk)
+        if rest:
+            culprit = rest[0]
+            self._deaths[culprit] += 1
+            if death.status is not None or self._deaths[culprit] == TRIES:
+                self.settle(culprit, (death.status or "memory", death.detail))
+                rest = rest[1:]
+        self.todo.extendleft(reversed(rest))
+
+
+def default_workers() -> int:
+    """Processes a pool may use here: the cores this process may run on, shared among the ranks of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_WORKERS, cores // max(1, int(os.environ.get("LOCAL_WORLD_SIZE") or 1))))
+
+
+_POOLS: dict[tuple[int, str], Pool] = {}
+
+
+def pool_of(job: str) -> Pool:
+    """The pool of this process for a job; a forked copy of this process gets its own."""
+    key = (os.getpid(), job)
+    return _POOLS.get(key) or _POOLS.setdefault(key, Pool(job))

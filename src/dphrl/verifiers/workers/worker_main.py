@@ -1,0 +1,146 @@
+"""The process behind `Process`: reads chunks of items from a socket, writes one line for each item once it is judged.
+
+Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}, "shared": {...}},
+with "forget" where what was shared before must go first; every item is answered by [status, detail] before the next
+one is begun, so the parent always knows which item a dead worker was at. Replies wait in a pipe until the worker rings:
+a byte through the socket, at the end of a chunk, every RING_S, and when the pipe is full.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dphrl.verifiers.workers.limits import arm_cpu_deadline, lock_down
+
+Judge = Callable[[Any, Mapping[str, Any]], tuple[str, str]]
+"""(item, settings) -> (status, detail)."""
+
+JOBS: dict[str, str] = {
+    "sql": "dphrl.verifiers.sql.worker",
+    "sql_gold": "dphrl.verifiers.sql.gold_worker",
+    "math": "dphrl.verifiers.math.worker",
+    "gym": "dphrl.verifiers.gym.worker",
+}
+"""Job -> module whose `judge` does it (and whose `remember` takes what is shared); imported only by its workers."""
+
+RING_S = 0.002
+"""Seconds between two rings: short beside any deadline, long beside what waking the parent costs."""
+PARENT_CHECK_S = 0.5
+MAX_DETAIL = 500
+"""Characters of an unforeseen exception that are passed on."""
+_SOCKET = 0
+_REQUEST_BUFFER = 1 << 16
+
+
+def answer(judge: Judge, item: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """Judge one item; an exception of ours is a `verifier_error`, never a wrong answer.
+
+    Raises:
+        MemoryError: the job did not catch it.
+    """
+    try:
+        return judge(item, settings)
+    except MemoryError:
+        raise
+    except Exception as error:  # a fault of the verifier must be seen as one, and must not end the worker
+        return "verifier_error", f"{type(error).__name__}: {error}"[:MAX_DETAIL]
+
+
+def main(job: str, parent: int) -> None:
+    """Serve one job until end of input.
+
+    Args:
+        job: a key of `JOBS`.
+        parent: id of the process that reads the replies; when it is gone, so is this one.
+    """
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    replies = _Replies()
+    logging.disable(logging.CRITICAL)
+    module = importlib.import_module(JOBS[job])
+    lock_down()
+    replies.write(b'"ready"\n')
+    replies.ring()
+    with open(_SOCKET, "rb", buffering=_REQUEST_BUFFER, closefd=False) as requests:
+        for line in requests:
+            if line.endswith(b"\n"):  # else the parent was killed while it wrote
+                _serve(module, json.loads(line), replies)
+
+
+def _serve(module: Any, request: Mapping[str, Any], replies: _Replies) -> None:
+    if "shared" in request:
+        module.remember(request["shared"], forget=request.get("forget", False))
+    settings, judge, orphan_s = request["settings"], module.judge, request["orphan_s"]
+    # the parent keeps the deadline; the kernel's is for a parent that died meanwhile
+    arm_cpu_deadline(orphan_s)
+    for item in request["items"]:
+        try:
+            status, detail = answer(judge, item, settings)
+        except MemoryError:
+            replies.write(_line("memory", "out of memory"))
+            os._exit(0)  # a process that ran out of memory is not trusted with the next item
+        replies.write(_line_again(status, detail) if len(detail) <= MAX_DETAIL else _line(status, detail))
+        if time.monotonic() > replies.due:
+            replies.ring()
+            arm_cpu_deadline(orphan_s)
+    arm_cpu_deadline(0)
+    replies.ring()
+
+
+def _line(status: str, detail: str) -> bytes:
+    return json.dumps((status, detail)).encode() + b"\n"
+
+
+_line_again = functools.lru_cache(maxsize=256)(_line)  # most replies are alike
+
+
+class _Replies:
+    """The pipe to the parent, and the bell that says there is something in it."""
+
+    def __init__(self) -> None:
+        try:
+            os.fstat(2)
+        except OSError:  # closed in the parent; the lowest free number is 2
+            os.open(os.devnull, os.O_WRONLY)
+        self._pipe = os.dup(1)
+        os.dup2(2, 1)  # whatever a library prints must not mix with the replies
+        os.set_blocking(self._pipe, False)
+        self.due = 0.0
+        """When to ring next, by `time.monotonic`."""
+
+    def write(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            try:
+                view = view[os.write(self._pipe, view) :]
+            except BlockingIOError:
+                self.ring()
+                select.select([], [self._pipe], [])
+
+    def ring(self) -> None:
+        os.write(_SOCKET, b".")
+        self.due = time.monotonic() + RING_S
+
+
+def _leave_with(parent: int) -> None:
+    """End this process once its parent has ended: end of input does not say so while a fork of the parent holds the
+    other end of the socket, and nobody reads the input while an item is judged."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_S)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], int(sys.argv[2]))
+    except ConnectionError:  # the parent is gone, and so is the reason to go on
+        os._exit(0)

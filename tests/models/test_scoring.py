@@ -1,0 +1,287 @@
+"""Scoring: the log-probabilities are the model's, the trainer's and the top-K's alike, whatever the batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    CohereConfig,
+    FalconConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MixtralConfig,
+    PhiConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.models.auto import AutoModelForCausalLM
+from trl.trainer.utils import add_fused_lm_head
+
+import dphrl.models.scoring
+from dphrl.errors import DataError, ModelError
+from dphrl.method.divergences import GENERATORS, generator, topk_divergence
+from dphrl.models.scoring import Scored, pad_sequences, score
+
+VOCABULARY = 83
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CONFIGS: dict[str, Any] = {
+    "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SMALL),
+    "qwen3": Qwen3Config(**SMALL, head_dim=8),
+    "gemma2-softcap": Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=1.5, sliding_window=6),
+    "cohere-scale": CohereConfig(**SMALL, logit_scale=0.25),
+    "granite-scale": GraniteConfig(**SMALL, logits_scaling=3.0),
+    "gpt2-learned-positions": GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+    ),
+    "phi-bias": PhiConfig(**{**SMALL, "num_key_value_heads": 4}),
+    "neox": GPTNeoXConfig(**{k: v for k, v in SMALL.items() if k != "num_key_value_heads"}),
+    "falcon-alibi": FalconConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True, bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "mixtral-router": MixtralConfig(**SMALL, num_local_experts=2, output_router_logits=True),
+}  # fmt: skip
+
+
+def tiny(name: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A random model whose logits are some nats apart, with a head bias that acts if it has one."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+        bias = model.get_output_embeddings().bias
+        if bias is not None:
+            bias.normal_()
+    return model.to(dtype)
+
+
+def rows(seed: int = 0, sizes: tuple[tuple[int, int], ...] = ((3, 7), (9, 2), (5, 1), (1, 12))) -> tuple[Any, Any]:
+    rng = np.random.default_rng(seed)
+    draw = [[rng.integers(3, VOCABULARY, size=n).tolist() for n in pair] for pair in sizes]
+    return [p for p, _ in draw], [c for _, c in draw]
+
+
+def plain(model: Any, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
+    """[T, V] in float32: one row alone, all logits, no padding."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + completion]), use_cache=False).logits[0].float() / temperature
+    return logits.log_softmax(-1)[len(prompt) - 1 : -1]
+
+
+def gathered(logp_TV: Tensor, completion: list[int]) -> list[float]:
+    return logp_TV.gather(1, torch.tensor(completion)[:, None])[:, 0].tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("topk", [0, 5])
+def test_logps_are_those_of_a_plain_forward(name: str, topk: int) -> None:
+    model = tiny(name)
+    prompts, completions = rows()
+    for batch_size in (1, 4):
+        found = score(model, prompts, completions, pad_id=0, temperature=0.7, batch_size=batch_size, topk=topk)
+        for scored, prompt, completion in zip(found, prompts, completions, strict=True):
+            expected = gathered(plain(model, prompt, completion, 0.7), completion)
+            assert scored.logps == pytest.approx(expected, abs=3e-5)
+        spread = [logp for scored in found for logp in scored.logps]
+        assert max(spread) - min(spread) > 1  # a uniform model would pass anything
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2-softcap", "cohere-scale", "gpt2-learned-positions", "phi-bias"])
+def test_top_k_is_the_head_of_the_sorted_vocabulary(name: str) -> None:
+    model = tiny(name)
+    prompts, completions = rows()
+    found = score(model, prompts, completions, pad_id=0, temperature=1.3, batch_size=3, topk=4)
+    for scored, prompt, completion in zip(found, prompts, completions, strict=True):
+        top = plain(model, prompt, completion, 1.3).topk(4)
+        assert torch.tensor(scored.topk_ids).tolist() == top.indices.tolist()
+        assert torch.allclose(torch.tensor(scored.topk_logps), top.values, atol=3e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llama", "gemma2-softcap", "granite-scale", "phi-bias"])
+def test_the_top_k_path_and_the_fused_head_agree(name: str, dtype: torch.dtype) -> None:
+    """Both take the same rounded product; what follows is float32 in both, and the chunks are of the same size."""
+    model = tiny(name, dtype)
+    prompts, completions = rows(1)
+    fused = score(model, prompts, completions, pad_id=0, temperature=0.7, batch_size=4)
+    top = score(model, prompts, completions, pad_id=0, temperature=0.7, batch_size=4, topk=VOCABULARY + 10)
+    # The fused head adds a bias after it has rounded the product, which bfloat16 shows.
+    tolerance = 0.05 if name == "phi-bias" and dtype == torch.bfloat16 else 1e-5
+    for a, b in zip(fused, top, strict=True):
+        assert b.logps == pytest.approx(a.logps, abs=tolerance)
+        assert a.topk_ids == a.topk_logps == ()
+        for ids, logps in zip(b.topk_ids, b.topk_logps, strict=True):
+            assert sorted(ids) == list(range(VOCABULARY))  # k is at most the vocabulary
+            assert list(logps) == sorted(logps, reverse=True)
+            assert math.fsum(map(math.exp, logps)) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "name", ["llama", "gemma2-softcap", "cohere-scale", "mixtral-router", "gpt2-learned-positions"]
+)
+def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype) -> None:
+    """The forward of TRL's trainer on the same padded batch: patched model, autocast for bfloat16."""
+    model = tiny(name, dtype)
+    prompts, completions = rows(2, ((4, 3), (4, 9), (4, 6)))
+    mine = score(model, prompts, completions, pad_id=0, temperature=0.9, batch_size=3)
+    add_fused_lm_head(model, temperature=0.9)
+    ids, mask, completion_mask = pad_sequences(prompts, completions, 0)
+    time = completion_mask.shape[1]
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, :-time] = -100
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        theirs = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs[:, -time:]
+    for scored, row, completion in zip(mine, theirs.tolist(), completions, strict=True):
+        assert scored.logps == pytest.approx(row[: len(completion)], abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_bfloat16_alone_is_scored_under_autocast(dtype: torch.dtype, expected: bool) -> None:
+    """As the trainer runs; it matters where autocast raises norms to float32, which it does on a GPU."""
+    seen: list[bool] = []
+    model = tiny("llama", dtype)
+    model.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    score(model, [[3, 4]], [[5]], pad_id=0, temperature=1.0, batch_size=1)
+    assert set(seen) == {expected}
+
+
+@pytest.mark.parametrize("topk", [1, 6, VOCABULARY])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_top_k_goes_into_topk_divergence_and_the_same_model_is_at_distance_0(name: str, topk: int) -> None:
+    model = tiny("llama")
+    (prompt,), (completion,) = rows(3, ((4, 8),))
+    (scored,) = score(model, [prompt], [completion], pad_id=0, temperature=0.7, batch_size=1, topk=topk)
+    logp_TK = plain(model, prompt, completion, 0.7).gather(1, torch.tensor(scored.topk_ids))
+    ref_logp_TK = torch.tensor(scored.topk_logps)
+    found_T = topk_divergence(logp_TK, ref_logp_TK, generator(name))
+    assert found_T.shape == (len(completion),)
+    assert found_T.abs().max() < 1e-6
+    assert (topk_divergence(logp_TK.roll(1, 0), ref_logp_TK, generator(name)) > 1e-3).any()
+
+
+def test_what_does_not_reach_the_head_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only completion tokens, and never more than a chunk of them."""
+    sizes: list[int] = []
+    likeliest, fused = dphrl.models.scoring._Head.likeliest, dphrl.models.scoring._Head.fused
+    monkeypatch.setitem(dphrl.models.scoring.HEAD_POSITIONS, "cpu", 5)
+    monkeypatch.setattr(
+        dphrl.models.scoring._Head, "likeliest", lambda self, h, t, k: sizes.append(len(h)) or likeliest(self, h, t, k)
+    )
+    monkeypatch.setattr(
+        dphrl.models.scoring._Head, "fused", lambda self, h, t: sizes.append(len(h)) or fused(self, h, t)
+    )
+    model = tiny("llama")
+    monkeypatch.setattr(dphrl.models.scoring, "_check_head", lambda *args: None)
+    prompts, completions = rows()
+    whole = score(model, prompts, completions, pad_id=0, temperature=1.0, batch_size=4)
+    assert sum(sizes) == sum(map(len, completions)) and max(sizes) == 5
+    sizes.clear()
+    top = score(model, prompts, completions, pad_id=0, temperature=1.0, batch_size=4, topk=2)
+    assert sum(sizes) == sum(map(len, completions)) and max(sizes) == 5
+    assert [s.logps for s in top] == [pytest.approx(s.logps, abs=1e-5) for s in whole]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 300), st.integers(1, 300)), min_size=1, max_size=60), st.integers(1, 9))
+def test_batches_cover_every_row_once_within_the_bounds(sizes: list[tuple[int, int]], batch_size: int) -> None:
+    prompts, completions = [p for p, _ in sizes], [c for _, c in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dphrl.models.scoring, "MAX_BATCH_TOKENS", 500)
+        batches = list(dphrl.models.scoring.batches(prompts, completions, batch_size))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(sizes)))
+    for batch in batches:
+        padded = len(batch) * (max(prompts[i] for i in batch) + max(completions[i] for i in batch))
+        assert 1 <= len(batch) <= batch_size and (padded <= 500 or len(batch) == 1)
+
+
+def test_batches_hold_similar_rows() -> None:
+    """Lengths of many tasks together: sorted by the sum it is 1.66 times the real tokens, by the completion 1.78."""
+    rng = np.random.default_rng(0)
+    prompts, completions = rng.lognormal(5.7, 1.0, size=(2, 2000)).clip(1).astype(int).tolist()
+    padded = sum(
+        len(batch) * (max(prompts[i] for i in batch) + max(completions[i] for i in batch))
+        for batch in dphrl.models.scoring.batches(prompts, completions, 32)
+    )
+    assert padded < 1.3 * (sum(prompts) + sum(completions))
+
+
+def test_progress_counts_completions() -> None:
+    seen: list[int] = []
+    prompts, completions = rows()
+    model = tiny("llama")
+    score(model, prompts, completions, pad_id=0, temperature=1.0, batch_size=3, on_progress=seen.append)
+    assert seen[-1] == 4 and seen == sorted(set(seen)) and len(seen) >= 2
+    assert score(model, [], [], pad_id=0, temperature=1.0, batch_size=3) == []
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = tiny("llama")
+    prompts, completions = rows()
+    before = {k: v for k, v in vars(model).items() if not k.startswith("_")}
+    score(model, prompts, completions, pad_id=0, temperature=0.5, batch_size=3, topk=2)
+    assert {k: v for k, v in vars(model).items() if not k.startswith("_")} == before
+    again = score(model, prompts, completions, pad_id=0, temperature=1.0, batch_size=3)
+    expected = gathered(plain(model, prompts[0], completions[0], 1.0), completions[0])
+    assert again[0].logps == pytest.approx(expected, abs=3e-5)  # another temperature on the same model
+
+
+def test_train_mode_and_empty_rows_are_refused() -> None:
+    model = tiny("llama")
+    arguments: dict[str, Any] = {"pad_id": 0, "temperature": 1.0, "batch_size": 2}
+    with pytest.raises(DataError, match="completion 1 to be scored has 0 prompt and 1 completion"):
+        score(model, [[3], []], [[4], [5]], **arguments)
+    with pytest.raises(DataError, match="1 prompt and 0 completion"):
+        score(model, [[3]], [[]], **arguments)
+    with pytest.raises(ValueError, match=r"model\.eval"):
+        score(model.train(), [[3]], [[4]], **arguments)
+
+
+@pytest.fixture
+def odd_model() -> Iterator[Any]:
+    """Its own logits are scaled by something that no config says."""
+    model = tiny("llama")
+    handle = model.lm_head.register_forward_hook(lambda module, inputs, output: output / 3)
+    yield model
+    handle.remove()
+
+
+@pytest.mark.parametrize("topk", [0, 3])
+def test_logits_that_the_trainer_cannot_give_are_refused(odd_model: Any, topk: int) -> None:
+    prompts, completions = rows()
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM is .* nats away(.|\n)*another policy would be trained"):
+        score(odd_model, prompts, completions, pad_id=0, temperature=1.0, batch_size=2, topk=topk)
+
+
+def test_a_model_without_an_output_embedding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    with pytest.raises(ModelError, match="no body and output embedding"):
+        score(model, [[3]], [[4]], pad_id=0, temperature=1.0, batch_size=2)
+
+
+def test_a_record_without_top_k_is_small() -> None:
+    assert Scored((-1.0,)) == Scored((-1.0,), (), ())

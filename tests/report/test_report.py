@@ -1,0 +1,194 @@
+"""Verdicts, curves, names and the terminal table, from a summary written by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_summaries import EVIL, THREE, TRAINING, summary_of
+from rich.console import Console
+
+from dphrl.errors import DataError
+from dphrl.report import print_summary, write_report
+from dphrl.report.charts.curves import curves
+from dphrl.report.charts.looks import looks
+from dphrl.report.headline import choice, headline, verdicts
+from dphrl.report.labels import METHODS, display, plain
+from dphrl.report.view import Entry, View, interval, number
+
+
+def test_a_verdict_has_its_numbers_and_says_where_nothing_is_clear() -> None:
+    """mean@64 .767 - .622 = +14.5 points; greedy is not in it; an interval around 0 is no clear difference."""
+    view = View(summary_of(THREE, datasets=("in_domain",)))
+    assert verdicts(view) == {
+        "in_domain": "DPH-F keeps 99.7 % of what the base solved, GRPO 93.2 % (+6.5 points [+4.5, +8.5]); "
+        "mean@64 76.7 %, +14.5 points against the base, -2.2 points [-4.2, -0.2] against GRPO; "
+        "Pass@8 96.3 %, -2.3 points against the base, +8.9 points [+6.9, +10.9] against GRPO."
+    }
+    same = summary_of({"grpo": "grpo", "dapo": "dph_f"}, datasets=("in_domain",))
+    for a in same["aggregate"]:
+        if a["difference"]:
+            a["difference"] |= {"low": -0.01, "high": 0.2}
+    assert "no clear difference from GRPO (-2.2 points [-1.0, +20.0])" in verdicts(View(same))["in_domain"]
+
+
+def test_a_difference_without_width_names_the_prompts_it_rests_on() -> None:
+    summary = summary_of(THREE, datasets=("in_domain",))
+    for a in summary["aggregate"]:
+        if a["method"] == "dph_f" and a["metric"] == "pass@8":
+            a["difference"] = {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0, "agree": 98}
+    said = verdicts(View(summary))["in_domain"]
+    assert "no clear difference from GRPO (+0.0 points on all 98 prompts)" in said
+
+
+def test_the_verdict_of_one_run_is_against_its_base() -> None:
+    summary = summary_of({"base": "base", "grpo": "grpo"}, datasets=("in_domain",), baseline="base")
+    for a in summary["aggregate"]:
+        gap = {"baseline": "base", "value": 0.167, "low": 0.1, "high": 0.2}
+        a["difference"] = gap if a["method"] == "grpo" and a["metric"] == "mean_at_n" else None
+    said = verdicts(View(summary))["in_domain"]
+    assert said == (
+        "GRPO keeps 93.2 % of what the base solved [92.2, 94.2]; "
+        "mean@64 78.9 %, +16.7 points [+10.0, +20.0] against the base; Pass@8 87.4 %."
+    )
+    alone = View(summary_of({"base": "base"}, datasets=("in_domain",), baseline=None))
+    assert verdicts(alone)["in_domain"] == "Base mean@64 62.2 %; Pass@8 98.6 %."
+
+
+def test_the_entry_of_the_verdict_is_chosen_openly() -> None:
+    """Of two DPH entries the one with the higher mean@64 + Pass@8, and the reader is told."""
+    view = View(summary_of({"grpo": "grpo", "dph_f eta=0.05": "grpo", "dph_f eta=0.2": "dph_f"}))
+    assert headline(view) == Entry("dph_f", "eta=0.2")
+    assert choice(view).startswith("DPH-F eta=0.2 is named because, of 2 DPH entries")
+    assert choice(View(summary_of(THREE))) == ""
+
+
+def test_entries_stand_in_the_order_of_the_table_and_of_their_numbers() -> None:
+    keys = [
+        "dph_f eta=0.5",
+        "dph_f eta=0.05",
+        "zeta",
+        "rkl beta=0.1 k3",
+        "rkl beta=0.1 k2",
+        "grpo maxrl",
+        "grpo",
+        "base",
+    ]
+    view = View(summary_of(dict.fromkeys(keys, "grpo")))
+    assert [f"{e.method} {e.setting}".strip() for e in view.entries] == [
+        *("base", "grpo", "grpo maxrl", "rkl beta=0.1 k2", "rkl beta=0.1 k3", "dph_f eta=0.05", "dph_f eta=0.5", "zeta")
+    ]
+    assert view.baseline == Entry("grpo") and view.sweeps() == {"grpo", "rkl", "dph_f"}
+
+
+def test_a_sweep_goes_from_pale_to_full_and_another_estimator_changes_the_line() -> None:
+    entries = [Entry("rkl", f"beta={b} {k}") for b in (0.1, 0.5) for k in ("k2", "k3")]
+    found = looks(entries)
+    assert [look.css for look in found.values()] == [
+        *["color-mix(in srgb, var(--rkl) 50%, var(--page))"] * 2,
+        *["var(--rkl)"] * 2,
+    ]
+    assert found[entries[0]].line == found[entries[2]].line != found[entries[1]].line == found[entries[3]].line
+    assert looks([Entry("grpo")])[Entry("grpo")].color == METHODS["grpo"].light
+
+
+def test_methods_of_other_tools_are_told_apart() -> None:
+    """They borrow the looks of methods that are not shown, and keep them whatever else is."""
+    names = ["base", "grpo", "qwen", "mine", *(f"m{i}" for i in range(7))]
+    found = looks([Entry(name) for name in names])
+    assert found[Entry("grpo")].css == "var(--grpo)" and found[Entry("qwen")].css == "var(--dapo)"
+    assert len({(look.css, look.marker) for look in found.values()}) == len(names)
+    assert looks([Entry(f"m{i}") for i in range(11)])[Entry("m10")].css == "var(--other)"
+
+
+def test_curves_average_seeds_and_smooth() -> None:
+    """Rewards s/20 and s/20 + 1 over s = 0..9: mean s/20 + 1/2 inside; at the start the mean of three values."""
+    found = curves(TRAINING)
+    assert list(found) == ["reward", "entropy"] and list(found["reward"]) == [Entry("grpo"), Entry("dph_f")]
+    curve = found["reward"][Entry("grpo")]
+    assert curve.seeds == 2 and curve.steps.tolist() == list(range(10))
+    np.testing.assert_allclose(curve.mean[2:8], np.arange(2, 8) / 20 + 0.5)
+    assert curve.mean[0] == pytest.approx((0 + 1 + 2) / 3 / 20 + 0.5)
+    np.testing.assert_allclose(curve.high - curve.low, 1.0)
+    assert curves({"grpo": [{"step": 1, "reward": None}, {"step": 2, "reward": float("nan")}, {"loss": 1.0}]}) == {}
+
+
+def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends() -> None:
+    (curve,) = curves({"grpo": [{"step": s, "reward": 0.5} for s in range(5_000)]})["reward"].values()
+    gaps = np.diff(curve.steps)
+    assert len(curve.steps) == 150 and (curve.steps[0], curve.steps[-1]) == (0, 4_999)
+    assert gaps.min() >= 33 and gaps.max() <= 34
+
+
+@pytest.mark.parametrize(
+    ("value", "metric", "signed", "expected"),
+    [
+        (0.9966, "keep", False, "99.7"),
+        (6.14, "distinct_correct", False, "6.1"),
+        (-0.0001, "keep", True, "+0.0"),
+        (-0.022, "greedy", True, "-2.2"),
+        (None, "keep", False, "–"),
+    ],
+)
+def test_numbers_have_one_decimal(value: float | None, metric: str, signed: bool, expected: str) -> None:
+    assert number(value, metric, signed=signed) == expected
+
+
+def test_intervals_and_names() -> None:
+    assert interval(0.1, 0.25, "keep") == "[10.0, 25.0]" and interval(None, 0.2, "keep") == ""
+    assert display("dph_f", "eta=0.2") == "DPH-F eta=0.2" and display("new") == "new"
+    assert plain("a\u202eb\x1b[0m\nc\u2066") == "a\\u202eb\\u001b[0m\nc\\u2066"
+
+
+def test_a_summary_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows; evaluate at least one run with `dphrl eval`"):
+        write_report({"rows": [], "aggregate": []}, tmp_path, title="x")
+    with pytest.raises(DataError, match="no rows"):
+        print_summary({}, Console())
+
+
+def printed(summary: Mapping[str, Any], *, width: int = 100, encoding: str = "utf-8", terminal: bool = False) -> str:
+    buffer = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
+    print_summary(summary, Console(file=buffer, width=width, force_terminal=terminal, _environ={}))
+    return buffer.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+
+
+GOLDEN = """
+in-domain: DPH-F keeps 99.7 % of what the base solved, GRPO 93.2 % (+6.5 points [+4.5, +8.5]);
+mean@64 76.7 %, +14.5 points against the base, -2.2 points [-4.2, -0.2] against GRPO; Pass@8 96.3 %,
+-2.3 points against the base, +8.9 points [+6.9, +10.9] against GRPO.
+"""
+TABLE = """\
+           greedy    mean@64        P@8        P@64       keep   explore   distinct   P@1-64
+─────────────────────────────────────────────────────────────────────────────────────────────
+ Base    79.4±0.4   62.2±0.4   98.6±0.4   100.0±0.4          –         –    7.5±0.0   ▁██
+ GRPO    83.3±0.4   78.9±0.4   87.4±0.4    93.2±0.4   93.2±0.4         –    2.3±0.0   ▄▆▇
+ DPH-F   84.1±0.4   76.7±0.4   96.3±0.4    99.7±0.4   99.7±0.4         –    6.1±0.0   ▄▇█
+98 prompts, n = 64; rates in %; ±: sd over seeds
+Note: Seeds differ.
+"""
+
+
+def test_the_terminal_shows_a_verdict_and_a_table() -> None:
+    """Golden: width 100, no colour."""
+    summary = summary_of(THREE, datasets=("in_domain",), notes=["Seeds differ."])
+    assert [line.rstrip() for line in printed(summary).splitlines()] == (GOLDEN + TABLE).splitlines()
+
+
+@pytest.mark.parametrize("width", [44, 60, 80, 100, 160])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width: int) -> None:
+    text = printed(summary_of(THREE), width=width)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
+    assert "DPH-F   " in text and "76.7" in text and "99.7" in text
+
+
+def test_terminals_without_unicode_get_ascii_and_users_text_is_no_markup() -> None:
+    summary = summary_of({**THREE, f"dph_js [red]{EVIL}": "dph_f"}, datasets=("in_domain",), seeds=1)
+    text = printed(summary, encoding="ascii", width=200)
+    assert "76.7+/-1.0" in text and "+/-: half of the 95 % interval" in text and "[red]" in text
+    coloured = printed(summary, width=200, terminal=True)
+    assert "\x1b[31m" not in coloured and "\u202e" not in coloured and "\x1b[1m" in coloured
