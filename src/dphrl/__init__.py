@@ -10,8 +10,12 @@ __all__ = ["DPHConfig", "DPHTrainer", "__version__"]
 
 def __getattr__(name: str) -> Any:
     """The trainer pulls in torch and TRL, so it is loaded only when it is asked for."""
-    if name in ("DPHConfig", "DPHTrainer"):
-        from dphrl.engines.trl import trainer as trl
+    if name == "DPHConfig":
+        from dphrl.engines.trl.config import DPHConfig
 
-        return getattr(trl, name)
+        return DPHConfig
+    if name == "DPHTrainer":
+        from dphrl.engines.trl.trainer import DPHTrainer
+
+        return DPHTrainer
     raise AttributeError(f"module 'dphrl' has no attribute {name!r}")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dphrl.metrics.contamination import told
 from dphrl.stages.compare.entries import Evaluation, Run
+from dphrl.tasks.contamination import told
 
 if TYPE_CHECKING:
     from dphrl.stages.compare.compare import Group

@@ -10,10 +10,10 @@ from typing import Any
 
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import DphrlError
-from dphrl.metrics.contamination import contaminated, told
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.sampling.prompts import chosen, load_prompts
+from dphrl.tasks.contamination import contaminated, told
 from dphrl.types import Prompt, Task
 
 Found = dict[str, Any] | None

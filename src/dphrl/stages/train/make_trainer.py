@@ -47,7 +47,8 @@ def make_trainer(
     """
     from datasets import Dataset
 
-    from dphrl.engines.trl.trainer import DPHConfig, DPHTrainer
+    from dphrl.engines.trl.config import DPHConfig
+    from dphrl.engines.trl.trainer import DPHTrainer
     from dphrl.verifiers import task_reward
 
     prompts = [p for p in task.prompts if p.id in ids]

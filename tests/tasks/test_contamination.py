@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from dphrl.config.load import build_config
 from dphrl.files import read_json
-from dphrl.metrics.contamination import contaminated, told, words
 from dphrl.models.policy import load_policy
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.sampling.prompts import load_prompts
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.evaluate.seen_prompts import contamination_check
+from dphrl.tasks.contamination import contaminated, told, words
 from dphrl.types import Completion, Prompt, Verdict
 
 QUESTION = (
