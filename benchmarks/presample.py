@@ -17,10 +17,10 @@ from dphrl.config.load import build_config
 from dphrl.method.partition import Rules, looked_at, select
 from dphrl.models.policy import load_policy
 from dphrl.progress import silent
-from dphrl.runs.samples import Shards
+from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
-from dphrl.sampling.loop import draw_in_waves
-from dphrl.sampling.prompts import fitting, load_prompts
+from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
+from dphrl.stages.presample.waves import draw_in_waves
 from dphrl.types import Completion, Partition
 
 ROUNDS = 3
@@ -39,14 +39,14 @@ config = build_config(
     }
 )
 policy = load_policy(config)
-prompts = fitting(load_prompts("task", config.task, policy, base_dir=Path()), policy, config, silent)
+prompts = encode_prompts(task_for_policy("task", config.task, policy, base_dir=Path()), policy, config, silent)
 sampler = make_sampler(config, policy)
 
 
 def drawn(rules: Rules) -> tuple[float, dict[tuple[str, int], Completion], Partition]:
     """Seconds, the completions and the sets of one run in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        shards = Shards(Path(folder))
+        shards = SampleFiles(Path(folder))
         began = time.perf_counter()
         found, _ = draw_in_waves(prompts, rules, sampler, shards, silent, "")
         seconds = time.perf_counter() - began

@@ -19,7 +19,7 @@ from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
 from dphrl.models.policy import Policy, load_policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.transformers import TransformersSampler
+from dphrl.sampling.transformers_sampler import TransformersSampler
 
 BATCH = 256
 

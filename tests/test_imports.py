@@ -8,7 +8,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src"
 ROOMS = (
-    ("errors", "types", "files", "progress"),
+    ("errors", "types"),
+    ("files", "progress"),
     ("method",),
     ("metrics",),
     ("config",),
@@ -28,7 +29,6 @@ ROOMS = (
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 NOT_YET = {
     ("dphrl.stages.show_tasks", "dphrl.demo.task"),
-    ("dphrl.sampling.loop", "dphrl.runs.samples"),
     ("dphrl.tasks", "dphrl.demo.task"),
     ("dphrl.verifiers.gym.worker", "dphrl.tasks.gym"),
     ("dphrl.stages.evaluate.answers", "dphrl.demo.task"),

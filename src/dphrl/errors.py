@@ -58,3 +58,10 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """'; did you mean "x"?' for the closest allowed name, or '' when none is close."""
     close = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[object], shown: int = 3) -> str:
+    """'a, b, c and 2 more': the first `shown` names, and how many others there are."""
+    texts = list(map(str, names))
+    more = f" and {len(texts) - shown:,} more" if len(texts) > shown else ""
+    return ", ".join(texts[:shown]) + more

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dphrl.errors import RunDirError
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
@@ -52,3 +54,19 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def damage_refused(path: Path, remedy: str) -> Iterator[None]:
+    """Around the reading of a file that we wrote: what its content raises becomes one message with the remedy.
+
+    Args:
+        path: the file that is read in the block.
+        remedy: what to do, e.g. "delete it and evaluate again".
+    Raises:
+        RunDirError: the content is no JSON, or lacks what the block looks for.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); {remedy}") from None

@@ -124,7 +124,7 @@ def presamples(run: Path) -> list[dict[str, Any]]:
 
 def interrupt_after(batches: int, patch: pytest.MonkeyPatch) -> None:
     """Ctrl-C arrives when this many batches are drawn."""
-    from dphrl.sampling.transformers import TransformersSampler
+    from dphrl.sampling.transformers_sampler import TransformersSampler
 
     whole = TransformersSampler.draw
 

@@ -17,8 +17,9 @@ from dphrl.errors import RunDirError, SamplerError, VerifierError
 from dphrl.method.difficulty import difficulty, in_band, mean_reward, posterior
 from dphrl.method.partition import Rules
 from dphrl.progress import silent
-from dphrl.runs import samples
-from dphrl.runs.samples import Shards, draw, draw_missing
+from dphrl.runs import drawing, samples
+from dphrl.runs.drawing import draw_and_store, draw_missing
+from dphrl.runs.samples import SampleFiles
 from dphrl.sampling import judge
 from dphrl.sampling.base import Request
 from dphrl.sampling.judge import Judge
@@ -116,8 +117,8 @@ def requests(*keys: tuple[int, int]) -> list[Request]:
 
 
 def drawn(tmp_path: Path, sampler: Given, *keys: tuple[int, int]) -> list[Completion]:
-    shards = Shards(tmp_path)
-    draw(requests(*keys), sampler, Judge(task_of(Flaky())), shards, lambda batch: None)
+    shards = SampleFiles(tmp_path)
+    draw_and_store(requests(*keys), sampler, Judge(task_of(Flaky())), shards, lambda batch: None)
     return shards.read()
 
 
@@ -126,7 +127,7 @@ def test_a_sampler_that_doubles_or_loses_a_draw_is_refused(tmp_path: Path) -> No
         drawn(tmp_path / "a", Given([completion(0)], [completion(0)]), (0, 0))
     with pytest.raises(SamplerError, match=r"left out 1 completions, first \[\('p1', 0\)\]"):
         drawn(tmp_path / "b", Given([completion(0)]), (0, 0), (1, 0))
-    assert [c.prompt_id for c in Shards(tmp_path / "b").read()] == ["p0"], "what came is kept"
+    assert [c.prompt_id for c in SampleFiles(tmp_path / "b").read()] == ["p0"], "what came is kept"
 
 
 def test_an_interrupt_in_the_middle_of_a_flush_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,15 +139,15 @@ def test_an_interrupt_in_the_middle_of_a_flush_doubles_nothing(tmp_path: Path, m
         if next(first, False):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples, "write_samples", write)
-    monkeypatch.setattr(samples, "SHARD_COMPLETIONS", 1)
+    monkeypatch.setattr(drawing, "write_samples", write)
+    monkeypatch.setattr(drawing, "FILE_COMPLETIONS", 1)
     with pytest.raises(KeyboardInterrupt):
         drawn(tmp_path, Given([completion(0)], [completion(1)]), (0, 0), (1, 0))
-    assert [c.prompt_id for c in Shards(tmp_path).read()] == ["p0"]
+    assert [c.prompt_id for c in SampleFiles(tmp_path).read()] == ["p0"]
 
 
 def test_what_is_stored_is_not_drawn_again_and_shards_never_replace_each_other(tmp_path: Path) -> None:
-    shards, task = Shards(tmp_path), task_of(Flaky())
+    shards, task = SampleFiles(tmp_path), task_of(Flaky())
     first, _ = draw_missing(requests((0, 0)), Given([completion(0)]), task, shards, silent, "")
     both, speed = draw_missing(requests((0, 0), (1, 0)), Given([completion(1)]), task, shards, silent, "")
     assert both[0] == first[0] and {c.prompt_id for c in both} == {"p0", "p1"} and speed.tokens == 2
@@ -160,7 +161,7 @@ def test_what_is_stored_is_not_drawn_again_and_shards_never_replace_each_other(t
 def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "completions-00000.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(RunDirError, match=r"completions-00000.parquet cannot be read.*delete it and run again"):
-        Shards(tmp_path).outcomes()
+        SampleFiles(tmp_path).outcomes()
 
 
 def test_evaluations_store_solutions_and_answers_and_older_files_are_read(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import torch
 from dphrl.config.load import build_config
 from dphrl.errors import ConfigError, ModelError, SamplerError
 from dphrl.models.policy import Policy, load_policy, too_long
-from dphrl.sampling.backends import BACKENDS, make_sampler, missing
+from dphrl.sampling.backends import BACKENDS, make_sampler, missing_modules
 from dphrl.sampling.base import Request, Sampler
-from dphrl.sampling.transformers import TransformersSampler
+from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.sampling.uniform import row_seed
-from dphrl.sampling.vllm import VllmSampler
+from dphrl.sampling.vllm_sampler import VllmSampler
 from dphrl.stages.doctor import doctor
 from dphrl.types import GREEDY_DRAW, Completion, Prompt
 
@@ -51,7 +51,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytes
     absent = replace(BACKENDS["vllm"], modules=("no_such_engine",))
     monkeypatch.setitem(BACKENDS, "vllm", absent)
     config = replace(CONFIG, sampling=replace(CONFIG.sampling, backend="vllm"))
-    assert missing("vllm") == ("no_such_engine",) and missing("transformers") == ()
+    assert missing_modules("vllm") == ("no_such_engine",) and missing_modules("transformers") == ()
     with pytest.raises(SamplerError, match=r"needs no_such_engine.*dphrl\[vllm\].*transformers"):
         make_sampler(config, load_policy(CONFIG))
 
@@ -119,7 +119,7 @@ def test_a_prompt_is_read_once_for_all_its_draws() -> None:
 def test_a_model_with_another_kind_of_state_reads_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = load_policy(CONFIG)
     expected = _by_key(TransformersSampler(policy, CONFIG.sampling, 0))
-    monkeypatch.setattr("dphrl.sampling.transformers._COPIED", frozenset())
+    monkeypatch.setattr("dphrl.sampling.transformers_sampler._COPIED", frozenset())
     assert _by_key(TransformersSampler(policy, CONFIG.sampling, 0)) == expected
 
 

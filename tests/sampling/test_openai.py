@@ -19,8 +19,8 @@ from dphrl.config.load import build_config
 from dphrl.errors import ConfigError, SamplerError
 from dphrl.models.policy import Policy, load_policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.openai import OpenAISampler
 from dphrl.sampling.openai_answer import Unusable, read_answer
+from dphrl.sampling.openai_sampler import OpenAISampler
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion
 

@@ -19,7 +19,7 @@ from dphrl.demo.task import model_path
 from dphrl.errors import ModelError
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.transformers import TransformersSampler, inverse_cdf
+from dphrl.sampling.transformers_sampler import TransformersSampler, inverse_cdf
 from dphrl.sampling.uniform import row_key, uniforms
 from dphrl.types import GREEDY_DRAW, Completion
 

@@ -9,7 +9,7 @@ from typing import Any
 from dphrl.config.load import build_config
 from dphrl.config.root import Config
 from dphrl.runs.run_dir import RunDir
-from dphrl.runs.samples import Shards
+from dphrl.runs.samples import SampleFiles
 from dphrl.stages.presample.presample import presample
 from dphrl.types import Completion
 
@@ -41,7 +41,7 @@ def result(run: RunDir) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def stored(run: RunDir, label: str = "task") -> dict[tuple[str, int], Completion]:
     """Every draw on disk, each once."""
-    found = Shards(run.draws(label)).read()
+    found = SampleFiles(run.draws(label)).read()
     by_key = {(c.prompt_id, c.draw): c for c in found}
     assert len(by_key) == len(found), "no draw is stored twice"
     return by_key

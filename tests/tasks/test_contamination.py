@@ -14,7 +14,7 @@ from dphrl.config.load import build_config
 from dphrl.files import read_json
 from dphrl.models.policy import load_policy
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
-from dphrl.sampling.prompts import load_prompts
+from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.evaluate.seen_prompts import contamination_check
@@ -147,7 +147,7 @@ def test_a_run_is_checked_against_its_task_and_keep_sets(demo_values: dict[str, 
             progress=lambda label, done, total, note="": shown.append(f"{label}: {note}"),
         )
         for label, task in (("task", config.task), ("kept", config.anchor.also[0].task)):
-            found[method, label] = check(load_prompts(label, task, policy, base_dir=Path()))
+            found[method, label] = check(task_for_policy(label, task, policy, base_dir=Path()))
     assert found["dph", "task"]["prompts"] == found["dph", "task"]["exact"] == 4
     assert found["dph", "kept"]["prompts"] == 3
     assert all(value == f"kept:{key}" for key, value in found["dph", "kept"]["ids"].items())
@@ -166,7 +166,7 @@ def test_training_prompts_that_are_gone_are_said_so(demo_values: dict[str, Any],
     check = contamination_check(
         config, policy, base_dir=Path(), progress=lambda label, done, total, note="": shown.append(note)
     )
-    task = load_prompts("in_domain", config.eval_tasks["in_domain"], policy, base_dir=Path())
+    task = task_for_policy("in_domain", config.eval_tasks["in_domain"], policy, base_dir=Path())
     assert check(task) is None is check(task)
     assert len(shown) == 1
     assert "gone.jsonl" in shown[0]
@@ -177,7 +177,7 @@ def test_the_demo_measures_what_it_does_not_train(demo_values: dict[str, Any]) -
     policy = load_policy(build_config(demo_values))
     for name in ("in_domain", "cross_domain", "arithmetic", "reversal"):
         train, test = (
-            load_prompts(
+            task_for_policy(
                 name, build_config({"task": {"data": f"demo:{name}", "split": s}}).task, policy, base_dir=Path()
             )
             for s in ("train", "eval")

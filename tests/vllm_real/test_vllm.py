@@ -28,8 +28,8 @@ from dphrl.config.root import Config
 from dphrl.models.policy import load_policy
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
-from dphrl.sampling.openai import OpenAISampler
-from dphrl.sampling.vllm import VllmSampler
+from dphrl.sampling.openai_sampler import OpenAISampler
+from dphrl.sampling.vllm_sampler import VllmSampler
 from dphrl.types import GREEDY_DRAW, Completion
 
 pytestmark = [

@@ -52,9 +52,9 @@ def run_stage(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _presample(options: argparse.Namespace, config: Config, base_dir: Path, progress: Progress) -> RunDir:
     from dphrl.stages.presample.presample import presample
-    from dphrl.stages.presample.shard import parse_shard
+    from dphrl.stages.presample.prompt_share import parse_share
 
-    shard = None if options.shard is None else parse_shard(options.shard)
+    shard = None if options.shard is None else parse_share(options.shard)
     return presample(config, base_dir=base_dir, progress=progress, shard=shard)
 
 

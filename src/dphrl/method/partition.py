@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dphrl.errors import DataError, EmptyAnchorStore
+from dphrl.errors import DataError, EmptyAnchorStore, listed
 from dphrl.types import Completion, Partition
 
 Draws = Mapping[str, Mapping[int, Completion]]
@@ -353,5 +353,4 @@ def _label(prompt_id: str, draw: int) -> str:
 def _refuse(labels: Sequence[str], complaint: str) -> None:
     """Raise a DataError that names the first three offenders; nothing when there are none."""
     if labels:
-        more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-        raise DataError(f"{len(labels)} {complaint}: {', '.join(labels[:3])}{more}")
+        raise DataError(f"{len(labels)} {complaint}: {listed(labels)}")

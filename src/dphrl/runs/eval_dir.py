@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dphrl.errors import RunDirError, nearest
-from dphrl.files import read_json, write_json
+from dphrl.files import damage_refused, read_json, write_json
 from dphrl.metrics import RESAMPLES, Answer, summarise
 from dphrl.runs.samples import read_samples, write_samples
 from dphrl.tasks.styles import text_style
@@ -141,15 +141,11 @@ def read_evaldir(root: Path) -> EvalDir:
     path = root / FILE
     if not path.is_file():
         raise RunDirError(f"{root} is no evaluation directory (it has no {FILE}); `dphrl eval --model` makes one")
-    try:
+    with damage_refused(path, "mend it, or evaluate into another folder"):
         values = read_json(path)
         schema = values["schema"]
         models = tuple(Model(**model) for model in values["models"])
         tasks, made = tuple(map(str, values["tasks"])), dict(values["made"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirError(
-            f"{path} is damaged ({type(error).__name__}: {error}); mend it, or evaluate into another folder"
-        ) from None
     if schema != SCHEMA:
         raise RunDirError(f"{path} has schema {schema!r}, and this version of dphrl reads {SCHEMA}; update dphrl")
     for name in (*(model.name for model in models), *tasks):

@@ -1,9 +1,8 @@
-"""Completions and verdicts on disk (Parquet), and the loop that draws, verifies and stores."""
+"""Verified completions on disk: the one reader and writer of a run's Parquet files."""
 
 from __future__ import annotations
 
 import functools
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dphrl.errors import RunDirError, SamplerError
+from dphrl.errors import RunDirError
 from dphrl.files import replaced
 from dphrl.method.partition import is_right
 from dphrl.metrics import Answer
-from dphrl.progress import Progress
-from dphrl.sampling.base import Request, Sampler
-from dphrl.sampling.judge import Judge
-from dphrl.types import Completion, Task, Verdict
+from dphrl.types import Completion, Verdict
 
 SCHEMA = pa.schema(
     [
@@ -40,11 +36,7 @@ FORMS = pa.schema([("solution", pa.string()), ("answer", pa.string())])
 HEAVY = ("token_ids", "text")
 """Columns that most of stage 1 does without."""
 
-SHARD_COMPLETIONS = 4096
-SHARD_SECONDS = 20.0
-"""A shard is written when it holds this many completions or is this old: what a killed run can lose."""
-
-Key = tuple[str, int]
+DrawKey = tuple[str, int]
 """Prompt id and draw of a completion."""
 
 
@@ -63,7 +55,7 @@ def write_samples(
         solution: adds a column: text -> canonical form, of right completions (null for the others).
         answer: adds a column: text -> what majority voting compares; null where it gives none.
     """
-    rows = sorted(completions, key=key_of)
+    rows = sorted(completions, key=draw_key)
     verdicts = [c.verdict for c in rows]
     if any(v is None for v in verdicts):
         raise ValueError(f"{path}: a completion without a verdict cannot be stored; verify it first")
@@ -93,7 +85,7 @@ def read_samples(path: Path) -> list[Completion]:
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
+class SampleFiles:
     """Numbered Parquet files of one kind of draw in one folder."""
 
     folder: Path
@@ -111,7 +103,7 @@ class Shards:
         rows = (row for path in self.paths() for row in _table(path, light).to_pylist())
         return [_completion({"token_ids": (), "text": "", **row}) for row in rows]
 
-    def take(self, keys: Iterable[Key]) -> Iterator[Completion]:
+    def take(self, keys: Iterable[DrawKey]) -> Iterator[Completion]:
         """The whole completions with these keys, shard by shard."""
         wanted = set(keys)
         for path in self.paths() if wanted else ():
@@ -129,122 +121,14 @@ class Shards:
         write_samples(self.next(), completions)
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Cost of the draws made in this call (what was resumed from disk costs nothing again)."""
-
-    seconds: float = 0.0
-    tokens: int = 0
-
-    def __add__(self, other: Speed) -> Speed:
-        return Speed(self.seconds + other.seconds, self.tokens + other.tokens)
-
-
-def draw(
-    requests: Sequence[Request],
-    sampler: Sampler,
-    judge: Callable[[Sequence[Completion]], list[Completion]],
-    shards: Shards,
-    on_batch: Callable[[list[Completion]], None],
-) -> Speed:
-    """Draw, verify and store; every verified batch is kept, even when the run is interrupted.
-
-    Args:
-        requests: none of them stored yet.
-        on_batch: told each verified batch.
-    Returns:
-        What it cost.
-    Raises:
-        SamplerError: the sampler gave a completion twice, or not at all.
-    """
-    missing = {(r.prompt_id, r.draw) for r in requests}
-    buffer = _Buffer(shards)
-    tokens, began = 0, time.monotonic()
-    try:
-        for batch in sampler.draw(requests):
-            strange = [key_of(c) for c in batch if key_of(c) not in missing]
-            if strange:
-                raise SamplerError(f"the sampler gave completions that were not asked for, or twice: {strange[:3]}")
-            missing -= {key_of(c) for c in batch}
-            verified = judge(batch)
-            buffer.add(verified)
-            tokens += sum(len(c.token_ids) for c in verified)
-            on_batch(verified)
-    finally:
-        buffer.flush()
-    if missing:
-        raise SamplerError(f"the sampler left out {len(missing)} completions, first {sorted(missing)[:3]}; run again")
-    return Speed(time.monotonic() - began, tokens)
-
-
-def draw_missing(
-    requests: Sequence[Request], sampler: Sampler, task: Task, shards: Shards, progress: Progress, label: str
-) -> tuple[list[Completion], Speed]:
-    """Draw and verify what the shards do not hold yet.
-
-    Returns:
-        All completions asked for, those from disk among them, and what drawing the others cost.
-    """
-    wanted = {(r.prompt_id, r.draw) for r in requests}
-    done = {key_of(c): c for c in shards.read() if key_of(c) in wanted}
-    missing = [r for r in requests if (r.prompt_id, r.draw) not in done]
-    reward = MeanReward()
-    progress(label, len(done), len(requests))
-
-    def note(batch: list[Completion]) -> None:
-        done.update({key_of(c): c for c in batch})
-        progress(label, len(done), len(requests), note=reward.add(batch))
-
-    speed = draw(missing, sampler, Judge(task), shards, note)
-    return list(done.values()), speed
-
-
-def key_of(completion: Completion) -> Key:
+def draw_key(completion: Completion) -> DrawKey:
     """What a completion is joined by."""
     return completion.prompt_id, completion.draw
 
 
-def statuses(completions: Iterable[Completion]) -> dict[str, int]:
+def count_statuses(completions: Iterable[Completion]) -> dict[str, int]:
     """How often each status came."""
     return dict(Counter(c.verdict.status for c in completions if c.verdict is not None).most_common())
-
-
-class MeanReward:
-    """Running mean over the completions drawn in this call, as a note for the progress bar."""
-
-    def __init__(self) -> None:
-        self._total, self._count = 0.0, 0
-
-    def add(self, completions: Iterable[Completion]) -> str:
-        for c in completions:
-            if c.verdict is not None and c.verdict.reward is not None:
-                self._total, self._count = self._total + c.verdict.reward, self._count + 1
-        return f"reward {self._total / self._count:.3f}" if self._count else ""
-
-
-class _Buffer:
-    """Completions on their way to a shard. Its path is fixed before it is written, so that a flush that is interrupted
-    between the write and the bookkeeping writes the same shard again, never a second one."""
-
-    def __init__(self, shards: Shards) -> None:
-        self._shards = shards
-        self._rows: list[Completion] = []
-        self._path: Path | None = None
-        self._since = time.monotonic()
-
-    def add(self, completions: Sequence[Completion]) -> None:
-        self._rows.extend(completions)
-        if len(self._rows) >= SHARD_COMPLETIONS or time.monotonic() - self._since > SHARD_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self._rows:
-            return
-        self._path = self._path or self._shards.next()
-        write_samples(self._path, self._rows)
-        self._rows = []
-        self._path = None
-        self._since = time.monotonic()
 
 
 def _table(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -33,34 +33,34 @@ def make_sampler(config: Config, policy: Policy) -> Sampler:
         SamplerError: the backend is not installed, cannot start, or does not serve this policy.
     """
     name = config.sampling.backend
-    absent = missing(name)
+    absent = missing_modules(name)
     if absent:
         raise SamplerError(
             f"sampling.backend={name} needs {' and '.join(absent)}, not installed here; {BACKENDS[name].install}, "
-            f"or set sampling.backend to {' or '.join(b for b in BACKENDS if not missing(b))}"
+            f"or set sampling.backend to {' or '.join(b for b in BACKENDS if not missing_modules(b))}"
         )
     return BACKENDS[name].make(config, policy)
 
 
-def missing(backend: str) -> tuple[str, ...]:
+def missing_modules(backend: str) -> tuple[str, ...]:
     """Modules that a backend needs and this installation lacks."""
     return tuple(m for m in BACKENDS[backend].modules if find_spec(m) is None)
 
 
 def _transformers(config: Config, policy: Policy) -> Sampler:
-    from dphrl.sampling.transformers import TransformersSampler
+    from dphrl.sampling.transformers_sampler import TransformersSampler
 
     return TransformersSampler(policy, config.sampling, config.seed)
 
 
 def _vllm(config: Config, policy: Policy) -> Sampler:
-    from dphrl.sampling.vllm import VllmSampler
+    from dphrl.sampling.vllm_sampler import VllmSampler
 
     return VllmSampler(policy, config.sampling, config.seed, config.model)
 
 
 def _openai(config: Config, policy: Policy) -> Sampler:
-    from dphrl.sampling.openai import OpenAISampler
+    from dphrl.sampling.openai_sampler import OpenAISampler
 
     trained = policy.source != model_path(config.model)
     return OpenAISampler(policy, config.sampling, config.seed, trained=trained)

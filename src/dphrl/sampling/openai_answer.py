@@ -8,7 +8,7 @@ from typing import Any
 
 from dphrl.errors import SamplerError
 from dphrl.sampling.base import Request
-from dphrl.sampling.finish import until_stop
+from dphrl.sampling.decoding import until_stop
 
 
 class Unusable(Exception):

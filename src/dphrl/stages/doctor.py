@@ -37,9 +37,9 @@ def doctor() -> None:
 
 def _backend(name: str) -> str:
     """Whether a sampling backend can work here, or what to install."""
-    from dphrl.sampling.backends import BACKENDS, missing
+    from dphrl.sampling.backends import BACKENDS, missing_modules
 
-    backend, absent = BACKENDS[name], missing(name)
+    backend, absent = BACKENDS[name], missing_modules(name)
     if absent:
         return f"needs {' and '.join(absent)}: {backend.install}"
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dphrl.errors import listed
 from dphrl.types import Prompt
 
 GRAM = 8
@@ -89,9 +90,8 @@ def told(dataset: str, found: Mapping[str, Any] | None, who: str = "training") -
     if not found or not found["prompts"]:
         return ""
     ids, count = list(found["ids"]), found["prompts"]
-    more = f" and {count - SHOWN_IDS} more" if count > SHOWN_IDS else ""
     these = "a prompt also stands" if count == 1 else f"{count} prompts also stand"
-    return f"{dataset}: {these} in {who} ({found['exact']} word for word): {', '.join(ids[:SHOWN_IDS])}{more}"
+    return f"{dataset}: {these} in {who} ({found['exact']} word for word): {listed(ids, SHOWN_IDS)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config.sources import TaskConfig
-from dphrl.errors import DataError, nearest
+from dphrl.errors import DataError, listed, nearest
 from dphrl.tasks.rows import Row, find_path
 from dphrl.tasks.schema import schema_text
 from dphrl.tasks.template import Template
@@ -91,10 +91,9 @@ class Renderer:
         ]
         too_long = [one.prompt.id for one in rendered if not one.fits]
         if too_long:
-            more = f" and {len(too_long) - SHOWN_IDS:,} more" if len(too_long) > SHOWN_IDS else ""
-            ids = ", ".join(too_long[:SHOWN_IDS]) + more
             lines.append(
-                f"{len(too_long):,} of {len(rendered):,} prompts do not fit {limit}, however short: {ids}{how}"
+                f"{len(too_long):,} of {len(rendered):,} prompts do not fit {limit}, however short: "
+                f"{listed(too_long, SHOWN_IDS)}{how}"
             )
         return tuple(lines)
 

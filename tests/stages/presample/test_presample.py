@@ -16,7 +16,7 @@ from dphrl.anchors import open_store
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, DataError, EmptyAnchorStore, RunDirError
 from dphrl.runs.run_dir import RunDir
-from dphrl.sampling.transformers import TransformersSampler
+from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.presample.keep_sets import training_ids
 from dphrl.tasks import load_task

@@ -19,13 +19,13 @@ from presample_runs import PROMPTS, config_of, made, result, stored
 from dphrl.cli.main import main
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.runs import samples
+from dphrl.runs import drawing, samples
 from dphrl.runs.lock import exclusive
 from dphrl.runs.run_dir import RunDir
-from dphrl.runs.samples import Shards
-from dphrl.sampling.transformers import TransformersSampler
+from dphrl.runs.samples import SampleFiles
+from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.presample.merge_shards import merge
-from dphrl.stages.presample.shard import Shard, parse_shard
+from dphrl.stages.presample.prompt_share import PromptShare, parse_share
 from dphrl.types import Completion
 
 
@@ -37,7 +37,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def shares(tmp_path: Path, of: int = 3) -> list[Path]:
     anchor = {"also": [{"task": "demo:reversal", "prompts": 5}]}
-    return [made(config_of(tmp_path / f"s{i}", anchor=anchor), shard=Shard(i, of)).root for i in range(1, of + 1)]
+    return [made(config_of(tmp_path / f"s{i}", anchor=anchor), shard=PromptShare(i, of)).root for i in range(1, of + 1)]
 
 
 def test_merged_shares_are_what_one_run_makes(tmp_path: Path) -> None:
@@ -63,11 +63,11 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
     with pytest.raises(RunDirError, match=r"s1 holds share 1/3 of the prompts; go on with --shard 1/3"):
         made(config_of(first, anchor=anchor))
     with pytest.raises(RunDirError, match="holds presamples of all prompts; give --shard 1/3 another --out"):
-        made(config_of(whole.root), shard=Shard(1, 3))
-    other = made(config_of(tmp_path / "o", anchor={**anchor, "threshold": 3}), shard=Shard(3, 3)).root
+        made(config_of(whole.root), shard=PromptShare(1, 3))
+    other = made(config_of(tmp_path / "o", anchor={**anchor, "threshold": 3}), shard=PromptShare(3, 3)).root
     with pytest.raises(RunDirError, match=r"(?s)o is of another config than .*s1:\n  anchor.threshold: there 4, now 3"):
         merge([first, second, other], tmp_path / "m")
-    copied = next(iter(Shards(third / "presample").paths()))
+    copied = next(iter(SampleFiles(third / "presample").paths()))
     shutil.copy(copied, second / "presample" / "completions-00099.parquet")
     with pytest.raises(RunDirError, match=r"s2 holds draws of prompt .*not in its share 2/3"):
         merge([first, second, third], tmp_path / "m")
@@ -89,7 +89,7 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "1/3/5", "-1/3"])
 def test_a_share_out_of_range_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"must be i/N with 1 <= i <= N"):
-        parse_shard(text)
+        parse_share(text)
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_killed_at_thirty_random_moments_nothing_is_lost_or_doubled(tmp_path: Pa
     sections: dict[str, Any] = {"task": {"limit": 12}, "anchor": {"also": [{"task": "demo:reversal", "prompts": 4}]}}
     rng = random.Random(0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "SHARD_COMPLETIONS", 5)
+        patch.setattr(drawing, "FILE_COMPLETIONS", 5)
         patch.setattr("dphrl.stages.presample.make_anchors.CHUNK", 3)
         whole = made(config_of(tmp_path / "whole", **sections))
         kills = round_ = 0

@@ -22,7 +22,7 @@ from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
 from dphrl.runs.model_card import BEGIN, END, write_model_card
 from dphrl.runs.run_dir import RunDir
-from dphrl.sampling.prompts import load_prompts
+from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.train import final_model as final
 from dphrl.stages.train.make_trainer import _refused_by_libraries, adapter, make_trainer
 
@@ -260,7 +260,7 @@ def test_the_reference_of_rkl_is_the_model_without_its_adapter(tmp_path: Path) -
         }
     )
     policy = load_policy(chosen)
-    task = load_prompts("task", chosen.task, policy, base_dir=tmp_path)
+    task = task_for_policy("task", chosen.task, policy, base_dir=tmp_path)
     trainer = make_trainer(chosen, RunDir(tmp_path), task, policy, {p.id for p in task.prompts}, None)
     assert trainer.ref_model is None
     trainer.train()

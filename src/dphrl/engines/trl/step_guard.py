@@ -4,7 +4,7 @@ signal to stop, whichever rank it reached, stops all of them at one step."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from dphrl.engines.trl.exact_resume import ExactResume
-from dphrl.errors import TrainingError
+from dphrl.errors import TrainingError, listed
 from dphrl.files import write_json
 from dphrl.method.anchor_order import share, step_anchors
 from dphrl.types import Anchor
@@ -165,11 +165,11 @@ def bad_step_line(facts: dict[str, Any], folder: Path) -> str:
     guilty = [m for m in micro if m["loss"] in ("nan", "inf", "-inf")] or micro
     prompts = sorted({i for m in guilty for i in m["prompts"]})
     anchors = sorted({f"{a['task']}/{a['prompt_id']}/{a['draw']}" for m in guilty for a in m["anchors"]})
-    beside = f"; anchors {_some(anchors)}" if anchors else ""
+    beside = f"; anchors {listed(anchors, NAMED)}" if anchors else ""
     step, losses = facts["step"], ", ".join(sorted({m["loss"] for m in guilty}))
     return (
-        f"step {step} is left out: loss {losses}, gradient norm {facts['grad_norm']}; prompts {_some(prompts)}{beside}"
-        f"; kept in {folder / f'step-{step}.json'}"
+        f"step {step} is left out: loss {losses}, gradient norm {facts['grad_norm']}; "
+        f"prompts {listed(prompts, NAMED)}{beside}; kept in {folder / f'step-{step}.json'}"
     )
 
 
@@ -215,9 +215,3 @@ def _anchors_of(trainer: Any, micro: int, micros: int) -> list[Anchor]:
 def _record(anchor: Anchor) -> dict[str, Any]:
     names = ("task", "prompt_id", "draw", "prompt_ids", "completion_ids", "ref_logps")
     return {name: getattr(anchor, name) for name in names}
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more

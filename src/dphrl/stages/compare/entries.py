@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from dphrl.config.load import build_config, flat, load_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
+from dphrl.files import damage_refused, read_json
 from dphrl.metrics import Answer, Scores, beside, per_prompt
 from dphrl.report.labels import label
 from dphrl.runs.eval_dir import EvalDir, is_evaldir, read_evaldir
@@ -170,11 +170,9 @@ def read_rows(folder: Path, run: Run) -> list[dict[str, Any]]:
     path, remedy = folder / "summary.json", _remedy(run)
     if not path.is_file():
         raise RunDirError(f"{run.path} holds no evaluation yet (no {path.relative_to(folder.parents[1])}); {remedy}")
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    with damage_refused(path, f"delete it and {remedy}"):
+        rows = read_json(path)["rows"]
         names = [row["dataset"] for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); delete it and {remedy}") from None
     if not names:
         raise RunDirError(f"{path} has no rows; name at least one dataset in eval_tasks and {remedy}")
     odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]

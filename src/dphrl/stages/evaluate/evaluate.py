@@ -17,6 +17,7 @@ from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
+from dphrl.runs.drawing import Speed, draw_missing
 from dphrl.runs.eval_dir import (
     EvalDir,
     Model,
@@ -31,10 +32,10 @@ from dphrl.runs.eval_dir import (
 from dphrl.runs.lock import disk_errors
 from dphrl.runs.model_card import write_model_card
 from dphrl.runs.run_dir import OF_EVAL, RunDir, base_of, changed_settings, open_run
-from dphrl.runs.samples import Shards, Speed, draw_missing, read_samples
+from dphrl.runs.samples import SampleFiles, read_samples
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
-from dphrl.sampling.prompts import fitting, load_prompts
+from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.evaluate.answers import answer_of
 from dphrl.stages.evaluate.policy_drift import Drawn, check_vocabulary, measure
 from dphrl.stages.evaluate.seen_prompts import contamination_check
@@ -211,7 +212,7 @@ def _with_model(config: Config, model: Model) -> Config:
 
 
 def _tasks(config: Config, policy: Policy, base_dir: Path) -> dict[str, Task]:
-    return {name: load_prompts(name, cfg, policy, base_dir=base_dir) for name, cfg in config.eval_tasks.items()}
+    return {name: task_for_policy(name, cfg, policy, base_dir=base_dir) for name, cfg in config.eval_tasks.items()}
 
 
 def _evaluate_model(subject: Subject, progress: Progress) -> None:
@@ -237,10 +238,10 @@ def _draw_and_store(
 
     Prompts that the model's context cannot hold are counted and named, not measured."""
     config = subject.config
-    prompts = fitting(task, subject.policy, config, progress)
+    prompts = encode_prompts(task, subject.policy, config, progress)
     draws = (GREEDY_DRAW, *range(config.eval.n))
     requests = [Request(i, draw, ids) for i, ids in prompts.encoded.items() for draw in draws]
-    shards = Shards(subject.folder / f".{task.name}", "part")
+    shards = SampleFiles(subject.folder / f".{task.name}", "part")
     whole = subject.folder / f"{task.name}.parquet"
     if whole.exists():  # its summary is not there: what was drawn is a shard again, so that nothing is drawn twice
         shards.folder.mkdir(parents=True, exist_ok=True)
@@ -267,7 +268,7 @@ def _add_drift(subject: Subject, names: Sequence[str], progress: Progress) -> No
     tasks = [
         Drawn(
             name,
-            fitting(subject.tasks[name], subject.policy, config, silent).encoded,
+            encode_prompts(subject.tasks[name], subject.policy, config, silent).encoded,
             read_samples(folder / f"{name}.parquet"),
             None if subject.base is None else subject.reference(name),
         )

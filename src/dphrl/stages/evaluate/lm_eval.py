@@ -21,7 +21,7 @@ import yaml
 
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, DataError, RunDirError, nearest
-from dphrl.files import read_json, write_json
+from dphrl.files import damage_refused, read_json, write_json
 from dphrl.progress import Progress, silent
 from dphrl.runs.eval_dir import EvalDir
 from dphrl.runs.run_dir import RunDir, base_of
@@ -278,14 +278,10 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
         return {"schema": SCHEMA, "settings": {}, "rows": []}
-    try:
+    with damage_refused(path, "delete it and evaluate again"):
         found: dict[str, Any] = read_json(path)
         schema, _ = found["schema"], [(row["asked"], row["task"], row["value"]) for row in found["rows"]]
         dict(found["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirError(
-            f"{path} is damaged ({type(error).__name__}: {error}); delete it and evaluate again"
-        ) from None
     if schema != SCHEMA:
         raise RunDirError(f"{path} has schema {schema!r}, and this version of dphrl reads {SCHEMA}; update dphrl")
     return found

@@ -12,7 +12,7 @@ from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import DphrlError
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
-from dphrl.sampling.prompts import chosen, load_prompts
+from dphrl.sampling.encoded_prompts import pick_ids, task_for_policy
 from dphrl.tasks.contamination import contaminated, told
 from dphrl.types import Prompt, Task
 
@@ -56,9 +56,9 @@ def contamination_check(
 
 def _trained(config: Config, policy: Policy, base_dir: Path) -> tuple[Prompt, ...]:
     """Every prompt that training can see; those of a keep set are called LABEL:ID."""
-    found = list(load_prompts("task", config.task, policy, base_dir=base_dir).prompts)
+    found = list(task_for_policy("task", config.task, policy, base_dir=base_dir).prompts)
     for keep in config.anchor.also if config.method in ANCHOR_METHODS else ():
-        prompts = load_prompts(keep.label, keep.task, policy, base_dir=base_dir).prompts
-        mine = chosen((p.id for p in prompts), keep.prompts, config.seed)
+        prompts = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir).prompts
+        mine = pick_ids((p.id for p in prompts), keep.prompts, config.seed)
         found += [dataclasses.replace(p, id=f"{keep.label}:{p.id}") for p in prompts if p.id in mine]
     return tuple(found)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dphrl.errors import ConfigError, DataError, RunDirError, nearest
-from dphrl.files import replaced_dir, write_text
+from dphrl.errors import ConfigError, DataError, RunDirError, listed, nearest
+from dphrl.files import damage_refused, replaced_dir, write_text
 from dphrl.metrics import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.runs.eval_dir import NAME, EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
@@ -142,11 +142,9 @@ def read_prompts(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
     """
     found: dict[str, dict[str, tuple[str, str]]] = {}
     for path in sorted((root / PROMPTS).glob("*.jsonl")):
-        try:
+        with damage_refused(path, "delete it"):
             rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             found[path.stem] = {str(row["id"]): (str(row["prompt"]), str(row["gold"])) for row in rows}
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); delete it") from None
     return found
 
 
@@ -283,10 +281,9 @@ def _completions(key: Group, mine: Sequence[_Read]) -> tuple[list[Completion], l
     found += [_completion(one.sample, GREEDY_DRAW) for one in greedy.values()]
     short = {i: len(ones) for i, ones in drawn.items() if len(ones) < n}
     found += [_missing(i, draw, n) for i, count in short.items() for draw in range(count, n)]
-    more = f" and {len(short) - SHOWN_IDS} more" if len(short) > SHOWN_IDS else ""
-    told = ", ".join(f"{i}: {count}" for i, count in list(short.items())[:SHOWN_IDS])
+    told = listed((f"{i}: {count}" for i, count in short.items()), SHOWN_IDS)
     note = (
-        f"{' on '.join(key)}: {len(short)} of {len(drawn)} prompts have fewer than {n} completions ({told}{more}); the "
+        f"{' on '.join(key)}: {len(short)} of {len(drawn)} prompts have fewer than {n} completions ({told}); the "
         "missing ones count as not judged."
     )
     return found, [note] if short else []

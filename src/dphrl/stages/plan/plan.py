@@ -16,7 +16,7 @@ from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
-from dphrl.sampling.backends import BACKENDS, missing
+from dphrl.sampling.backends import BACKENDS, missing_modules
 from dphrl.stages.evaluate.evaluate import MODELS
 from dphrl.stages.plan import cost
 from dphrl.stages.plan.cost import Memory, Shape, Tokens
@@ -247,8 +247,8 @@ def _unknown(config: Config, found: Found) -> list[str]:
         {"train.trl.use_vllm": "vllm"} if config.train.trl.get("use_vllm") else {}
     )
     for setting, name in wanted.items():
-        if missing(name):
-            lacks = " and ".join(missing(name))
+        if missing_modules(name):
+            lacks = " and ".join(missing_modules(name))
             lines.append(f"whether {setting} works: this machine lacks {lacks}; {BACKENDS[name].install}")
     if config.model.device == "cpu":
         lines.append("hours and memory: model.device=cpu; the cost model knows GPUs only")

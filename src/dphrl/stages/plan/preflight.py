@@ -19,7 +19,7 @@ from dphrl.errors import ConfigError, DataError, DphrlError, ModelError, RunDirE
 from dphrl.models.policy import DEMO, Policy, load_policy, model_path
 from dphrl.progress import Progress
 from dphrl.runs.run_dir import RunDir, base_of, changed_settings, read_run
-from dphrl.sampling.prompts import chosen, fitting, load_prompts
+from dphrl.sampling.encoded_prompts import encode_prompts, pick_ids, task_for_policy
 from dphrl.stages.plan.cost import Shape
 from dphrl.stages.presample.keep_sets import check_filter
 from dphrl.tasks import DEMO_PREFIX, load_task, resolved
@@ -141,8 +141,8 @@ class _Tasks:
             lengths = [estimated_tokens(p) for p in task.prompts]
             notes = task.notes
         else:
-            loaded = load_prompts(label, cfg, self.policy, base_dir=self.base_dir)
-            prompts = fitting(_limited(loaded, limit, self.config.seed), self.policy, self.config, self.progress)
+            loaded = task_for_policy(label, cfg, self.policy, base_dir=self.base_dir)
+            prompts = encode_prompts(_limited(loaded, limit, self.config.seed), self.policy, self.config, self.progress)
             lengths = [len(ids) for ids in prompts.encoded.values()]
             dropped = f"{len(prompts.dropped):,} prompts leave no room for a completion and are dropped"
             notes = (*loaded.notes, *([dropped] if prompts.dropped else []))
@@ -160,7 +160,7 @@ def _limited(task: Task, limit: int | None, seed: int) -> Task:
     """The prompts that a keep set takes."""
     if limit is None:
         return task
-    some = chosen((p.id for p in task.prompts), limit, seed)
+    some = pick_ids((p.id for p in task.prompts), limit, seed)
     return dataclasses.replace(task, prompts=tuple(p for p in task.prompts if p.id in some))
 
 

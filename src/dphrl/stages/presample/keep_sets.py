@@ -14,9 +14,9 @@ from dphrl.method.difficulty import Difficulty, difficulty, in_band, mean_reward
 from dphrl.method.partition import Rules, Selection, extra_draws, looked_at
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, changed_settings
-from dphrl.runs.samples import statuses
-from dphrl.sampling.loop import Outcomes
-from dphrl.sampling.prompts import Prompts
+from dphrl.runs.samples import count_statuses
+from dphrl.sampling.encoded_prompts import EncodedPrompts
+from dphrl.stages.presample.waves import Outcomes
 from dphrl.types import Partition, Task
 
 
@@ -52,7 +52,7 @@ def check_filter(config: Config) -> None:
         )
 
 
-def partition_content(prompts: Prompts, selection: Selection, found: Outcomes, rules: Rules) -> dict[str, Any]:
+def partition_content(prompts: EncodedPrompts, selection: Selection, found: Outcomes, rules: Rules) -> dict[str, Any]:
     """What partition.json says of one task; `reward` holds means over prompts, see `difficulty`."""
     ids = prompts.encoded
     dropped = {i: why for i, why in ((i, _why(i, prompts, selection)) for i in prompts.ids) if why}
@@ -64,7 +64,7 @@ def partition_content(prompts: Prompts, selection: Selection, found: Outcomes, r
         "exploration": partition.exploration,
         "dropped": dict(partition.dropped),
         "counts": counts,
-        "statuses": statuses(read),
+        "statuses": count_statuses(read),
         "reward": {
             "all": mean_reward(counts, counts),
             "near_perfect": mean_reward(counts, partition.near_perfect),
@@ -156,7 +156,7 @@ def _require_current(base: RunDir, partition: Mapping[str, Any], config: Config)
         )
 
 
-def _why(prompt_id: str, prompts: Prompts, selection: Selection) -> str:
+def _why(prompt_id: str, prompts: EncodedPrompts, selection: Selection) -> str:
     return prompts.dropped.get(prompt_id, "") or selection.partition.dropped.get(prompt_id, "")
 
 

@@ -18,9 +18,8 @@ from dphrl.models.policy import Policy
 from dphrl.models.scoring import score
 from dphrl.progress import Progress
 from dphrl.runs.run_dir import RunDir
-from dphrl.runs.samples import Key as DrawKey
-from dphrl.runs.samples import Shards, key_of
-from dphrl.sampling.prompts import Prompts
+from dphrl.runs.samples import DrawKey, SampleFiles, draw_key
+from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.types import Anchor
 
 CHUNK = 512
@@ -32,21 +31,21 @@ that padding, and with it the last bits of the log-probabilities, are the same h
 class Chosen:
     """The anchors of one task, before they are scored."""
 
-    prompts: Prompts
+    prompts: EncodedPrompts
     keys: tuple[DrawKey, ...]
     """In the order of the prompts."""
-    shards: Shards
+    shards: SampleFiles
 
 
-def choose(prompts: Prompts, selection: Selection, shards: Shards, per_prompt: int) -> Chosen:
+def choose(prompts: EncodedPrompts, selection: Selection, shards: SampleFiles, per_prompt: int) -> Chosen:
     """The first `per_prompt` candidates of each prompt that are different solutions (`Task.solution`)."""
     several = {i: c for i, c in selection.candidates.items() if len(c) > 1 and per_prompt > 1}
-    wanted = [key_of(c) for candidates in several.values() for c in candidates]
-    solutions = {key_of(c): prompts.task.solution(c.text) for c in shards.take(wanted)}
+    wanted = [draw_key(c) for candidates in several.values() for c in candidates]
+    solutions = {draw_key(c): prompts.task.solution(c.text) for c in shards.take(wanted)}
     keys: list[DrawKey] = []
     for prompt_id, candidates in selection.candidates.items():
         firsts: dict[str | int, DrawKey] = {}
-        for i, key in enumerate(map(key_of, candidates)):
+        for i, key in enumerate(map(draw_key, candidates)):
             firsts.setdefault(solutions[key] if prompt_id in several else i, key)
         keys += list(firsts.values())[:per_prompt]
     return Chosen(prompts, tuple(keys), shards)
@@ -79,7 +78,7 @@ def store_anchors(
             continue
         name = some.prompts.task.name
         if name not in tokens:  # one pass over the shards a task; only one task's tokens are held
-            tokens = {name: {key_of(c): np.array(c.token_ids, np.int32) for c in some.shards.take(some.keys)}}
+            tokens = {name: {draw_key(c): np.array(c.token_ids, np.int32) for c in some.shards.take(some.keys)}}
         writer.add(_scored(config, policy, some.prompts, part, tokens[name]))
         progress("score anchors", len(writer.done), len(order))
     writer.seal(order)
@@ -108,7 +107,11 @@ def _writer(
 
 
 def _scored(
-    config: Config, policy: Policy, prompts: Prompts, keys: Sequence[DrawKey], tokens: Mapping[DrawKey, np.ndarray]
+    config: Config,
+    policy: Policy,
+    prompts: EncodedPrompts,
+    keys: Sequence[DrawKey],
+    tokens: Mapping[DrawKey, np.ndarray],
 ) -> list[Anchor]:
     """One forward through the training stack gives the reference log-probabilities."""
     completions = [tuple(tokens[key].tolist()) for key in keys]

@@ -16,12 +16,12 @@ from dphrl.models.policy import fingerprint, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, changed_settings, open_run, read_run
-from dphrl.runs.samples import Shards
-from dphrl.sampling.loop import Outcomes, require_complete, stored_outcomes
-from dphrl.sampling.prompts import Prompts
+from dphrl.runs.samples import SampleFiles
+from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.stages.presample.keep_sets import rules_of
 from dphrl.stages.presample.presample import ORIGIN, TASK, Drawn, finish, load_all, origin
-from dphrl.stages.presample.shard import Shard, read_shard, share
+from dphrl.stages.presample.prompt_share import PromptShare, prompts_of_share, read_share
+from dphrl.stages.presample.waves import Outcomes, require_complete, stored_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _Part:
 
     run: RunDir
     config: Config
-    shard: Shard
+    shard: PromptShare
     base_dir: Path
 
 
@@ -61,7 +61,7 @@ def merge(folders: Sequence[Path], out: Path, *, base_dir: Path | None = None, p
     run = open_run(config)
     with exclusive(run.root), disk_errors(run.root):
         _copy(parts, run, [some.task.name for some in prompts])
-        drawn = [Drawn(p, f, Shards(run.draws(p.task.name))) for p, f in zip(prompts, found, strict=True)]
+        drawn = [Drawn(p, f, SampleFiles(run.draws(p.task.name))) for p, f in zip(prompts, found, strict=True)]
         finish(run, config, policy, drawn, print_of, progress)
     return run
 
@@ -71,7 +71,7 @@ def _parts(folders: Sequence[Path]) -> list[_Part]:
     parts = []
     for folder in folders:
         run, config = read_run(folder)
-        there = read_shard(run)
+        there = read_share(run)
         if there is None:
             raise RunDirError(f"{folder} holds no share of the prompts; make it with `dphrl presample --shard i/N`")
         parts.append(_Part(run, config, *there))
@@ -105,14 +105,14 @@ def _check_origins(parts: Sequence[_Part], ours: Mapping[str, Any]) -> None:
             )
 
 
-def _gathered(parts: Sequence[_Part], prompts: Prompts, config: Config) -> Outcomes:
+def _gathered(parts: Sequence[_Part], prompts: EncodedPrompts, config: Config) -> Outcomes:
     """The draws of all shares of one task: none missing, none twice."""
     rules = rules_of(config.anchor)
     owner: dict[str, Path] = {}
     found: Outcomes = {}
     for part in parts:
-        shards = Shards(part.run.draws(prompts.task.name))
-        mine = share(prompts, part.shard)
+        shards = SampleFiles(part.run.draws(prompts.task.name))
+        mine = prompts_of_share(prompts, part.shard)
         foreign = [c.prompt_id for c in shards.outcomes() if c.prompt_id not in mine.encoded]
         if foreign:
             whose = f", which {owner[foreign[0]]} holds" if foreign[0] in owner else ""
@@ -131,9 +131,9 @@ def _copy(parts: Sequence[_Part], run: RunDir, names: Sequence[str]) -> None:
     """The files of all shares, renumbered, whole or not at all."""
     with replaced_dir(run.presample) as staging:
         for name in names:
-            target = Shards(staging / run.draws(name).relative_to(run.presample))
+            target = SampleFiles(staging / run.draws(name).relative_to(run.presample))
             target.folder.mkdir(exist_ok=True)
             shutil.copy(parts[0].run.draws(name) / ORIGIN, target.folder)
             for part in parts:
-                for path in Shards(part.run.draws(name)).paths():
+                for path in SampleFiles(part.run.draws(name)).paths():
                     shutil.copy(path, target.next())

@@ -19,15 +19,16 @@ from dphrl.method.difficulty import mean_reward
 from dphrl.method.partition import Selection, require_anchors, select
 from dphrl.models.policy import Policy, fingerprint, load_policy, versions
 from dphrl.progress import Progress, silent
+from dphrl.runs.drawing import Speed
 from dphrl.runs.lock import disk_errors, exclusive, sweep
 from dphrl.runs.run_dir import RunDir, changed_settings, open_run
-from dphrl.runs.samples import Shards, Speed
+from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
-from dphrl.sampling.loop import Outcomes, draw_in_waves
-from dphrl.sampling.prompts import Prompts, chosen, fitting, load_prompts
+from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_ids, task_for_policy
 from dphrl.stages.presample.keep_sets import check_filter, filtered, made_with, partition_content, rules_of, trained_on
 from dphrl.stages.presample.make_anchors import choose, discard, store_anchors
-from dphrl.stages.presample.shard import Shard, check_shard, share, write_shard
+from dphrl.stages.presample.prompt_share import PromptShare, check_share, prompts_of_share, write_share
+from dphrl.stages.presample.waves import Outcomes, draw_in_waves
 from dphrl.types import Completion
 
 TASK = "task"
@@ -40,12 +41,14 @@ ORIGIN = "drawn.json"
 class Drawn:
     """The presamples of one task, all there."""
 
-    prompts: Prompts
+    prompts: EncodedPrompts
     found: Outcomes
-    shards: Shards
+    shards: SampleFiles
 
 
-def presample(config: Config, *, base_dir: Path, progress: Progress = silent, shard: Shard | None = None) -> RunDir:
+def presample(
+    config: Config, *, base_dir: Path, progress: Progress = silent, shard: PromptShare | None = None
+) -> RunDir:
     """Make RUN/presample and RUN/anchors; draws that are there already are kept, whatever set and anchors come of them.
 
     Args:
@@ -59,18 +62,18 @@ def presample(config: Config, *, base_dir: Path, progress: Progress = silent, sh
     """
     check_filter(config)
     run = open_run(config)
-    check_shard(run, shard)
+    check_share(run, shard)
     if is_done(run, config):
         return run
     with exclusive(run.root), disk_errors(run.root):
         sweep(run.presample)
         policy = load_policy(config)
         prompts = load_all(config, policy, base_dir, progress)
-        mine = [share(p, shard) for p in prompts]
+        mine = [prompts_of_share(p, shard) for p in prompts]
         print_of = fingerprint(policy, config)
         claim(run, config, origin(print_of, prompts[0]))
         if shard is not None:
-            write_shard(run, shard, base_dir)
+            write_share(run, shard, base_dir)
         drawn = _draw(run, config, policy, mine, progress)
         if shard is None:
             finish(run, config, policy, drawn, print_of, progress)
@@ -84,22 +87,22 @@ def is_done(run: RunDir, config: Config) -> bool:
     return not changed_settings(read_json(run.partition).get("settings", {}), made_with(config), made_with(config))
 
 
-def load_all(config: Config, policy: Policy, base_dir: Path, progress: Progress) -> list[Prompts]:
+def load_all(config: Config, policy: Policy, base_dir: Path, progress: Progress) -> list[EncodedPrompts]:
     """The prompts of the task and of each keep set, those chosen from it.
 
     Raises:
         DphrlError: a task that cannot be loaded, or of which no prompt fits.
     """
-    loaded = [fitting(load_prompts(TASK, config.task, policy, base_dir=base_dir), policy, config, progress)]
+    loaded = [encode_prompts(task_for_policy(TASK, config.task, policy, base_dir=base_dir), policy, config, progress)]
     for keep in config.anchor.also:
-        task = load_prompts(keep.label, keep.task, policy, base_dir=base_dir)
-        some = chosen((p.id for p in task.prompts), keep.prompts, config.seed)
+        task = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir)
+        some = pick_ids((p.id for p in task.prompts), keep.prompts, config.seed)
         task = replace(task, prompts=tuple(p for p in task.prompts if p.id in some))
-        loaded.append(fitting(task, policy, config, progress))
+        loaded.append(encode_prompts(task, policy, config, progress))
     return loaded
 
 
-def origin(print_of: Mapping[str, str], prompts: Prompts) -> dict[str, Any]:
+def origin(print_of: Mapping[str, str], prompts: EncodedPrompts) -> dict[str, Any]:
     """Whose the draws of the task are: the policy that makes them, and the prompts as it reads them."""
     digest = hashlib.sha256()
     for prompt_id, ids in prompts.encoded.items():
@@ -125,14 +128,16 @@ def claim(run: RunDir, config: Config, of_task: dict[str, Any]) -> None:
             raise RunDirError(f"{path.parent} holds draws of another origin:\n" + "\n".join(changed) + f"\n{remedy}")
 
 
-def _draw(run: RunDir, config: Config, policy: Policy, prompts: Sequence[Prompts], progress: Progress) -> list[Drawn]:
+def _draw(
+    run: RunDir, config: Config, policy: Policy, prompts: Sequence[EncodedPrompts], progress: Progress
+) -> list[Drawn]:
     """All draws of all tasks; the sampler's memory is given back before the anchors are scored."""
     rules, speed = rules_of(config.anchor), Speed()
     drawn = []
     with closing(make_sampler(config, policy)) as sampler:
         for some in prompts:
             name = some.task.name
-            shards = Shards(run.draws(name))
+            shards = SampleFiles(run.draws(name))
             label = "pre-sample" if name == TASK else f"pre-sample {name}"
             found, cost = draw_in_waves(some, rules, sampler, shards, progress, label)
             drawn.append(Drawn(some, found, shards))

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dphrl.errors import DphrlError, RunDirError
-from dphrl.files import read_json, write_json
+from dphrl.errors import DphrlError
+from dphrl.files import damage_refused, read_json, write_json
 from dphrl.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -150,8 +150,6 @@ def _saved(path: Path) -> dict[str, Any] | None:
     """drift.json as it is, whatever the model says now; None where there is none or it is of another schema."""
     if not path.is_file():
         return None
-    try:
+    with damage_refused(path, "delete it"):
         found = read_json(path)
         return dict(found) if found["schema"] == SCHEMA and isinstance(found["rows"], list) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); delete it") from None

@@ -10,6 +10,7 @@ from typing import Any
 from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, to_dict, to_yaml
 from dphrl.errors import DphrlError, RunDirError
+from dphrl.files import damage_refused, read_json
 from dphrl.metrics import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.report.labels import display
@@ -250,7 +251,5 @@ def _versions(run: Run) -> dict[str, Any]:
     if run.evaldir is not None:
         return dict(run.evaldir.made.get("versions") or {})
     path = run.path / "versions.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise RunDirError(f"{path} is damaged ({error}); delete it") from None
+    with damage_refused(path, "delete it"):
+        return dict(read_json(path)) if path.is_file() else {}

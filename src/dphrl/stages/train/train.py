@@ -17,7 +17,7 @@ from dphrl.errors import AnchorError, Stopped
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, base_of, open_run
-from dphrl.sampling.prompts import fitting, load_prompts
+from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.presample.keep_sets import training_ids
 from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
@@ -47,9 +47,9 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_
     if (run.final / "config.json").exists():
         return run
     policy = load_policy(config)
-    task = load_prompts("task", config.task, policy, base_dir=base_dir)
+    task = task_for_policy("task", config.task, policy, base_dir=base_dir)
     base = base_of(config, run)
-    ids = set(training_ids(config, task, base, progress)) & set(fitting(task, policy, config, progress).encoded)
+    ids = set(training_ids(config, task, base, progress)) & set(encode_prompts(task, policy, config, progress).encoded)
     anchors = open_anchors(config, policy, base)
     begun = begun_with(config, policy, base, [p for p in task.prompts if p.id in ids], anchors)
     trainer = make_trainer(config, run, task, policy, ids, anchors, progress)

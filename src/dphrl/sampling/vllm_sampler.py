@@ -14,7 +14,7 @@ from dphrl.config.sources import ModelConfig, SamplingConfig
 from dphrl.errors import SamplerError
 from dphrl.models.policy import Policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.finish import completions
+from dphrl.sampling.decoding import decoded_completions
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion
 
@@ -59,7 +59,7 @@ class VllmSampler:
                     inside.clear()
                 if len(done) >= self.config.batch_size or (done and not inside):
                     batch, done = done, []
-                    yield completions(self.policy, [r for r, _ in batch], [ids for _, ids in batch])
+                    yield decoded_completions(self.policy, [r for r, _ in batch], [ids for _, ids in batch])
                 elif not inside:
                     break
         finally:

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from dphrl.config.sources import SamplingConfig
 from dphrl.models.policy import Policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.finish import completions
+from dphrl.sampling.decoding import decoded_completions
 from dphrl.sampling.uniform import row_key, uniforms
 from dphrl.types import GREEDY_DRAW, Completion
 
@@ -108,7 +108,7 @@ class TransformersSampler:
                 generation_config=self._generation,
                 logits_processor=LogitsProcessorList([pick]),
             )
-        return completions(self.policy, requests, output[:, length:].tolist())
+        return decoded_completions(self.policy, requests, output[:, length:].tolist())
 
     def _prefix(
         self, requests: Sequence[Request], ids_BT: Int64[Tensor, "batch time"], mask_BT: Int64[Tensor, "batch time"]

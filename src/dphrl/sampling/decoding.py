@@ -17,7 +17,7 @@ def until_stop(row: Sequence[int], stop_ids: Sequence[int]) -> tuple[tuple[int, 
     return tuple(row), False
 
 
-def completions(policy: Policy, requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> list[Completion]:
+def decoded_completions(policy: Policy, requests: Sequence[Request], rows: Sequence[Sequence[int]]) -> list[Completion]:
     """One completion a request: cut after its end token, decoded by the policy's own tokenizer."""
     ended = [until_stop(row, policy.stop_ids) for row in rows]
     texts: list[str] = policy.tokenizer.batch_decode([list(ids) for ids, _ in ended], skip_special_tokens=True)

@@ -10,11 +10,11 @@ from typing import Any
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import read_json, write_json
 from dphrl.runs.run_dir import RunDir
-from dphrl.sampling.prompts import Prompts
+from dphrl.sampling.encoded_prompts import EncodedPrompts
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class PromptShare:
     """One share of the prompts."""
 
     index: int
@@ -25,7 +25,7 @@ class Shard:
         return f"{self.index}/{self.of}"
 
 
-def parse_shard(text: str) -> Shard:
+def parse_share(text: str) -> PromptShare:
     """'2/8' -> the second of eight shares.
 
     Raises:
@@ -36,29 +36,29 @@ def parse_shard(text: str) -> Shard:
         raise ConfigError(
             f"--shard {text!r} must be i/N with 1 <= i <= N, e.g. --shard 1/4 on the first of four machines"
         )
-    return Shard(int(match[1]), int(match[2]))
+    return PromptShare(int(match[1]), int(match[2]))
 
 
-def share(prompts: Prompts, shard: Shard | None) -> Prompts:
+def prompts_of_share(prompts: EncodedPrompts, shard: PromptShare | None) -> EncodedPrompts:
     """The prompts of a share: every N-th, so that all shares have about the same work; the same everywhere."""
     if shard is None:
         return prompts
     mine = prompts.task.prompts[shard.index - 1 :: shard.of]
     ids = {p.id for p in mine}
-    return Prompts(
+    return EncodedPrompts(
         replace(prompts.task, prompts=mine),
         {i: tokens for i, tokens in prompts.encoded.items() if i in ids},
         {i: why for i, why in prompts.dropped.items() if i in ids},
     )
 
 
-def check_shard(run: RunDir, shard: Shard | None) -> None:
+def check_share(run: RunDir, shard: PromptShare | None) -> None:
     """A share's run takes no other prompts, and a whole run becomes no share.
 
     Raises:
         RunDirError: the run holds something else.
     """
-    there = read_shard(run)
+    there = read_share(run)
     if there is None and shard is not None and run.presample.exists():
         raise RunDirError(f"{run.root} holds presamples of all prompts; give --shard {shard} another --out")
     if there is not None and there[0] != shard:
@@ -68,14 +68,14 @@ def check_shard(run: RunDir, shard: Shard | None) -> None:
         )
 
 
-def write_shard(run: RunDir, shard: Shard, base_dir: Path) -> None:
+def write_share(run: RunDir, shard: PromptShare, base_dir: Path) -> None:
     """Mark the run as a share, with the folder that relative paths of its config refer to."""
     write_json(run.shard, {"index": shard.index, "of": shard.of, "base_dir": str(base_dir.absolute())})
 
 
-def read_shard(run: RunDir) -> tuple[Shard, Path] | None:
+def read_share(run: RunDir) -> tuple[PromptShare, Path] | None:
     """Which share a run holds and where its config lay; None for a run of all prompts."""
     if not run.shard.exists():
         return None
     content: dict[str, Any] = read_json(run.shard)
-    return Shard(content["index"], content["of"]), Path(content["base_dir"])
+    return PromptShare(content["index"], content["of"]), Path(content["base_dir"])

@@ -9,17 +9,15 @@ from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.config.sources import TaskConfig
-from dphrl.errors import DataError
+from dphrl.errors import DataError, listed
 from dphrl.models.policy import Policy, too_long
 from dphrl.progress import Progress
 from dphrl.tasks import load_task
 from dphrl.types import Task
 
-SHOWN_IDS = 3
-
 
 @dataclass(frozen=True, slots=True)
-class Prompts:
+class EncodedPrompts:
     """The prompts of one task, in its order; every id is in exactly one of the two mappings."""
 
     task: Task
@@ -34,7 +32,7 @@ class Prompts:
         return tuple(p.id for p in self.task.prompts)
 
 
-def load_prompts(label: str, cfg: TaskConfig, policy: Policy, *, base_dir: Path) -> Task:
+def task_for_policy(label: str, cfg: TaskConfig, policy: Policy, *, base_dir: Path) -> Task:
     """The task, its prompts measured by the policy's own tokenizer; every stage must load it so, to see the same ones.
 
     Raises:
@@ -43,7 +41,7 @@ def load_prompts(label: str, cfg: TaskConfig, policy: Policy, *, base_dir: Path)
     return load_task(label, cfg, base_dir=base_dir, count_tokens=lambda p: len(policy.encode(p)))
 
 
-def fitting(task: Task, policy: Policy, config: Config, progress: Progress) -> Prompts:
+def encode_prompts(task: Task, policy: Policy, config: Config, progress: Progress) -> EncodedPrompts:
     """Encode the prompts; those that leave no room for a completion are set aside by id, never cut, and shown.
 
     Raises:
@@ -58,22 +56,16 @@ def fitting(task: Task, policy: Policy, config: Config, progress: Progress) -> P
     }
     if len(dropped) == len(encoded):
         raise DataError(
-            f"task {task.name!r}: none of its {len(encoded)} prompts is left; {_shown(dropped)}: "
+            f"task {task.name!r}: none of its {len(encoded)} prompts is left; {listed(dropped)}: "
             f"{next(iter(dropped.values()))}; shorten them or lower sampling.max_new_tokens"
         )
-    lines = [*task.notes, *([f"{len(dropped)} too long, dropped: {_shown(dropped)}"] if dropped else [])]
+    lines = [*task.notes, *([f"{len(dropped)} too long, dropped: {listed(dropped)}"] if dropped else [])]
     if lines:
         progress(f"prompts of {task.name}", len(encoded), len(encoded), "; ".join(lines))
-    return Prompts(task, {i: ids for i, ids in encoded.items() if i not in dropped}, dropped)
+    return EncodedPrompts(task, {i: ids for i, ids in encoded.items() if i not in dropped}, dropped)
 
 
-def chosen(ids: Iterable[str], limit: int, seed: int) -> set[str]:
+def pick_ids(ids: Iterable[str], limit: int, seed: int) -> set[str]:
     """`limit` of the ids at most, by a hash of each and the seed: a higher limit keeps those of a lower one."""
     rank = {i: hashlib.blake2b(f"{seed}\x00{i}".encode(), digest_size=8).digest() for i in ids}
     return set(sorted(rank, key=lambda i: rank[i])[:limit])
-
-
-def _shown(ids: Iterable[str]) -> str:
-    names = list(ids)
-    more = f" and {len(names) - SHOWN_IDS} more" if len(names) > SHOWN_IDS else ""
-    return ", ".join(names[:SHOWN_IDS]) + more

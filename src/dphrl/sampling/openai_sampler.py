@@ -21,7 +21,7 @@ from dphrl.config.sources import SamplingConfig
 from dphrl.errors import ConfigError, SamplerError, nearest
 from dphrl.models.policy import Policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.finish import completions
+from dphrl.sampling.decoding import decoded_completions
 from dphrl.sampling.openai_answer import Unusable, read_answer
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion
@@ -87,7 +87,7 @@ class OpenAISampler:
             asking = portal.start_task_soon(self._ask_all, requests, answers)
             try:
                 while batch := _next_batch(answers, self.config.batch_size):
-                    yield completions(self.policy, [r for r, _ in batch], [ids for _, ids in batch])
+                    yield decoded_completions(self.policy, [r for r, _ in batch], [ids for _, ids in batch])
                 asking.result()
             finally:
                 asking.cancel()

@@ -8,17 +8,18 @@ from dataclasses import replace
 from dphrl.errors import RunDirError
 from dphrl.method.partition import Rules, by_draw, wanted
 from dphrl.progress import Progress
-from dphrl.runs.samples import MeanReward, Shards, Speed, draw
+from dphrl.runs.drawing import MeanReward, Speed, draw_and_store
+from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.base import Request, Sampler
+from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.sampling.judge import Judge
-from dphrl.sampling.prompts import Prompts
 from dphrl.types import Completion
 
 Outcomes = dict[str, dict[int, Completion]]
 """Prompt id -> draw -> completion without tokens and text."""
 
 
-def stored_outcomes(prompts: Prompts, shards: Shards) -> Outcomes:
+def stored_outcomes(prompts: EncodedPrompts, shards: SampleFiles) -> Outcomes:
     """What is on disk of these prompts.
 
     Raises:
@@ -29,7 +30,7 @@ def stored_outcomes(prompts: Prompts, shards: Shards) -> Outcomes:
 
 
 def draw_in_waves(
-    prompts: Prompts, rules: Rules, sampler: Sampler, shards: Shards, progress: Progress, label: str
+    prompts: EncodedPrompts, rules: Rules, sampler: Sampler, shards: SampleFiles, progress: Progress, label: str
 ) -> tuple[Outcomes, Speed]:
     """Make every draw that the sets and anchors need and the shards do not hold.
 
@@ -45,7 +46,7 @@ def draw_in_waves(
     found = stored_outcomes(prompts, shards)
     judge, speed = Judge(prompts.task), Speed()
     shown = _Shown(progress, label, found, rules)
-    waiting = missing(found, rules)
+    waiting = draws_to_make(found, rules)
     shown.settle(waiting)
     while waiting:
         requests = [Request(i, d, prompts.encoded[i]) for i, draws in waiting.items() for d in draws]
@@ -55,13 +56,13 @@ def draw_in_waves(
                 found[c.prompt_id][c.draw] = replace(c, token_ids=(), text="")
             shown.add(batch)
 
-        speed += draw(requests, sampler, judge, shards, keep)
+        speed += draw_and_store(requests, sampler, judge, shards, keep)
         waiting = {i: more for i in waiting if (more := wanted(found[i], rules))}
         shown.settle(waiting)
     return found, speed
 
 
-def missing(found: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
+def draws_to_make(found: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
     """Prompt id -> the draws to make next, of the prompts that still need some."""
     return {i: more for i, mine in found.items() if (more := wanted(mine, rules))}
 
@@ -72,7 +73,7 @@ def require_complete(found: Mapping[str, Mapping[int, Completion]], rules: Rules
     Raises:
         RunDirError: draws are missing; the first three are named.
     """
-    lacking = missing(found, rules)
+    lacking = draws_to_make(found, rules)
     if lacking:
         first = ", ".join(f"({i!r}, draw {draws[0]})" for i, draws in list(lacking.items())[:3])
         raise RunDirError(f"{where}: draws of {len(lacking)} prompts are missing, first {first}; {remedy}")
