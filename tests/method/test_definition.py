@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dphrl.config.checks import DEFINED
 from dphrl.errors import ConfigError
+from dphrl.method.definition import DEFINITIONS, definition
 from dphrl.method.divergences import GENERATORS
-from dphrl.method.penalties import DEFINITIONS, definition
 
 VOCABULARY = 5
 

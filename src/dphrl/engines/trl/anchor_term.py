@@ -23,9 +23,11 @@ from dphrl.engines.trl.positions import GivesPositions
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.method.anchor_order import share, step_anchors
+from dphrl.method.anchor_stats import AnchorStats
+from dphrl.method.definition import definition
 from dphrl.method.divergences import Generator, generator
 from dphrl.method.eta import EtaControl
-from dphrl.method.penalties import AnchorStats, anchor_nll, anchor_penalty, definition, topk_penalty
+from dphrl.method.penalties import anchor_nll, anchor_penalty, topk_penalty
 from dphrl.models.scoring import pad_sequences
 from dphrl.models.topk_head import add_topk_head, check_topk, topk_logps
 from dphrl.types import Anchor

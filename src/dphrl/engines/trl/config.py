@@ -12,7 +12,7 @@ from dphrl.engines.trl.arguments import check_arguments
 from dphrl.engines.trl.refused_options import check_options
 from dphrl.errors import ConfigError
 from dphrl.method.advantages import ADVANTAGES
-from dphrl.method.penalties import definition
+from dphrl.method.definition import definition
 
 BRING_REFERENCE = 1.0
 """`beta` of the definition form: not 0, so that TRL brings the reference's logps. Its KL term itself is off there."""

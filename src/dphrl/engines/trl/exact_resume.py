@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from trl import GRPOTrainer
 
 from dphrl.errors import RunDirError
-from dphrl.method.penalties import AnchorStats
+from dphrl.method.anchor_stats import AnchorStats
 
 _NO_SETTING = frozenset({"params", "lr", "initial_lr"})
 """Entries of an optimiser's group that its settings do not say, or not alone."""

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from dphrl.engines.trl.rollouts import Rollouts
-from dphrl.method.penalties import KLEstimator, definition, k1, k2
+from dphrl.method.definition import definition
+from dphrl.method.kl_estimators import KLEstimator, k1, k2
 
 
 class OnlineReference(Rollouts):
