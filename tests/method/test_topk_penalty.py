@@ -18,6 +18,7 @@ from dphrl.demo.task import load_demo_task
 from dphrl.errors import AnchorError, ConfigError
 from dphrl.method.divergences import generator, topk_divergence
 from dphrl.method.penalties import topk_penalty
+from dphrl.models.logit_rule import LogitRule
 from dphrl.models.policy import load_policy
 from dphrl.models.scoring import score
 from dphrl.models.topk_head import entry_logps
@@ -60,7 +61,7 @@ def test_no_token_gives_zero_and_no_count_is_refused() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"scale": 0.5, "temperature": 0.7}, {"softcap": 2.0, "scale": 1.5}])
-def test_entries_are_those_of_the_full_log_softmax(changes: dict[str, float]) -> None:
+def test_entries_are_those_of_the_full_log_softmax(changes: dict[str, Any]) -> None:
     """Value and gradients, whatever the size of the parts; and no part's logits outlive it."""
     rng = torch.Generator().manual_seed(1)
     hidden, weight, bias = (torch.randn(*s, generator=rng).requires_grad_() for s in ((13, 6), (40, 6), (40,)))
@@ -74,7 +75,7 @@ def test_entries_are_those_of_the_full_log_softmax(changes: dict[str, float]) ->
     for positions in (1, 4, 100):
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
-            found = entry_logps(hidden, ids, weight, bias, positions=positions, **changes)
+            found = entry_logps(hidden, ids, weight, bias, LogitRule(**changes), positions=positions)
         assert max(kept, default=0) < 13 * 40
         torch.testing.assert_close(found, want)
         torch.testing.assert_close(torch.autograd.grad((found * direction).sum(), (hidden, weight, bias)), want_grads)

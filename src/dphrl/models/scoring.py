@@ -1,4 +1,4 @@
-"""Reference log-probabilities: one forward through the same body, head, padding and precision that the trainer uses.
+"""Reference log-probabilities: one forward through the body, head, padding and precision that trainers use.
 
 The body runs on padded batches; its states at completion tokens alone go on to the head, a few positions at a time, so
 that no [batch, length, vocabulary] tensor exists. Axes: B batch, L length, T time, N completion tokens of a batch,
@@ -7,28 +7,24 @@ H hidden, V vocabulary, K likeliest tokens.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dphrl.errors import DataError, ModelError
+from dphrl.models.logit_rule import HEAD_POSITIONS, LogitRule
+from dphrl.models.positions import row_positions, takes_positions
 
 TokenIds = Sequence[int]
 
 MAX_BATCH_TOKENS = 16_384
 """Padded tokens in one forward, unless one completion alone has more: bounds the body's memory."""
-HEAD_POSITIONS = {"cpu": 128, "cuda": 512}
-"""Positions that go through the head at once: on a CPU their logits stay near its cache, on a GPU the head's weight is
-read seldom enough. 512 x 152,000 logits in float32 are 300 MB."""
 CHECKED_TOKENS = 8
 """Tokens of the first row on which the head is compared with the model's own."""
 
@@ -52,21 +48,6 @@ class _Rows:
     logp_N: Tensor
     topk_ids_NK: Tensor | None = None
     topk_logp_NK: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogitRule:
-    """How logits come from the output embedding: softcap * tanh(scale * (h W + b) / softcap) / temperature."""
-
-    scale: float
-    softcap: float | None
-    temperature: float
-
-    @classmethod
-    def of(cls, forward: Callable[..., Any]) -> LogitRule:
-        """What TRL worked out from the model's config when it made `forward`, its fused head; the one reading of it."""
-        read = inspect.getclosurevars(forward).nonlocals
-        return cls(read["logit_scale"], read["final_logit_softcapping"], read["temperature"])
 
 
 def pad_sequences(
@@ -116,24 +97,24 @@ def score(
     Returns:
         One record each. They are Python numbers, about 1 kB a token at topk=16: score and store in parts.
     Raises:
-        DataError: an empty prompt or completion. ModelError: a model whose logits the trainer's head cannot give.
+        DataError: an empty prompt or completion. ModelError: a model whose logits do not follow the rule in its config.
         ValueError: the model is in train mode, where dropout would act.
     """
     if not prompts:
         return []
     _check_input(model, prompts, completions)
-    head = _Head(model, temperature)
-    _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS], topk)
-    found: list[Scored | None] = [None] * len(prompts)
+    head = _Head.of(model, temperature)
+    _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS])
+    scored: list[Scored | None] = [None] * len(prompts)
     done = 0
     for rows in batches([len(p) for p in prompts], [len(c) for c in completions], batch_size):
         chosen = [completions[i] for i in rows]
-        scored = _score_batch(model, head, [prompts[i] for i in rows], chosen, pad_id, topk)
-        for i, record in zip(rows, _records(scored, [len(c) for c in chosen]), strict=True):
-            found[i] = record
+        batch = _score_batch(model, head, [prompts[i] for i in rows], chosen, pad_id, topk)
+        for i, record in zip(rows, _records(batch, [len(c) for c in chosen]), strict=True):
+            scored[i] = record
         done += len(rows)
         on_progress(done)
-    return [record for record in found if record is not None]
+    return [record for record in scored if record is not None]
 
 
 def _check_input(model: Any, prompts: Sequence[TokenIds], completions: Sequence[TokenIds]) -> None:
@@ -192,7 +173,7 @@ def _records(rows: _Rows, lengths: Sequence[int]) -> Iterator[Scored]:
 
 
 def _trainer_precision(model: Any) -> torch.autocast:
-    """The trainer runs bfloat16 models under autocast (`bf16` in `trainers.settings`), and no others."""
+    """The trainer runs bfloat16 models under autocast (`bf16` in `engines.trl.settings`), and no others."""
     return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
@@ -202,85 +183,58 @@ def _body(model: Any, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Float[
     Rotary models see only distances; for learned positions, counting from the left edge would let padding change the
     policy.
     """
-    extra = {}
-    if "position_ids" in inspect.signature(model.base_model.forward).parameters:
-        extra["position_ids"] = (attention_mask_BL.cumsum(1) - 1).clamp(min=0)
-    output = model.base_model(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False, **extra)
+    body = model.base_model
+    extra = {"position_ids": row_positions(attention_mask_BL)} if takes_positions(body) else {}
+    output = body(input_ids=input_ids_BL, attention_mask=attention_mask_BL, use_cache=False, **extra)
     states: Tensor = output.last_hidden_state
     return states
 
 
+@dataclass(frozen=True, slots=True)
 class _Head:
-    """The trainer's fused head, fed with states that the body has made already.
+    """A model's output embedding and the rule of its logits."""
 
-    TRL patches whatever has these four attributes; patching this object instead of the model leaves the model as it is,
-    and only completion tokens reach the head, on every device, in chunks of our size.
-    """
+    embedding: Any
+    rule: LogitRule
 
-    def __init__(self, model: Any, temperature: float) -> None:
-        from trl.trainer.utils import add_fused_lm_head
+    @classmethod
+    def of(cls, model: Any, temperature: float) -> _Head:
+        """The head of a causal LM.
 
-        self.config = model.config
-        self.get_output_embeddings = model.get_output_embeddings
-        output = model.get_output_embeddings()
-        if output is None or model.base_model is model:
+        Raises:
+            ModelError: it has no body or no output embedding of its own.
+        """
+        embedding = model.get_output_embeddings()
+        if embedding is None or model.base_model is model:
             raise ModelError(
                 f"{type(model).__name__} has no body and output embedding of its own, which scoring and training need; "
                 "use a causal language model of transformers"
             )
-        self.temperature = temperature
-        self.vocabulary = int(output.weight.shape[0])
-        self.positions = HEAD_POSITIONS.get(output.weight.device.type, HEAD_POSITIONS["cuda"])
-        add_fused_lm_head(self, temperature=temperature)
-        self.rule = LogitRule.of(self.forward)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Replaced by TRL."""
-        raise NotImplementedError
-
-    def base_model(self, hidden_1NH: Tensor, **_: Any) -> SimpleNamespace:
-        """The body, as far as TRL's forward can tell."""
-        return SimpleNamespace(last_hidden_state=hidden_1NH)
+        return cls(embedding, LogitRule.of(model.config, temperature))
 
     def score(self, hidden_NH: Tensor, targets_N: Tensor, topk: int) -> _Rows:
         """Log-probabilities of the targets in float32, and of the `topk` likeliest tokens if that is not 0."""
-        k = min(topk, self.vocabulary)
-        parts: list[tuple[Tensor, ...]] = []
-        for start in range(0, len(hidden_NH), self.positions):
-            chunk = slice(start, start + self.positions)
-            h, t = hidden_NH[chunk], targets_N[chunk]
-            parts.append(self.likeliest(h, t, k) if k else self.fused(h, t))
+        size = HEAD_POSITIONS.get(self.embedding.weight.device.type, HEAD_POSITIONS["cuda"])
+        parts = [
+            self.chunk(hidden_NH[start : start + size], targets_N[start : start + size], topk)
+            for start in range(0, len(hidden_NH), size)
+        ]
         return _Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def fused(self, hidden_NH: Tensor, targets_N: Tensor) -> tuple[Tensor]:
-        """TRL's own kernel."""
-        output = self.forward(
-            hidden_NH[None],
-            shift_labels=targets_N[None],
-            fused_lm_head=True,
-            output_router_logits=False,  # a mixture's balancing loss needs the body
-        )
-        return (output.log_probs[0].float(),)
-
-    def likeliest(self, hidden_NH: Tensor, targets_N: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same from the chunk's logits, which the likeliest tokens need anyway: one product instead of two."""
-        output = self.get_output_embeddings()
-        logits_NV = F.linear(hidden_NH.to(output.weight.device), output.weight, output.bias).float()
-        rule = self.rule
-        if rule.scale != 1.0:
-            logits_NV.mul_(rule.scale)
-        if rule.softcap is not None:
-            logits_NV.div_(rule.softcap).tanh_().mul_(rule.softcap)
-        if rule.temperature != 1.0:
-            logits_NV.div_(rule.temperature)
+    def chunk(self, hidden_NH: Tensor, targets_N: Tensor, topk: int) -> tuple[Tensor, ...]:
+        """The same for positions whose logits exist at once: (logp_N,) or (logp_N, topk_ids_NK, topk_logp_NK)."""
+        weight = self.embedding.weight
+        logits_NV = self.rule.logits(hidden_NH.to(weight.device), weight, self.embedding.bias)
         log_z_N1 = logits_NV.logsumexp(-1, keepdim=True)
-        targets_N1 = targets_N.to(logits_NV.device)[:, None]
-        top_NK, ids_NK = logits_NV.topk(k)
-        return (logits_NV.gather(1, targets_N1) - log_z_N1)[:, 0], ids_NK, top_NK - log_z_N1
+        logp_N = (logits_NV.gather(1, targets_N.to(weight.device)[:, None]) - log_z_N1)[:, 0]
+        if not topk:
+            return (logp_N,)
+        top_NK, ids_NK = logits_NV.topk(min(topk, weight.shape[0]))
+        return logp_N, ids_NK, top_NK - log_z_N1
 
 
-def _check_head(model: Any, head: _Head, ids: TokenIds, topk: int) -> None:
-    """Refuse a model whose own logits are not those of the trainer's head.
+def _check_head(model: Any, head: _Head, ids: TokenIds) -> None:
+    """Refuse a model whose own logits do not follow the rule that was read from its config.
 
     Raises:
         ModelError: they are further apart than rounding explains.
@@ -290,14 +244,15 @@ def _check_head(model: Any, head: _Head, ids: TokenIds, topk: int) -> None:
     with _trainer_precision(model):
         logits_NV = model(input_ids=input_ids_BL, attention_mask=mask_BL, use_cache=False).logits[0, :-1].float()
         targets_N = input_ids_BL[0, 1:]
-        found_N = head.score(_body(model, input_ids_BL, mask_BL)[0, :-1], targets_N, topk).logp_N
-    logits_NV = logits_NV / head.temperature
-    expected_N = logits_NV.log_softmax(-1).gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0]
-    apart = float((expected_N - found_N.to(expected_N.device)).abs().mean())
+        scored_N = head.score(_body(model, input_ids_BL, mask_BL)[0, :-1], targets_N, 0).logp_N
+    logits_NV = logits_NV / head.rule.temperature
+    own_N = logits_NV.log_softmax(-1).gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0]
+    apart = float((own_N - scored_N.to(own_N.device)).abs().mean())
     allowed = 1e-4 + 2 * torch.finfo(model.dtype).eps * float(logits_NV.abs().max())
     if not apart <= allowed:
         raise ModelError(
-            f"the head that TRL's trainer gives {type(model).__name__} is {apart:.2g} nats away from the model's own "
+            f"scoring {type(model).__name__} by its output embedding and the rule in its config (scale "
+            f"{head.rule.scale:g}, soft cap {head.rule.softcap}) is {apart:.2g} nats away from its own "
             f"log-probabilities (rounding explains {allowed:.1g}), so another policy would be trained than the one "
             "that is sampled; use a model whose logits are its output embedding times the last state"
         )

@@ -14,13 +14,12 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dphrl.errors import AnchorError, ConfigError
-from dphrl.models.scoring import HEAD_POSITIONS, LogitRule
+from dphrl.models.logit_rule import HEAD_POSITIONS, LogitRule
 from dphrl.types import Anchor
 
 
@@ -45,20 +44,21 @@ def check_topk(anchors: Sequence[Anchor]) -> None:
         )
 
 
-def add_topk_head(model: Any) -> None:
+def add_topk_head(model: Any, temperature: float) -> None:
     """Let `model(input_ids, attention_mask, completion_mask=, topk_ids=)` return log-probabilities [N, 1 + K].
 
     Without `topk_ids` the forward is the one it was.
 
     Args:
-        model: a causal LM to which TRL has given its fused head; its scale, softcap and temperature are read there.
+        model: a causal LM of transformers, whose forward may have been extended already.
+        temperature: divides the logits, > 0.
     """
-    fused = model.forward
-    rule = LogitRule.of(fused)
+    before = model.forward
+    rule = LogitRule.of(model.config, temperature)
 
     @functools.wraps(type(model).forward)  # `generate` checks its arguments against the signature
     def forward(self: Any, *args: Any, topk_ids: Tensor | None = None, **kwargs: Any) -> Any:
-        return fused(*args, **kwargs) if topk_ids is None else _score(self, rule, topk_ids, *args, **kwargs)
+        return before(*args, **kwargs) if topk_ids is None else _score(self, rule, topk_ids, *args, **kwargs)
 
     model.forward = MethodType(forward, model)
 
@@ -102,47 +102,30 @@ def _score(
     ids_NE = torch.cat([input_ids[:, -time:][completion_mask][:, None], topk_ids_NK], 1)
     head = model.get_output_embeddings()
     weight, bias = (x.full_tensor() if hasattr(x, "full_tensor") else x for x in (head.weight, head.bias))  # FSDP2
-    return entry_logps(
-        hidden_NH.to(weight.device),
-        ids_NE.to(weight.device),
-        weight,
-        bias,
-        scale=rule.scale,
-        softcap=rule.softcap,
-        temperature=rule.temperature,
-    )
+    return entry_logps(hidden_NH.to(weight.device), ids_NE.to(weight.device), weight, bias, rule)
 
 
 def entry_logps(
     hidden_NH: Float[Tensor, "tokens hidden"],
     ids_NE: Int64[Tensor, "tokens entries"],
     weight_VH: Float[Tensor, "vocabulary hidden"],
-    bias_V: Float[Tensor, " vocabulary"] | None = None,
+    bias_V: Float[Tensor, " vocabulary"] | None,
+    rule: LogitRule,
     *,
-    scale: float = 1.0,
-    softcap: float | None = None,
-    temperature: float = 1.0,
     positions: int | None = None,
 ) -> Float[Tensor, "tokens entries"]:
-    """Log-softmax of softcap * tanh(scale * (h W + b) / softcap) / temperature, at some entries of each row.
+    """The log-softmax of a rule's logits, at some entries of each row.
 
     Args:
         hidden_NH: last states; weight_VH, bias_V: the output embedding.
         ids_NE: entries to read.
-        scale, softcap, temperature: as the model and TRL have them.
         positions: rows whose logits exist at once; None = `HEAD_POSITIONS` of the device.
     Returns:
         Log-probabilities in nats, float32. Backward makes the logits again, `positions` rows at a time.
     """
 
     def part(hidden_PH: Tensor, ids_PE: Tensor) -> Tensor:
-        logits_PV = F.linear(hidden_PH, weight_VH, bias_V).float()
-        if scale != 1.0:
-            logits_PV = logits_PV * scale
-        if softcap is not None:
-            logits_PV = softcap * torch.tanh(logits_PV / softcap)
-        if temperature != 1.0:
-            logits_PV = logits_PV / temperature
+        logits_PV = rule.logits(hidden_PH, weight_VH, bias_V)
         return logits_PV.gather(1, ids_PE) - logits_PV.logsumexp(-1, keepdim=True)
 
     size = positions or HEAD_POSITIONS.get(hidden_NH.device.type, HEAD_POSITIONS["cuda"])

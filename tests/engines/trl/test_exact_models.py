@@ -13,8 +13,8 @@ from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dphrl import DPHConfig, DPHTrainer
-from dphrl.engines.trl.positions import needs_positions
 from dphrl.models.policy import load_policy
+from dphrl.models.positions import needs_positions
 from dphrl.models.scoring import score
 from dphrl.types import Anchor
 

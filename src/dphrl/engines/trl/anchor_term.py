@@ -81,7 +81,8 @@ class AnchorForward(GivesPositions):
             self.add_callback(self._eta)
         if wants and self.args.anchor_estimator == "topk":
             check_topk(self._anchors)
-            add_topk_head(self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model)
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            add_topk_head(base, self.temperature)
 
     def _check_merged(self) -> None:
         if self.args.anchor_forward == "merged" and self.aux_loss_enabled:
