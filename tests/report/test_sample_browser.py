@@ -6,8 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +19,8 @@ from dphrl.report.page.escaped import cut
 from dphrl.report.page.sample_browser import CELLS, Asked, browse, state
 from dphrl.report.tables import Table, as_csv, markdown
 from dphrl.report.view import Entry
+from dphrl.runs.samples import write_samples
+from dphrl.types import Completion, Status, Verdict
 
 BASE, GRPO, DPH = Entry("base"), Entry("grpo"), Entry("dph_f")
 
@@ -43,21 +43,20 @@ def test_a_megabyte_of_markup_is_cut_and_counted() -> None:
 
 def samples(path: Path, draws: dict[str, str], text: str = "{prompt} {draw} {status}") -> Path:
     """Parquet of an evaluation: prompt id -> a letter a draw (c correct, w wrong, e verifier error), greedy first."""
-    names = {"c": "correct", "w": "wrong", "e": "verifier_error"}
-    rows: list[dict[str, Any]] = [
-        {
-            "prompt_id": prompt,
-            "draw": i - 1,
-            "text": text.format(prompt=prompt, draw=i - 1, status=names[letter]),
-            "finish_reason": "stop",
-            "correct": letter == "c",
-            "status": names[letter],
-            "detail": "",
-        }
+    statuses: dict[str, Status] = {"c": "correct", "w": "wrong", "e": "verifier_error"}
+    completions = [
+        Completion(
+            prompt,
+            i - 1,
+            (),
+            text.format(prompt=prompt, draw=i - 1, status=statuses[letter]),
+            "stop",
+            Verdict(letter == "c", None if letter == "e" else float(letter == "c"), statuses[letter]),
+        )
         for prompt, letters in draws.items()
         for i, letter in enumerate(letters)
     ]
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    write_samples(path, completions)
     return path
 
 

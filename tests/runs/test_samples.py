@@ -153,7 +153,7 @@ def test_what_is_stored_is_not_drawn_again_and_shards_never_replace_each_other(t
     assert both[0] == first[0] and {c.prompt_id for c in both} == {"p0", "p1"} and speed.tokens == 2
     shards.paths()[0].unlink()
     assert shards.next().name == "completions-00002.parquet"
-    light = shards.outcomes()[0]
+    light = shards.read(without=samples.HEAVY)[0]
     assert (light.token_ids, light.text, light.verdict) == ((), "", both[1].verdict)
     assert list(shards.take([("p1", 0), ("p9", 0)])) == shards.read()
 
@@ -161,7 +161,7 @@ def test_what_is_stored_is_not_drawn_again_and_shards_never_replace_each_other(t
 def test_a_damaged_shard_is_named_with_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "completions-00000.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(RunDirError, match=r"completions-00000.parquet cannot be read.*delete it and run again"):
-        SampleFiles(tmp_path).outcomes()
+        SampleFiles(tmp_path).read()
 
 
 def test_evaluations_store_solutions_and_answers_and_older_files_are_read(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ SCHEMA = pa.schema(
 FORMS = pa.schema([("solution", pa.string()), ("answer", pa.string())])
 """What evaluations store besides: the canonical form of a right completion, and what majority voting compares."""
 HEAVY = ("token_ids", "text")
-"""Columns that most of stage 1 does without."""
+"""Columns that most readers do without."""
+DRAW_AGAIN = "if it is damaged, delete it and run again: its draws are made again"
 
 DrawKey = tuple[str, int]
 """Prompt id and draw of a completion."""
@@ -75,13 +76,53 @@ def write_samples(
         pq.write_table(pa.table(columns, schema=schema), staging)
 
 
-def read_samples(path: Path) -> list[Completion]:
+def read_samples(
+    path: Path,
+    *,
+    without: Collection[str] = (),
+    prompt_ids: Collection[str] | None = None,
+    remedy: str = DRAW_AGAIN,
+) -> list[Completion]:
     """The completions of one file.
+
+    Args:
+        without: columns of HEAVY that are not read; the completions have () and "" in their place.
+        prompt_ids: only the completions of these prompts; None = all.
+        remedy: what to do about a damaged file, for the message.
+    Raises:
+        RunDirError: the file is missing, unreadable, lacks a column, or holds a verdict that cannot be.
+    """
+    names = [name for name in SCHEMA.names if name not in without]
+    rows = _read_columns(path, names, remedy, prompt_ids).to_pylist()
+    try:
+        return [_completion({"token_ids": (), "text": "", **row}) for row in rows]
+    except ValueError as error:
+        raise RunDirError(f"{path} holds a verdict that cannot be: {error}; {remedy}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """How the texts of one file are compared; None where the file has no column for it."""
+
+    solution: Callable[[str], str] | None
+    """Text -> canonical form; a text that is not right is its own."""
+    answer: Answer | None
+    """Text -> what majority voting compares."""
+
+
+def read_forms(path: Path, *, remedy: str = DRAW_AGAIN) -> Forms:
+    """The columns of FORMS, as functions of the text.
 
     Raises:
         RunDirError: the file is missing or unreadable.
     """
-    return [_completion(row) for row in _table(path).to_pylist()]
+    columns = _read_columns(path, ["text"], remedy, optional=FORMS.names).to_pydict()
+    answer = dict(zip(columns["text"], columns["answer"], strict=True)).get if "answer" in columns else None
+    if "solution" not in columns:
+        return Forms(None, answer)
+    pairs = zip(columns["text"], columns["solution"], strict=True)
+    solutions = {text: form for text, form in pairs if form is not None}
+    return Forms(lambda text: solutions.get(text, text), answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +135,16 @@ class SampleFiles:
     def paths(self) -> list[Path]:
         return sorted(self.folder.glob(f"{self.kind}-*.parquet"))
 
-    def read(self) -> list[Completion]:
-        return [c for path in self.paths() for c in read_samples(path)]
-
-    def outcomes(self) -> list[Completion]:
-        """The completions without tokens and text: what the sets follow from, in a fraction of the memory."""
-        light = [name for name in SCHEMA.names if name not in HEAVY]
-        rows = (row for path in self.paths() for row in _table(path, light).to_pylist())
-        return [_completion({"token_ids": (), "text": "", **row}) for row in rows]
+    def read(self, without: Collection[str] = ()) -> list[Completion]:
+        """All completions; `without` HEAVY a fraction of the memory holds them."""
+        return [c for path in self.paths() for c in read_samples(path, without=without)]
 
     def take(self, keys: Iterable[DrawKey]) -> Iterator[Completion]:
-        """The whole completions with these keys, shard by shard."""
+        """The whole completions with these keys, file by file."""
         wanted = set(keys)
+        prompt_ids = {prompt_id for prompt_id, _ in wanted}
         for path in self.paths() if wanted else ():
-            table = _table(path)
-            pairs = zip(table["prompt_id"].to_pylist(), table["draw"].to_pylist(), strict=True)
-            rows = [row for row, key in enumerate(pairs) if key in wanted]
-            yield from (_completion(row) for row in table.take(pa.array(rows, pa.int64())).to_pylist())
+            yield from (c for c in read_samples(path, prompt_ids=prompt_ids) if draw_key(c) in wanted)
 
     def next(self) -> Path:
         """The path of a new shard, behind all that are there."""
@@ -131,17 +165,26 @@ def count_statuses(completions: Iterable[Completion]) -> dict[str, int]:
     return dict(Counter(c.verdict.status for c in completions if c.verdict is not None).most_common())
 
 
-def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read_columns(
+    path: Path,
+    names: Sequence[str],
+    remedy: str,
+    prompt_ids: Collection[str] | None = None,
+    optional: Sequence[str] = (),
+) -> pa.Table:
+    """Columns of a file: those of `names`, and those of `optional` that it has."""
+    rows = None if prompt_ids is None else [("prompt_id", "in", sorted(prompt_ids))]
     try:
-        return pq.read_table(path, schema=SCHEMA, columns=columns)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise RunDirError(
-            f"{path} cannot be read: {error}; if it is damaged, delete it and run again: its draws are made again"
-        ) from None
+        held = pq.read_schema(path).names
+        if lacking := [name for name in names if name not in held]:
+            raise RunDirError(f"{path} lacks the columns {', '.join(lacking)}; {remedy}")
+        return pq.read_table(path, columns=[*names, *(o for o in optional if o in held)], filters=rows)
+    except (OSError, pa.ArrowException) as error:
+        raise RunDirError(f"{path} cannot be read ({error}); {remedy}") from None
 
 
 def _completion(row: dict[str, Any]) -> Completion:
-    verdict = Verdict(row["correct"], row["reward"], row["status"], row["detail"])
+    verdict = Verdict(row["correct"], row["reward"], row["status"], row["detail"] or "")
     return Completion(
         row["prompt_id"], row["draw"], tuple(row["token_ids"]), row["text"], row["finish_reason"], verdict
     )

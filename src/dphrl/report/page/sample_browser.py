@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dphrl.errors import RunDirError
 from dphrl.report.page.escaped import cut
 from dphrl.report.view import Entry
-from dphrl.types import GREEDY_DRAW, NO_REWARD
+from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
+from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
 State = Literal["lost", "found", "kept", "unsolved", "solved", "unjudged"]
 """Against the base in the same draws; `solved` and `unsolved` alone where there is no base; `unjudged` where a draw
@@ -33,6 +33,8 @@ RULE = (
 
 Draws = dict[str, dict[int, str]]
 """Prompt id -> draw -> status."""
+Texts = Mapping[DrawKey, Completion]
+EVALUATE_AGAIN = "delete it and run `dphrl eval` again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _case(
     dataset: str,
     prompt_id: str,
     drawn: Mapping[Entry, Draws],
-    texts: Mapping[tuple[Entry, str], Mapping[tuple[str, int], Mapping[str, Any]]],
+    texts: Mapping[tuple[Entry, str], Texts],
     asked: Asked | None,
     room: int,
 ) -> Case:
@@ -188,36 +190,23 @@ def _two(draws: Mapping[int, str]) -> Iterator[int]:
     yield from sorted(d for d in (right, wrong) if d is not None) or order[:1]
 
 
-def _shown(row: Mapping[str, Any], room: int) -> Shown:
-    text, left_out = cut(row["text"], room)
-    draw = "greedy" if row["draw"] == GREEDY_DRAW else f"draw {row['draw'] + 1}"
-    detail, _ = cut(row["detail"] or "", LEAST)
-    return Shown(draw, row["status"], row["correct"], text, left_out, detail, row["finish_reason"] == "length")
+def _shown(completion: Completion, room: int) -> Shown:
+    verdict = completion.verdict
+    assert verdict is not None  # what is stored was verified
+    text, left_out = cut(completion.text, room)
+    draw = "greedy" if completion.draw == GREEDY_DRAW else f"draw {completion.draw + 1}"
+    detail, _ = cut(verdict.detail, LEAST)
+    return Shown(draw, verdict.status, verdict.correct, text, left_out, detail, completion.finish_reason == "length")
 
 
 def _statuses(path: Path) -> Draws:
     found: Draws = {}
-    table = _read(path, ("prompt_id", "draw", "status"))
-    for prompt_id, draw, status in zip(*(table[name] for name in ("prompt_id", "draw", "status")), strict=True):
-        found.setdefault(prompt_id, {})[draw] = status
+    for c in read_samples(path, without=HEAVY, remedy=EVALUATE_AGAIN):
+        found.setdefault(c.prompt_id, {})[c.draw] = c.verdict.status if c.verdict else ""
     return found
 
 
-def _texts(path: Path, ids: set[str]) -> dict[tuple[str, int], dict[str, Any]]:
-    names = ("prompt_id", "draw", "text", "finish_reason", "correct", "status", "detail")
-    table = _read(path, names, ids)
-    rows = [dict(zip(names, values, strict=True)) for values in zip(*(table[name] for name in names), strict=True)]
-    return {(row["prompt_id"], row["draw"]): row for row in rows}
-
-
-def _read(path: Path, columns: Sequence[str], ids: set[str] | None = None) -> dict[str, list[Any]]:
-    """Columns of a Parquet file, of some prompts only: texts of whole evaluations may be larger than memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    chosen = None if ids is None else [("prompt_id", "in", sorted(ids))]
-    try:
-        table: dict[str, list[Any]] = pq.read_table(path, columns=list(columns), filters=chosen).to_pydict()
-    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise RunDirError(f"{path} cannot be read ({error}); delete it and run `dphrl eval` again") from None
-    return table
+def _texts(path: Path, ids: set[str]) -> Texts:
+    """The completions of some prompts: the texts of a whole evaluation may be larger than memory."""
+    completions = read_samples(path, without=["token_ids"], prompt_ids=ids, remedy=EVALUATE_AGAIN)
+    return {draw_key(c): c for c in completions}

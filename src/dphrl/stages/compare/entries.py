@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,12 @@ from dphrl.config.load import build_config, flat, load_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json
-from dphrl.metrics import Answer, Scores, beside, per_prompt
+from dphrl.metrics import Scores, beside, per_prompt
 from dphrl.report.labels import label
 from dphrl.runs.eval_dir import EvalDir, is_evaldir, read_evaldir
 from dphrl.runs.run_dir import FREE_KEYS
-from dphrl.types import Completion, Verdict
-
-COLUMNS = ("prompt_id", "draw", "text", "finish_reason", "correct", "reward", "status", "detail")
+from dphrl.runs.samples import Forms, read_forms, read_samples
+from dphrl.types import Completion
 
 _ONLINE = ("train.", "sampling.", "lora.")
 _ANCHORED = (
@@ -269,48 +268,20 @@ class _Samples:
     """What one Parquet file holds."""
 
     completions: list[Completion]
-    solution: Callable[[str], str] | None
-    """Text -> canonical form; None where the file does not say."""
-    answer: Answer | None
+    forms: Forms
 
 
 def _read_draws(path: Path, run: Run) -> _Samples:
     """Every completion of an evaluation, and how texts are compared where the file has columns for it."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    remedy = f"{_remedy(run)} again" if run.evaldir is None else _remedy(run)
-    try:
-        names = pq.read_schema(path).names
-        missing = [name for name in COLUMNS if name not in names]
-        if missing:
-            raise RunDirError(f"{path} lacks the columns {', '.join(missing)}; delete it and {remedy}")
-        extra = [name for name in ("solution", "answer") if name in names]
-        table = pq.read_table(path, columns=[*COLUMNS, *extra]).to_pydict()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise RunDirError(f"{path} cannot be read ({error}); {remedy}") from None
-    try:
-        draws = [
-            Completion(prompt_id, draw, (), text, finish, Verdict(correct, reward, status, detail or ""))
-            for prompt_id, draw, text, finish, correct, reward, status, detail in zip(
-                *(table[name] for name in COLUMNS), strict=True
-            )
-        ]
-    except ValueError as error:
-        raise RunDirError(f"{path} holds a verdict that cannot be: {error}; delete it and {remedy}") from None
-    answers = dict(zip(table["text"], table["answer"], strict=True)) if "answer" in extra else None
-    answer = None if answers is None else answers.get
-    if "solution" not in extra:
-        return _Samples(draws, None, answer)
-    found = {text: form for text, form in zip(table["text"], table["solution"], strict=True) if form is not None}
-    return _Samples(draws, lambda text: found.get(text, text), answer)
+    remedy = f"delete it and {_remedy(run)}"
+    return _Samples(read_samples(path, without=["token_ids"], remedy=remedy), read_forms(path, remedy=remedy))
 
 
 def _scores(row: Mapping[str, Any], samples: _Samples, base: Sequence[Completion] | None, folder: Path) -> Scores:
     """Per-prompt metrics that fit the row; those of style only where the solutions are in the file."""
     ks = sorted(int(k) for k in row["pass_at_k"])
-    solution = samples.solution
-    scores = per_prompt(samples.completions, solution=solution or str, answer=samples.answer, base=base, ks=ks)
+    solution = samples.forms.solution
+    scores = per_prompt(samples.completions, solution=solution or str, answer=samples.forms.answer, base=base, ks=ks)
     found = np.nanmean(scores.column("mean_at_n"))
     if abs(found - row["mean_at_n"]) > 1e-6 or len(scores.ids) != row["prompts"]:
         raise RunDirError(

@@ -16,7 +16,7 @@ from dphrl.models.policy import fingerprint, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, changed_settings, open_run, read_run
-from dphrl.runs.samples import SampleFiles
+from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.stages.presample.keep_sets import rules_of
 from dphrl.stages.presample.presample import ORIGIN, TASK, Drawn, finish, load_all, origin
@@ -113,7 +113,7 @@ def _gathered(parts: Sequence[_Part], prompts: EncodedPrompts, config: Config) -
     for part in parts:
         shards = SampleFiles(part.run.draws(prompts.task.name))
         mine = prompts_of_share(prompts, part.shard)
-        foreign = [c.prompt_id for c in shards.outcomes() if c.prompt_id not in mine.encoded]
+        foreign = [c.prompt_id for c in shards.read(without=HEAVY) if c.prompt_id not in mine.encoded]
         if foreign:
             whose = f", which {owner[foreign[0]]} holds" if foreign[0] in owner else ""
             raise RunDirError(

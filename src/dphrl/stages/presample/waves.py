@@ -9,7 +9,7 @@ from dphrl.errors import RunDirError
 from dphrl.method.partition import Rules, by_draw, wanted
 from dphrl.progress import Progress
 from dphrl.runs.drawing import MeanReward, Speed, draw_and_store
-from dphrl.runs.samples import SampleFiles
+from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.sampling.judge import Judge
@@ -25,7 +25,7 @@ def stored_outcomes(prompts: EncodedPrompts, shards: SampleFiles) -> Outcomes:
     Raises:
         DataError: a draw comes twice.
     """
-    stored = by_draw(shards.outcomes())
+    stored = by_draw(shards.read(without=HEAVY))
     return {i: stored.get(i, {}) for i in prompts.encoded}
 
 
