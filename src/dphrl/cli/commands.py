@@ -172,18 +172,18 @@ def _show_run(run: RunDir, *, as_json: bool) -> None:
 
 def _dry_run(options: argparse.Namespace, config: Config, base_dir: Path) -> None:
     from dphrl.progress import shown
-    from dphrl.stages.plan.plan import DEFAULT_GPUS, plan
-    from dphrl.stages.plan.text import plan_text
+    from dphrl.stages.plan.plan import DEFAULT_GPUS, plan_run
+    from dphrl.stages.plan.plan_text import plan_text
 
     if options.allow_change:
         raise ConfigError("--allow-change is of a training that goes on; --dry-run starts none, leave one of them out")
     if not options.dry_run:
         raise ConfigError("--gpus is of the plan only; add --dry-run, or choose the GPUs of a run where it is launched")
     with shown() as progress:
-        found = plan(
+        plan = plan_run(
             config, base_dir=base_dir, gpus=DEFAULT_GPUS if options.gpus is None else options.gpus, progress=progress
         )
-    print(plan_text(found))
+    print(plan_text(plan))
 
 
 def merge(options: argparse.Namespace, rest: list[str]) -> None:

@@ -152,17 +152,30 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
     """
     from dphrl.models.policy import versions
 
-    if not config.out:
-        raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
-    run = RunDir(Path(config.out))
+    run = run_dir_of(config)
     if run.config.exists():
         _check_same(run, config, allow_change=allow_change)
-    elif run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir()):  # a kill leaves those
-        raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
     run.root.mkdir(parents=True, exist_ok=True)
     write_text(run.config, to_yaml(config))
     if not (run.root / "versions.json").exists():
         write_json(run.root / "versions.json", versions())
+    return run
+
+
+def run_dir_of(config: Config) -> RunDir:
+    """The run directory that a config names; nothing is made.
+
+    Raises:
+        ConfigError: no `out`. RunDirError: a file, or a folder that holds something else.
+    """
+    if not config.out:
+        raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
+    run = RunDir(Path(config.out))
+    if run.root.exists() and not run.root.is_dir():
+        raise RunDirError(f"{run.root} is a file; give another --out")
+    leftover = run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir())  # a kill leaves .tmp
+    if leftover and not run.config.exists():
+        raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
     return run
 
 

@@ -1,4 +1,4 @@
-"""`dphrl run --dry-run`: what stops a plan, plans by hand, weight files, and the cost model worked by hand."""
+"""`dphrl plan`: what stops a plan, plans by hand, weight files, and room worked by hand."""
 
 from __future__ import annotations
 
@@ -11,21 +11,19 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-from transformers import GPT2Config, MambaConfig
+from transformers import ViTConfig
 
 from dphrl.cli.main import main
 from dphrl.config.load import build_config
-from dphrl.config.root import Config
 from dphrl.errors import DphrlError, ModelError
 from dphrl.models.policy import load_policy
-from dphrl.stages.plan import cost
-from dphrl.stages.plan.cost import Shape, Tokens
-from dphrl.stages.plan.plan import Plan, plan
-from dphrl.stages.plan.preflight import shape_of, weight_problems
+from dphrl.stages.plan.checks import TaskSize, parameters_of, weight_problems
+from dphrl.stages.plan.plan import Plan, plan_run
+from dphrl.stages.plan.plan_text import plan_text
 
 
 def planned(values: dict[str, Any], gpus: int = 8) -> Plan:
-    return plan(build_config(values), base_dir=Path(), gpus=gpus)
+    return plan_run(build_config(values), base_dir=Path(), gpus=gpus)
 
 
 @pytest.mark.parametrize(
@@ -70,22 +68,30 @@ def test_gpus_are_of_the_plan(
     assert part in capsys.readouterr().err and not Path(demo_values["out"]).exists()
 
 
+def test_a_file_is_no_run_directory(demo_values: dict[str, Any]) -> None:
+    Path(demo_values["out"]).write_text("mine")
+    with pytest.raises(DphrlError, match="is a file; give another --out"):
+        planned(demo_values)
+
+
 def test_a_plan_by_hand(demo_values: dict[str, Any]) -> None:
     """48 prompts, 3 of 4: first wave min(3, 2) = 2 draws, at most 4 and the debiasing one. 2 generations of 4 x 4 in 2
-    updates: 4 steps of 8 completions with 8 anchors. 6 prompts x (4 + greedy) x 2 models; 40 tokens, 10 typical."""
-    found = planned(demo_values)
-    assert found.presample is not None and found.memory is None and found.gpus == 1
-    assert (found.presample.draws, found.presample.most_draws) == (96, 240)
-    assert (found.presample.typical.drawn, found.presample.most.drawn) == (48 * 3.5 * 10, 240 * 40)
-    training = found.training
-    assert (training.optimiser_steps, training.completions_per_step, training.anchors_per_step) == (4, 8, 8)
-    assert (training.stage.draws, training.stage.typical.drawn) == (32, 320)
-    mean = found.found.task.mean if found.found.task else None
-    assert mean is not None and training.stage.typical.trained == pytest.approx((32 + 4 * 8) * (mean + 10))
-    assert training.stage.typical.scored == pytest.approx(32 * (mean + 10)), "the policy has moved at the second update"
-    assert (found.evaluation.draws, found.evaluation.gpus, found.evaluation.hours) == (60, 1, None)
-    demo_values["train"]["updates"] = 1
-    assert planned(demo_values).training.stage.typical.scored == 0
+    updates: 4 steps of 8 completions with 8 anchors. 6 prompts x (4 + greedy) x 2 models; 40 tokens at most."""
+    plan = planned(demo_values)
+    assert (plan.presample_draws, plan.gpus, plan.training_bytes) == ((96, 240), 1, None)
+    assert (plan.completions, plan.anchors_per_step, plan.micro_batch) == ((32, 32), 8, 8)
+    assert plan.evaluation_draws == 60
+    text = plan_text(plan)
+    for part in (
+        "96 draws in the first wave, 240 at most (4 a prompt, and the debiasing draw); near-perfect from 3; at most "
+        "9,600 tokens",
+        "2 generations of 4 prompts x 4 completions; 4 optimiser steps of 8 completions in micro-batches of 8 a "
+        "process; at most 1,280 tokens",
+        "0.2 passes over 48 prompts",
+        "60 draws: 4 a prompt and the greedy one, base and trained model; at most 2,400 tokens",
+        "on disk for checkpoints",
+    ):
+        assert part in text, part
 
 
 def test_what_loads_a_reference_model_is_what_the_objective_reads_it_for() -> None:
@@ -100,20 +106,34 @@ def test_what_loads_a_reference_model_is_what_the_objective_reads_it_for() -> No
 
 def test_resampling_and_several_anchors_raise_the_bounds(demo_values: dict[str, Any]) -> None:
     demo_values["method"] = "dapo"
-    dapo = planned(demo_values).training.stage
-    assert (dapo.draws, dapo.most_draws, dapo.most.drawn) == (32, 32 * 4, 32 * 4 * 40)
+    dapo = planned(demo_values)
+    assert dapo.completions == (32, 32 * 4) and "32 completions, 128 with every round" in plan_text(dapo)
     demo_values |= {"method": "dph", "anchor": {"presamples": 4, "threshold": 3, "per_prompt": 3}}
     demo_values["anchor"]["also"] = [{"task": "demo:arithmetic", "prompts": 5}]
     several = planned(demo_values)
-    assert several.presample is not None and several.presample.most_draws == (48 + 5) * (4 + 3)
-    assert [facts.prompts for facts in several.found.keep] == [5]
+    assert several.presample_draws is not None and several.presample_draws[1] == (48 + 5) * (4 + 3)
+    assert [size.prompts for size in several.keep_sets] == [5]
 
 
 def test_a_named_data_set_is_not_looked_for(demo_values: dict[str, Any]) -> None:
     demo_values["eval_tasks"] = {"gsm8k": {"name": "gsm8k", "split": "test", "limit": 20}}
-    found = planned(demo_values)
-    assert [(f.prompts, f.mean) for f in found.found.eval] == [(20, None)]
-    assert any("openai/gsm8k is a `datasets` name" in line for line in found.unknown)
+    plan = planned(demo_values)
+    assert [(size.prompts, size.mean) for size in plan.measured] == [(20, None)]
+    assert any("openai/gsm8k is a `datasets` name" in line for line in plan.unknown)
+
+
+def test_a_file_of_another_kind_is_no_data_set(demo_values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("question,answer\n")
+    demo_values["task"] = {"data": str(tmp_path / "rows.csv"), "template": "{question}"}
+    with pytest.raises(DphrlError, match=r"rows\.csv' must be a \.jsonl, \.json, \.parquet file"):
+        planned(demo_values)
+
+
+def test_without_trl_the_rest_is_checked(demo_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dphrl.stages.plan.plan.find_spec", lambda name: None)
+    plan = planned(demo_values)
+    assert plan.micro_batch is None and any("pip install 'dphrl[trl]'" in line for line in plan.unknown)
+    assert "4 optimiser steps of 8 completions; at most" in plan_text(plan)
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
@@ -130,73 +150,42 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     assert "b.safetensors is damaged or cut short" in damaged
 
 
-# The cost model
-
-EIGHT_B = Shape(parameters=8 * 10**9, layers=32, hidden=4096, kv_heads=8, head_dim=128)
+# Room
 
 
-def config_of(**values: Any) -> Config:
-    train = {"prompts_per_step": 128, "group_size": 16, "micro_batch": 2, **values.pop("train", {})}
-    return build_config({"model": {"dtype": "bfloat16"}, "train": train, **values})
-
-
-def test_the_shape_is_that_of_the_loaded_model(tmp_path: Path) -> None:
+def test_parameters_are_those_of_the_loaded_model() -> None:
     policy = load_policy(build_config({"model": {"path": "demo", "device": "cpu"}}))
-    shape = shape_of(policy.source)
-    assert shape.parameters == sum(p.numel() for p in policy.model.parameters()), "tied weights once"
-    assert (shape.layers, shape.hidden, shape.kv_heads, shape.head_dim) == (2, 96, 4, 24)
+    assert parameters_of(policy.source) == sum(p.numel() for p in policy.model.parameters()), "tied weights once"
 
 
-def test_other_models_have_a_shape_or_say_why_not(tmp_path: Path) -> None:
-    """GPT-2 has other names for these numbers, Mamba has no heads."""
-    GPT2Config(n_embd=64, n_layer=3, n_head=4, vocab_size=50).save_pretrained(tmp_path / "gpt2")
-    shape = shape_of(str(tmp_path / "gpt2"))
-    assert (shape.layers, shape.hidden, shape.kv_heads, shape.head_dim) == (3, 64, 4, 16)
-    MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=50).save_pretrained(tmp_path / "mamba")
-    with pytest.raises(ModelError, match="num_attention_heads"):
-        shape_of(str(tmp_path / "mamba"))
+def test_what_is_no_language_model_says_so(tmp_path: Path) -> None:
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="is not of a causal language model"):
+        parameters_of(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("layout", "dtype", "bytes_a_parameter"),
+    ("changes", "memory", "disk"),
     [
-        ("ddp", "bfloat16", 2 + 2 + 4),
-        ("ddp", "float32", 4 + 4 + 8),
-        ("fsdp2", "bfloat16", 16 / 8),
-        ("deepspeed-zero2", "bfloat16", 2 + (2 + 4 + 8) / 8),
-        ("deepspeed-zero2", "float32", 4 + (4 + 8) / 8),
-        ("deepspeed-zero3", "bfloat16", (2 + 2 + 4 + 8) / 8),
-        ("deepspeed-zero3", "float32", (4 + 4 + 8) / 8),
+        ({}, 16, 24 + 2),
+        ({"model": {"dtype": "float32"}}, 16, 24 + 4),
+        ({"method": "rkl"}, 16 + 2, 24 + 2),
+        ({"lora": {"r": 8}}, 2, 2),
     ],
 )
-def test_bytes_of_weights_gradients_and_adamw(layout: str, dtype: str, bytes_a_parameter: float) -> None:
-    config = config_of(model={"dtype": dtype})
-    used = cost.memory(EIGHT_B, config, layout, gpus=8, sequence=1, micro=1)
-    assert used.states == pytest.approx(8e9 * bytes_a_parameter)
-    assert used.reference == 0
-
-
-def test_activations_and_cache() -> None:
-    """2 sequences of 1,000 tokens: 34 bytes x 4,096 a token and layer; with checkpointing 2 x 4,096 and one layer more.
-    Cache: 2 x 32 x 8 x 128 x 2 bytes = 131,072 a token, 2,048 / 8 = 256 sequences."""
-    plain = cost.memory(EIGHT_B, config_of(), "fsdp2", gpus=8, sequence=1000, micro=2)
-    assert plain.activations == 34 * 4096 * 2000 * 32
-    again = config_of(train={"gradient_checkpointing": True}, method="rkl")
-    less = cost.memory(EIGHT_B, again, "fsdp2", gpus=8, sequence=1000, micro=2)
-    assert less.activations == 2 * 4096 * 2000 * 32 + 34 * 4096 * 2000
-    assert less.cache == 131_072 * 256 * 1000
-    assert less.reference == 8e9 * 2 / 8
-    assert less.training == less.states + less.reference + less.activations
-
-
-def test_hours() -> None:
-    """989e12 x 0.35 x 3,600 operations an hour in training, 989e12 x 0.05 x 3,600 in vLLM."""
-    trained = Tokens(scored=1e9, trained=1e9)
-    an_hour = 989e12 * 0.35 * 3600
-    hours = cost.training_hours(EIGHT_B, trained, checkpointing=False, gpus=8)
-    assert hours == pytest.approx(8e9 * (2e9 + 6e9) / an_hour / 8)
-    again = cost.training_hours(EIGHT_B, trained, checkpointing=True, gpus=8)
-    assert again == pytest.approx(hours * 10 / 8)
-    drawn = cost.drawing_hours(EIGHT_B, Tokens(read=1e8, drawn=1e9), "vllm", 4)
-    assert drawn == pytest.approx(2 * 8e9 * 1.1e9 / (989e12 * 0.05 * 3600) / 4)
-    assert cost.checkpoint_bytes(EIGHT_B, config_of()) == 8e9 * (24 + 2)
+def test_bytes_of_a_parameter(demo_values: dict[str, Any], changes: dict[str, Any], memory: int, disk: int) -> None:
+    """bfloat16 weights, trained in float32 with AdamW; two checkpoints and the final model."""
+    values = {**demo_values, "model": {"dtype": "bfloat16"}, **changes}
+    size = TaskSize("task", 1)
+    plan = Plan(
+        config=build_config(values),
+        gpus=8,
+        task=size,
+        keep_sets=(),
+        measured=(size,),
+        parameters=8 * 10**9,
+        micro_batch=1,
+        unknown=(),
+    )
+    assert plan.training_bytes == 8 * 10**9 * memory and plan.disk_bytes == 8 * 10**9 * disk
+    assert f"{8e9 * memory / 2**30:.1f} GiB of GPU memory for weights" in plan_text(plan)

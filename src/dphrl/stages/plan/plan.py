@@ -1,272 +1,186 @@
-"""`dphrl run --dry-run`: what a run would do and cost, from its settings and files alone.
+"""`dphrl plan`: everything that would stop a run later is refused now; else what the run would do, in numbers.
 
-No model is loaded, nothing is written. The counts follow from the settings; tokens, hours and memory are estimates of
-`stages/plan/cost.py` (docs/decisions/0017-cost-model.md).
+No model is loaded and nothing is written. The numbers follow from the settings and the files;
+docs/decisions/0017-plan.md says why there are no more.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.root import ANCHOR_METHODS, Config
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.settings import anchors_per_step, trainer_settings
 from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
 from dphrl.sampling.backends import BACKENDS, missing_modules
-from dphrl.stages.evaluate.evaluate import MODELS
-from dphrl.stages.plan import cost
-from dphrl.stages.plan.cost import Memory, Shape, Tokens
-from dphrl.stages.plan.preflight import Found, TaskFacts, look
-from dphrl.stages.presample.keep_sets import rules_of
+from dphrl.stages.plan.checks import Checklist, TaskChecks, TaskSize, check_model, check_run_dir
+from dphrl.stages.presample.keep_sets import check_filter, rules_of
 from dphrl.stages.run import needs_presamples
 
 DEFAULT_GPUS = 8
-BILLION = Shape(parameters=10**9, layers=0, hidden=0, kv_heads=0, head_dim=0)
-"""Stands for a model whose config is not here: what grows with the parameters alone is told for a billion of them."""
+GIB = 2**30
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TRAINED_BYTES = 16
+"""Of a trained parameter: weight, gradient and AdamW's two moments, each in float32."""
+CHECKPOINT_BYTES = 2 * 12
+"""Of a trained parameter in the two checkpoints that are kept: weight and AdamW's moments in float32."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagePlan:
-    """What one stage does."""
-
-    draws: int
-    """Completions; before training those of the first wave, which every prompt gets."""
-    most_draws: int
-    typical: Tokens
-    most: Tokens
-    hours: float | None
-    """At the typical tokens; None where no GPU draws or trains."""
-    most_hours: float | None
-    gpus: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPlan:
-    """The sizes of training beside its costs."""
-
-    stage: StagePlan
-    optimiser_steps: int
-    completions_per_step: int
-    micro: int
-    anchors_per_step: int
-    """0 for a method without anchors."""
-    prompts: int | None
-    """Prompts to train on, at most: the exploration set is known after pre-sampling."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What `dphrl run` would do with a config."""
 
     config: Config
     gpus: int
-    found: Found
-    presample: StagePlan | None
-    """None: not needed, or a base run has it."""
-    training: TrainingPlan
-    evaluation: StagePlan
-    memory: dict[str, Memory] | None
-    """Layout -> bytes; None without a model's config or a GPU."""
+    task: TaskSize
+    keep_sets: tuple[TaskSize, ...]
+    measured: tuple[TaskSize, ...]
+    """The tasks of the evaluation."""
+    parameters: int | None
+    """Of the model; None where its config is not on this machine."""
+    micro_batch: int | None
+    """Completions in one forward on one process; None where TRL is not installed."""
     unknown: tuple[str, ...]
+    """What cannot be told on this machine, in words."""
 
     @property
-    def shape(self) -> Shape:
-        """The model's, or a billion parameters where it is not known."""
-        return self.found.shape or BILLION
+    def presample_draws(self) -> tuple[int, int] | None:
+        """Draws of the first wave, which every prompt gets, and the most there can be; None where none are made."""
+        if self.config.base_run is not None or not needs_presamples(self.config):
+            return None
+        rules = rules_of(self.config.anchor)
+        prompts = _prompts((self.task, *self.keep_sets))
+        debiasing = rules.per_prompt if rules.source == "near_perfect" else 1
+        return prompts * rules.first, prompts * (rules.presamples + (debiasing if rules.debias else 0))
+
+    @property
+    def anchors_per_step(self) -> int:
+        """Anchors beside each optimiser step; 0 for a method without anchors."""
+        return anchors_per_step(self.config) if self.config.method in ANCHOR_METHODS else 0
+
+    @property
+    def completions(self) -> tuple[int, int]:
+        """Completions of training, without resampling and with every round of it."""
+        train = self.config.train
+        count = train.steps * train.prompts_per_step * train.group_size
+        return count, count * (1 + train.max_resample if self.config.method == "dapo" else 1)
+
+    @property
+    def measures_base(self) -> bool:
+        """Whether the initial policy is measured too."""
+        return self.config.eval.base and self.config.base_run is None
+
+    @property
+    def evaluation_draws(self) -> int:
+        """Draws of all models, the greedy ones among them."""
+        return (1 + self.measures_base) * (self.config.eval.n + 1) * _prompts(self.measured)
+
+    @property
+    def training_bytes(self) -> int | None:
+        """Weights, gradients, AdamW and a reference model, over all GPUs; activations come on top."""
+        if self.parameters is None or self.config.model.device == "cpu":
+            return None
+        trained = DTYPE_BYTES[self.config.model.dtype] if self.config.lora.r is not None else TRAINED_BYTES
+        reference = DTYPE_BYTES[self.config.model.dtype] if self.config.loads_reference else 0
+        return self.parameters * (trained + reference)
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Checkpoints and the final model."""
+        if self.parameters is None:
+            return None
+        checkpoints = 0 if self.config.lora.r is not None else CHECKPOINT_BYTES
+        return self.parameters * (checkpoints + DTYPE_BYTES[self.config.model.dtype])
 
 
-def plan(config: Config, *, base_dir: Path, gpus: int = DEFAULT_GPUS, progress: Progress = silent) -> Plan:
+def plan_run(config: Config, *, base_dir: Path, gpus: int = DEFAULT_GPUS, progress: Progress = silent) -> Plan:
     """Look at everything that a run needs, and work out what it does.
 
     Args:
         base_dir: folder of the config file.
-        gpus: that train, >= 1; with model.device=cpu one process trains.
+        gpus: GPUs that train, >= 1; with model.device=cpu one process trains.
     Raises:
-        ConfigError: no GPU. DataError: something is not there or does not fit; the text lists all of it.
+        ConfigError: no GPU. DataError: something is missing or does not fit; the text lists all of it.
     """
     if gpus < 1:
         raise ConfigError(f"--gpus {gpus} must be at least 1")
     gpus = 1 if config.model.device == "cpu" else gpus
-    found = look(config, base_dir, progress)
-    problems = list(found.problems)
-    try:
-        settings = trainer_settings(config, Path(config.out, "train"), processes=gpus)
-    except ConfigError as error:
-        problems.append(f"train on {gpus} processes (--gpus N for another number): {error}")
-    prompts = found.task.prompts if found.task else None
-    if prompts is not None and prompts < config.train.prompts_per_step:
-        problems.append(
-            f"task: {prompts} prompts are fewer than train.prompts_per_step={config.train.prompts_per_step}; lower "
-            "it, or give more prompts"
-        )
-    if problems:
-        lines = "\n".join(f"- {problem}" for problem in problems)
-        raise DataError(f"the run cannot start; {len(problems)} to mend:\n{lines}")
-    shape = found.shape or BILLION
-    training = _training(config, found, shape, gpus, settings)
-    return Plan(
+    checklist = Checklist()
+    checklist.attempt("out", lambda: check_run_dir(config, checklist.unknown))
+    checklist.attempt("train.exploration_filter", lambda: check_filter(config))
+    policy, parameters = check_model(config, checklist)
+    checks = TaskChecks(config, base_dir, policy, progress, checklist)
+    task = checks.size("task", config.task)
+    keep_sets = [checks.size(f"anchor.also {k.label}", k.task, k.prompts) for k in config.anchor.also]
+    measured = [checks.size(f"eval_tasks.{name}", cfg) for name, cfg in config.eval_tasks.items()]
+    if not config.eval_tasks:
+        checklist.problems.append("eval_tasks is empty, so there is nothing to measure; name at least one task")
+    micro_batch = _micro_batch(config, gpus, checklist)
+    _check_group_of_prompts(config, task, checklist)
+    _check_backends(config, checklist)
+    if checklist.problems or task is None:
+        lines = "\n".join(f"- {problem}" for problem in checklist.problems)
+        raise DataError(f"the run cannot start; {len(checklist.problems)} to mend:\n{lines}")
+    plan = Plan(
         config=config,
         gpus=gpus,
-        found=found,
-        presample=_presample(config, found, shape),
-        training=training,
-        evaluation=_evaluation(config, found, shape),
-        memory=_memory(config, found, gpus, training.micro),
-        unknown=(*found.unknown, *_unknown(config, found)),
+        task=task,
+        keep_sets=tuple(size for size in keep_sets if size),
+        measured=tuple(size for size in measured if size),
+        parameters=parameters,
+        micro_batch=micro_batch,
+        unknown=tuple(checklist.unknown),
     )
+    return dataclasses.replace(plan, unknown=(*plan.unknown, *_lacking_room(plan)))
 
 
-def _presample(config: Config, found: Found, shape: Shape) -> StagePlan | None:
-    if config.base_run is not None or not needs_presamples(config):
+def _micro_batch(config: Config, gpus: int, checklist: Checklist) -> int | None:
+    """Makes the trainer's own settings: only they know whether batches divide and whether train.trl is right."""
+    if find_spec("trl") is None:
+        checklist.unknown.append("whether training can start: TRL is not installed; pip install 'dphrl[trl]'")
         return None
-    rules = rules_of(config.anchor)
-    tasks = [f for f in (found.task, *found.keep) if f and f.prompts]
-    several = rules.per_prompt if rules.source == "near_perfect" else 1
-    per_prompt = rules.presamples + (several if rules.debias else 0)
-    longest = config.sampling.max_new_tokens
-
-    def tokens(draws: float, length: float, anchors: float) -> Tokens:
-        read = sum((f.prompts or 0) * (f.mean or 0) for f in tasks)
-        count = sum(f.prompts or 0 for f in tasks)
-        return Tokens(read=read, drawn=count * draws * length, scored=anchors * (read + count * length))
-
-    return _drawing(
-        config,
-        shape,
-        draws=sum((f.prompts or 0) * rules.first for f in tasks),
-        most_draws=sum((f.prompts or 0) * per_prompt for f in tasks),
-        typical=tokens((rules.first + per_prompt) / 2, longest * cost.TYPICAL_SHARE, rules.per_prompt / 2),
-        most=tokens(per_prompt, longest, rules.per_prompt),
-    )
+    what = f"train on {gpus} processes (--gpus N for another number)"
+    settings = checklist.attempt(what, lambda: trainer_settings(config, Path(config.out, "train"), processes=gpus))
+    return None if settings is None else int(settings["per_device_train_batch_size"])
 
 
-def _evaluation(config: Config, found: Found, shape: Shape) -> StagePlan:
-    models = len(MODELS) if config.eval.base and config.base_run is None else 1
-    rounds = models * (config.eval.n + 1)  # and the greedy one
-    draws = rounds * sum(f.prompts or 0 for f in found.eval)
-    read = models * sum((f.prompts or 0) * (f.mean or 0) for f in found.eval)
-    longest = config.sampling.max_new_tokens
-    return _drawing(
-        config,
-        shape,
-        draws=draws,
-        most_draws=draws,
-        typical=Tokens(read=read, drawn=draws * longest * cost.TYPICAL_SHARE),
-        most=Tokens(read=read, drawn=draws * longest),
-    )
-
-
-def _drawing(config: Config, shape: Shape, *, draws: int, most_draws: int, typical: Tokens, most: Tokens) -> StagePlan:
-    """A stage that draws in one process, and scores there: not more GPUs than share one model work on it."""
-    backend = config.sampling.backend
-    gpus = config.sampling.of_backend("tensor_parallel") if backend == "vllm" else 1
-
-    def hours(tokens: Tokens) -> float | None:
-        if config.model.device == "cpu":
-            return None
-        scoring = cost.training_hours(shape, Tokens(scored=tokens.scored), checkpointing=False, gpus=1)
-        return cost.drawing_hours(shape, tokens, backend, gpus) + scoring
-
-    return StagePlan(
-        draws=draws,
-        most_draws=most_draws,
-        typical=typical,
-        most=most,
-        hours=hours(typical),
-        most_hours=hours(most),
-        gpus=gpus,
-    )
-
-
-def _training(config: Config, found: Found, shape: Shape, gpus: int, settings: dict[str, Any]) -> TrainingPlan:
-    train = config.train
-    steps = train.steps * train.updates
-    a_step = train.prompts_per_step * train.group_size // train.updates
-    anchors = int(settings["anchors_per_step"]) if config.method in ANCHOR_METHODS else 0
-    engine = "vllm" if train.trl.get("use_vllm") else "transformers"
-    completions = steps * a_step
-    rounds = 1 + train.max_resample if config.method == "dapo" else 1
-    prompt = (found.task.mean or 0.0) if found.task else 0.0
-    forwards = (train.updates > 1 or engine == "vllm") + config.loads_reference
-
-    def tokens(length: float, drawn_rounds: int) -> Tokens:
-        sequence = prompt + length
-        readers = completions / train.group_size if engine == "vllm" else completions  # its cache serves the group
-        return Tokens(
-            read=drawn_rounds * readers * prompt,
-            drawn=drawn_rounds * completions * length,
-            scored=forwards * completions * sequence,
-            trained=(completions + steps * anchors) * sequence,
+def _check_group_of_prompts(config: Config, task: TaskSize | None, checklist: Checklist) -> None:
+    wanted = config.train.prompts_per_step
+    if task is not None and task.prompts is not None and task.prompts < wanted:
+        checklist.problems.append(
+            f"task: {task.prompts} prompts are fewer than train.prompts_per_step={wanted}; lower it, or give more "
+            "prompts"
         )
 
-    def hours(tokens: Tokens) -> float | None:
-        if config.model.device == "cpu":
-            return None
-        again = train.gradient_checkpointing
-        return cost.drawing_hours(shape, tokens, engine, gpus) + cost.training_hours(
-            shape, tokens, checkpointing=again, gpus=gpus
-        )
 
-    longest = config.sampling.max_new_tokens
-    typical, most = tokens(longest * cost.TYPICAL_SHARE, 1), tokens(longest, rounds)
-    return TrainingPlan(
-        stage=StagePlan(
-            draws=completions,
-            most_draws=completions * rounds,
-            typical=typical,
-            most=most,
-            hours=hours(typical),
-            most_hours=hours(most),
-            gpus=gpus,
-        ),
-        optimiser_steps=steps,
-        completions_per_step=a_step,
-        micro=settings["per_device_train_batch_size"],
-        anchors_per_step=anchors,
-        prompts=found.task.prompts if found.task else None,
-    )
-
-
-def _memory(config: Config, found: Found, gpus: int, micro: int) -> dict[str, Memory] | None:
-    if found.shape is None or config.model.device == "cpu":
-        return None
-    longest = (found.task.longest or 0) if found.task else 0
-    sequence = longest + config.sampling.max_new_tokens
-    return {
-        name: cost.memory(found.shape, config, name, gpus=gpus, sequence=sequence, micro=micro) for name in cost.LAYOUTS
-    }
-
-
-def _unknown(config: Config, found: Found) -> list[str]:
-    lines = []
-    wanted = {"sampling.backend": config.sampling.backend} | (
-        {"train.trl.use_vllm": "vllm"} if config.train.trl.get("use_vllm") else {}
-    )
-    for setting, name in wanted.items():
-        if missing_modules(name):
-            lacks = " and ".join(missing_modules(name))
-            lines.append(f"whether {setting} works: this machine lacks {lacks}; {BACKENDS[name].install}")
-    if config.model.device == "cpu":
-        lines.append("hours and memory: model.device=cpu; the cost model knows GPUs only")
-    if found.shape is not None:
-        needed = cost.checkpoint_bytes(found.shape, config)
-        free = shutil.disk_usage(_existing(Path(config.out))).free
-        if needed > free:
-            lines.append(
-                f"whether {config.out} has room: checkpoints and the final model take up to "
-                f"{needed / cost.GIB:,.0f} GiB, {free / cost.GIB:,.0f} GiB are free"
+def _check_backends(config: Config, checklist: Checklist) -> None:
+    """What this machine lacks is told, not refused: the run may be meant for another one."""
+    backends = {"sampling.backend": config.sampling.backend}
+    if config.train.trl.get("use_vllm"):
+        backends["train.trl.use_vllm"] = "vllm"
+    for setting, name in backends.items():
+        if lacking := missing_modules(name):
+            checklist.unknown.append(
+                f"whether {setting} works: this machine lacks {' and '.join(lacking)}; {BACKENDS[name].install}"
             )
-    return lines
 
 
-def _existing(path: Path) -> Path:
-    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+def _lacking_room(plan: Plan) -> list[str]:
+    """A line where the disk is too small."""
+    needed, out = plan.disk_bytes, Path(plan.config.out).absolute()
+    free = shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
+    if needed is None or needed <= free:
+        return []
+    return [f"whether {plan.config.out} has room: {gib(needed)} are needed, {gib(free)} are free"]
 
 
-def facts_of(found: Found) -> Sequence[TaskFacts]:
-    """All tasks, in the order they are used in."""
-    return [f for f in (found.task, *found.keep, *found.eval) if f is not None]
+def _prompts(sizes: tuple[TaskSize, ...]) -> int:
+    return sum(size.prompts or 0 for size in sizes)
+
+
+def gib(number: float) -> str:
+    """'1.5 GiB'."""
+    return f"{number / GIB:,.1f} GiB"
