@@ -14,7 +14,7 @@ import multiprocessing
 import random
 import time
 
-from dphrl.verifiers.math.verifier import verify_batch
+from dphrl.verifiers.math.verify_math import verify_math
 from dphrl.verifiers.workers.pool import default_workers
 
 COMPLETIONS = 2_000
@@ -100,7 +100,7 @@ def ours() -> list[bool]:
     return [
         verdict.correct
         for start in range(0, COMPLETIONS, BATCH)
-        for verdict in verify_batch(items[start : start + BATCH])
+        for verdict in verify_math(items[start : start + BATCH])
     ]
 
 

@@ -1,7 +1,7 @@
 """SQL verdicts beside SQLite's own loop and beside the released way of scoring, in CPU seconds.
 
 The limit prepares, steps and fetches each query on one open connection, and compares nothing. The released way opens a
-connection for each completion, runs the prediction and the gold query, and compares bags. Ours is `verify_batch` with
+connection for each completion, runs the prediction and the gold query, and compares bags. Ours is `verify_sql` with
 one worker that is running and gold results that are known, as after the first step of a training run; its time is this
 process's and the worker's. All three judge the same queries in turn, in many rounds; the best round of each counts.
 Query texts are distinct, so nothing is run once for several, but for `deduplicated_over_limit`; none has DISTINCT,
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.pool import pool_of
 
 SEED = 0
@@ -139,12 +139,12 @@ def released(items: Items) -> int:
 
 
 def ours(items: Items) -> int:
-    return sum(verdict.correct for verdict in verify_batch(items, workers=1))
+    return sum(verdict.correct for verdict in verify_sql(items, workers=1))
 
 
 def cpu_seconds() -> float:
     """Of this process and of the running workers."""
-    pids = [*pool_of("sql").pids, *pool_of("sql_gold").pids]
+    pids = [*pool_of(QUERY_WORKER).pids, *pool_of(GOLD_WORKER).pids]
     return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
 
 
@@ -175,8 +175,8 @@ def main() -> None:
         of_copies = rates(
             ROUNDS, lambda r: COPIES * make_items(large, LARGE_GOLDS, DRAWS // (4 * COPIES), rng=rng, start=10_000 * r)
         )
-        pool_of("sql").close()
-        pool_of("sql_gold").close()
+        pool_of(QUERY_WORKER).close()
+        pool_of(GOLD_WORKER).close()
     figures = {
         "small_over_limit": of_small["ours"] / of_small["limit"],
         "joins_over_limit": of_large["ours"] / of_large["limit"],

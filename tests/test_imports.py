@@ -27,12 +27,7 @@ ROOMS = (
 )
 """From the ground up; rooms of one line do not import each other. docs/architecture.md says what each holds."""
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-NOT_YET = {
-    ("dphrl.stages.show_tasks", "dphrl.demo.task"),
-    ("dphrl.tasks", "dphrl.demo.task"),
-    ("dphrl.verifiers.gym.worker", "dphrl.tasks.gym"),
-    ("dphrl.stages.evaluate.answers", "dphrl.demo.task"),
-}
+NOT_YET: set[tuple[str, str]] = set()
 """Imports (importer, imported) that still go the other way."""
 CIRCLE_NOT_YET = {("dphrl.stages.compare.notes", "dphrl.stages.compare.compare")}
 

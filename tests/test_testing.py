@@ -25,7 +25,7 @@ from dphrl.tasks import load_task
 from dphrl.testing import check_verifier, hostile_texts
 from dphrl.types import Item, Verdict, VerifyFn, item_of
 from dphrl.verifiers import load_verifier
-from dphrl.verifiers.custom import from_reward_function
+from dphrl.verifiers.user_function import from_reward_function
 
 ROOT = Path(__file__).parents[1]
 HONEST: list[Item] = [

@@ -126,5 +126,7 @@ class Task:
     verify: VerifyFn
     solution: Callable[[str], str]
     """Completion text -> canonical form; two correct completions with the same form count as one solution."""
+    answer: Callable[[str], str | None] | None = None
+    """Completion text -> the answer that majority voting counts; None = answers cannot be compared as texts."""
     notes: tuple[str, ...] = ()
     """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dphrl.demo.build import MANIFEST, build_world
 from dphrl.demo.database import TABLES, open_database
 from dphrl.demo.queries import READINGS, Reading, all_queries, corrupt, draw_query, draw_question, plain_query
-from dphrl.demo.task import ASSETS, DEMO_TASKS, SQL_TASKS, canonical, database_path, load_demo_task, model_path
+from dphrl.demo.task import ASSETS, DEMO_TASKS, SQL_TASKS, canonical, load_demo_task, model_folder, world_database
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer, vocabulary
 from dphrl.demo.world import (
     PROMPT_KINDS,
@@ -37,7 +37,7 @@ LARGEST_ASSETS = 2_000_000
 @pytest.fixture(scope="module")
 def world() -> Iterator[sqlite3.Connection]:
     """The shipped database."""
-    connection = open_database(database_path())
+    connection = open_database(world_database())
     yield connection
     connection.close()
 
@@ -63,13 +63,13 @@ def rows_of_prompts() -> list[dict[str, str]]:
 
 def test_the_manifest_seed_makes_the_shipped_world_again(tmp_path: Path, manifest: dict[str, object]) -> None:
     problems = build_world(tmp_path, seed=int(str(manifest["seed"])))
-    assert dump(database_path(tmp_path)) == dump(database_path())
+    assert dump(world_database(tmp_path)) == dump(world_database())
     assert [asdict(problem) for problem in problems] == rows_of_prompts()
 
 
 def test_another_seed_makes_another_world(tmp_path: Path) -> None:
     problems = build_world(tmp_path, seed=1)
-    assert dump(database_path(tmp_path)) != dump(database_path())
+    assert dump(world_database(tmp_path)) != dump(world_database())
     assert [asdict(problem) for problem in problems] != rows_of_prompts()
 
 
@@ -184,8 +184,8 @@ def test_the_tokenizer_knows_every_word_and_gives_the_text_back() -> None:
 
 
 def test_the_shipped_model_and_tokenizer_load() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model_path())
-    model = AutoModelForCausalLM.from_pretrained(model_path())
+    tokenizer = AutoTokenizer.from_pretrained(model_folder())
+    model = AutoModelForCausalLM.from_pretrained(model_folder())
     assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
     assert (tokenizer.padding_side, tokenizer.eos_token, tokenizer.pad_token) == ("left", "<end>", "<pad>")
     assert 100_000 < model.num_parameters() < 300_000

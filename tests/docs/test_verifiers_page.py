@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dphrl.types import NO_REWARD, STATUSES
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import verify_sql
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text()
 
@@ -43,7 +43,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_examples(db: Path, example: list[str]) -> None:
     _, gold, query, spider, bird = example
     item = {"gold": gold.strip("`"), "db": str(db), "completion": query.strip("`")}
-    verdicts = verify_batch([item | {"mode": "spider"}, item | {"mode": "bird"}])
+    verdicts = verify_sql([item | {"mode": "spider"}, item | {"mode": "bird"}])
     assert [verdict.status for verdict in verdicts] == [spider, bird]
 
 
@@ -64,7 +64,7 @@ def test_options_and_their_defaults() -> None:
     shown: dict[str, str] = {}
     for names, values, _ in table("| option | default | |"):
         shown |= zip(re.findall(r"`(\w+)`", names), values.replace("`", "").split(", "), strict=False)
-    options = [p for p in inspect.signature(verify_batch).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    options = [p for p in inspect.signature(verify_sql).parameters.values() if p.kind is p.KEYWORD_ONLY]
     assert list(shown) and set(shown) == {option.name for option in options}
     for option in options:
         if isinstance(option.default, int | float) and not isinstance(option.default, bool):

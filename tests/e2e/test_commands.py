@@ -243,11 +243,11 @@ def test_no_near_perfect_prompt_is_an_error_with_the_remedy(tmp_path: Path, demo
 
 
 def test_a_model_without_end_or_padding_token_is_refused(tmp_path: Path, demo_values: Any) -> None:
-    from dphrl.demo.task import model_path
+    from dphrl.demo.task import model_folder
 
     for token, part in (("eos_token", "end token"), ("pad_token", "--model.pad_token")):
         folder = tmp_path / token
-        shutil.copytree(model_path(), folder)
+        shutil.copytree(model_folder(), folder)
         settings = json.loads((folder / "tokenizer_config.json").read_text())
         settings.pop(token)
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
@@ -262,10 +262,10 @@ def test_anchors_of_another_model_and_a_directory_of_another_config_are_refused(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from dphrl.demo.task import model_path
+    from dphrl.demo.task import model_folder
 
     folder = tmp_path / "model"
-    shutil.copytree(model_path(), folder)
+    shutil.copytree(model_folder(), folder)
     values = changed(demo_values, model={"path": str(folder)})
     config = written(tmp_path, values)
     assert_done(called("presample", "--config", config))

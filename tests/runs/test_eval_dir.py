@@ -183,7 +183,7 @@ def test_tasks_and_settings_are_those_of_a_config(tmp_path: Path) -> None:
     limited = asked(["a"], tasks="demo:arithmetic, math500", overrides={"eval_tasks.math500.limit": "3"})
     tasks = limited.config.eval_tasks
     assert list(tasks) == ["arithmetic", "math500"] and tasks["math500"].limit == 3
-    assert (tasks["arithmetic"].data, tasks["arithmetic"].split) == ("demo:arithmetic", "eval")
+    assert (tasks["arithmetic"].name, tasks["arithmetic"].split) == ("demo:arithmetic", "eval")
 
 
 @pytest.mark.parametrize(

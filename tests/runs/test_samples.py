@@ -24,7 +24,7 @@ from dphrl.sampling import judge
 from dphrl.sampling.base import Request
 from dphrl.sampling.judge import Judge
 from dphrl.types import Completion, Item, Prompt, Task, Verdict
-from dphrl.verifiers.base import verdict
+from dphrl.verifiers.verifier import verdict
 
 
 @pytest.fixture(autouse=True)

@@ -80,10 +80,10 @@ def test_weights_are_loaded_when_first_asked_for_and_can_be_released() -> None:
 
 
 def test_a_model_without_weights_fails_at_its_first_use(tmp_path: Any) -> None:
-    from dphrl.demo.task import model_path
+    from dphrl.demo.task import model_folder
 
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).write_bytes((model_path() / name).read_bytes())
+        (tmp_path / name).write_bytes((model_folder() / name).read_bytes())
     policy = load_policy(build_config({"model": {"path": str(tmp_path), "device": "cpu"}}))
     assert policy.stop_ids == (1,)
     with pytest.raises(ModelError, match="cannot be loaded as a causal LM"):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dphrl.config.load import build_config
-from dphrl.demo.task import model_path
+from dphrl.demo.task import model_folder
 from dphrl.errors import ModelError
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.sampling.base import Request
@@ -154,7 +154,7 @@ def test_settings_that_ship_with_a_model_do_not_reach_the_draws(
 ) -> None:
     """`generate` would fall back on a model's own top_k or penalties; they are kept for saving only."""
     folder = tmp_path / "model"
-    shutil.copytree(model_path(), folder)
+    shutil.copytree(model_folder(), folder)
     path = folder / "generation_config.json"
     shipped = {"do_sample": True, "top_k": 1, "repetition_penalty": 5.0}
     path.write_text(json.dumps({**json.loads(path.read_text()), **shipped}))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dphrl.cli.main import main
-from dphrl.stages.show_tasks import gold_completion
 from dphrl.tasks import READY
+from dphrl.verifiers.registry import verifier_of
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -81,11 +81,11 @@ def test_a_query_is_asked_for_in_its_block(capsys: pytest.CaptureFixture[str], t
         ("sql", "SELECT 1", "```sql\nSELECT 1\n```"),
         ("gym", "7", "<answer>7</answer>"),
         ("exact", 7, "7"),
-        ("mine:reward", "x", "x"),
+        ("json:loads", "x", "x"),
     ],
 )
 def test_golds_as_completions(verifier: str, gold: object, completion: str) -> None:
-    assert gold_completion(verifier, gold) == completion
+    assert verifier_of(verifier).gold_completion(gold) == completion
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from dphrl.errors import ConfigError
 from dphrl.stages import verify_file as stage
 from dphrl.stages.verify_file import _Ids, verifier_arguments, verify_file
 from dphrl.types import STATUSES
+from dphrl.verifiers.registry import verifier_of
 
 SOURCE = Path(__file__).parents[2] / "src"
 EXACT = {"completion": "a", "gold": "a"}
@@ -351,19 +352,19 @@ def test_what_a_terminal_would_obey_is_escaped(capsys: pytest.CaptureFixture[str
         ("sql", "max_rows=10", 10),
         ("sql", "deadline_s=1e-1", 0.1),
         ("math", "workers=null", None),
-        ("mine:f", "correct_at=1", 1.0),
+        ("json:loads", "correct_at=1", 1.0),
         ("sql", "unknown=[1, 2]", [1, 2]),
     ],
 )
 def test_values_of_arguments(task: str, word: str, value: object) -> None:
-    """YAML, and the text itself where a text is wanted; an unknown name is `load_verifier`'s to refuse."""
-    assert verifier_arguments(task, [word]) == {word.split("=")[0]: value}
+    """YAML, and the text itself where a text is wanted; an unknown name is `with_arguments`' to refuse."""
+    assert verifier_arguments(verifier_of(task), [word]) == {word.split("=")[0]: value}
 
 
 def test_a_value_may_hold_an_equals_sign() -> None:
-    assert verifier_arguments("sql", ["db_dir=a=b"]) == {"db_dir": "a=b"}
+    assert verifier_arguments(verifier_of("sql"), ["db_dir=a=b"]) == {"db_dir": "a=b"}
     with pytest.raises(ConfigError, match="NAME=VALUE"):
-        verifier_arguments("sql", ["=b"])
+        verifier_arguments(verifier_of("sql"), ["=b"])
 
 
 IDS = st.one_of(st.integers(0, 8).map(str), st.sampled_from(["", "a", "01", "+1", "-1", "²", "1" * 30, "1_0"]))

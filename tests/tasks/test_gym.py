@@ -14,10 +14,11 @@ import pytest
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DphrlError, VerifierError
-from dphrl.stages.show_tasks import gold_completion
 from dphrl.tasks import gym, load_task
-from dphrl.tasks.styles import text_style
 from dphrl.types import Prompt, Task, Verdict, item_of
+from dphrl.verifiers.gym.verify_gym import tagged_answer, verify_gym
+from dphrl.verifiers.registry import verifier_of
+from dphrl.verifiers.verifier import text_style
 
 INSTALLED = importlib.util.find_spec("reasoning_gym") is not None
 needs_gym = pytest.mark.skipif(not INSTALLED, reason="reasoning-gym is not installed: pip install 'dphrl[gym]'")
@@ -40,7 +41,7 @@ def test_golds_verify(name: str) -> None:
     task = load(name, limit=3)
     assert [prompt.id for prompt in task.prompts] == ["row-0000000", "row-0000001", "row-0000002"]
     assert task.solution is text_style
-    golds = [item_of(p, gold_completion("gym", p.columns["gold"])) for p in task.prompts]
+    golds = [item_of(p, verifier_of("gym").gold_completion(p.columns["gold"])) for p in task.prompts]
     assert [(v.correct, v.reward) for v in task.verify(golds)] == [(True, 1.0)] * 3
     (message,) = task.prompts[0].prompt
     assert "between <answer> and </answer>" in message["content"]  # type: ignore[index]
@@ -106,21 +107,23 @@ def test_a_scorer_that_raises_or_hangs_is_blamed_as_such() -> None:
 EVERY_GENERATOR = """
 import builtins, contextlib, io, json, sys
 from reasoning_gym.factory import DATASETS
-from dphrl.tasks.gym import EXCLUDED, extract_answer
-from dphrl.verifiers.gym.generate import make
-from dphrl.verifiers.gym.worker import judge
+from dphrl.tasks.gym import EXCLUDED
+from dphrl.verifiers.gym.generate_rows import make_rows
+from dphrl.verifiers.gym.gym_worker import score_answer
+from dphrl.verifiers.gym.verify_gym import tagged_answer
 
 HOSTILE = ["__import__('builtins').__dict__.update(owned=1)", "[__import__('builtins').__dict__.update(owned=1)]"]
 faults = []
 for name in sorted(set(DATASETS) - set(EXCLUDED)):
     with contextlib.redirect_stdout(io.StringIO()):
-        rows = make({"name": name, "settings": {}, "seed": 0, "size": 2}).get("rows", [])
-        found = [judge([name, {}, r["entry"], extract_answer("<answer>" + r["gold"] + "</answer>")], {}) for r in rows]
+        rows = make_rows({"name": name, "settings": {}, "seed": 0, "size": 2}).get("rows", [])
+        answers = [tagged_answer("<answer>" + r["gold"] + "</answer>") for r in rows]
+        found = [score_answer([name, {}, r["entry"], answer], None) for r, answer in zip(rows, answers)]
         if [status for status, _ in found] != ["correct"] * 2:
             faults.append([name, found])
         for text in HOSTILE:
             with contextlib.suppress(Exception):
-                judge([name, {}, rows[0]["entry"], text], {})
+                score_answer([name, {}, rows[0]["entry"], text], None)
             if vars(builtins).pop("owned", None):
                 faults.append([name, "ran the answer"])
 json.dump({"generators": len(DATASETS), "faults": faults}, sys.stdout)
@@ -176,7 +179,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
     with pytest.raises(ConfigError, match=r"needs reasoning-gym; pip install 'dphrl\[gym\]'"):
         load("gcd")
     with pytest.raises(VerifierError, match="not installed"):
-        gym.verify_batch([{"completion": "1", "gym": "gcd", "entry": "{}"}])
+        verify_gym([{"completion": "1", "gym": "gcd", "entry": "{}"}])
 
 
 @needs_gym
@@ -192,7 +195,7 @@ def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.
 )
 def test_bad_items_and_arguments(item: dict[str, Any], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(DphrlError, match=message):
-        gym.verify_batch([item], **arguments)
+        verify_gym([item], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ def test_bad_items_and_arguments(item: dict[str, Any], arguments: dict[str, Any]
     ],
 )
 def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
-    assert gym.extract_answer(completion) == answer
+    assert tagged_answer(completion) == answer
 
 
 def test_no_row_of_the_test_split_is_made_with_a_seed_of_the_train_split() -> None:

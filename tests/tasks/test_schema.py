@@ -13,10 +13,10 @@ import pytest
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DphrlError
-from dphrl.stages.show_tasks import gold_completion
 from dphrl.tasks import load_task
 from dphrl.tasks.schema import schema_text
 from dphrl.types import Prompt, Task, item_of
+from dphrl.verifiers.registry import verifier_of
 
 TABLE = """
 CREATE TABLE "school list"(cdscode TEXT PRIMARY KEY, charter INTEGER, note TEXT);
@@ -113,7 +113,10 @@ def test_bird(bird: Path) -> None:
         "```sql\n-- your query\n```"
     )
     assert "External knowledge" not in text_of(task, 1) and ");\n\nQuestion:\nWhich?" in text_of(task, 1)
-    assert statuses(task, *(gold_completion("sql", p.columns["gold"]) for p in task.prompts)) == ["correct"] * 2
+    assert (
+        statuses(task, *(verifier_of("sql").gold_completion(p.columns["gold"]) for p in task.prompts))
+        == ["correct"] * 2
+    )
     assert statuses(task, "SELECT 2", "SELECT 2, 1") == ["correct", "wrong"], "columns by position"
 
 

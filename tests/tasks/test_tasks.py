@@ -16,6 +16,7 @@ import pytest
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.tasks import load_task
+from dphrl.tasks.ready import FAMILIES, all_ready_tasks
 from dphrl.tasks.schema import schema_text
 from dphrl.tasks.template import parse_template
 from dphrl.types import Task, Verdict, item_of
@@ -184,6 +185,7 @@ def test_a_demo_task(tmp_path: Path) -> None:
         load_task("mine", TaskConfig(name="gsm8k", data="demo:in_domain"), base_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"take out task\.verifier$"):
         load_task("mine", TaskConfig(data="demo:in_domain", verifier="exact"), base_dir=tmp_path)
+    assert TaskConfig(data="demo:in_domain") == TaskConfig(name="demo:in_domain")
     settings = TaskConfig(data="demo:in_domain", template="{question}", chat=False, verifier="math", split="train")
     assert load_task("mine", settings, base_dir=tmp_path).prompts == whole.prompts
 
@@ -299,3 +301,24 @@ def test_gsm8k_prompts_load(shared_data: Path) -> None:
     cfg = TaskConfig(data="test.jsonl", columns={"gold": "answer"}, limit=100)
     task = load_task("gsm8k", cfg, base_dir=shared_data / "gsm8k")
     assert all(v.correct for v in judged(task, [p.columns["gold"] for p in task.prompts]))
+
+
+def test_a_family_of_tasks_is_one_module_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "family_of_tests.py").write_text(
+        "from dphrl.tasks.record import ReadyTask, TaskFamily\n"
+        "from dphrl.tasks.rows import Loaded\n"
+        "def rows(cfg, base_dir):\n"
+        "    return Loaded([{'question': f'{cfg.name} {cfg.split} {n}', 'gold': str(n)} for n in range(3)])\n"
+        "def task(name):\n"
+        "    return ReadyTask(what=name, origin='here', chat=False, verifier='exact', source=rows, fixed=True)\n"
+        "FAMILY = TaskFamily(task=task, members=('a', 'b'))\n"
+    )
+    monkeypatch.setitem(FAMILIES, "mine", "family_of_tests")
+    task = load_task("t", TaskConfig(name="mine:a", split="x", offset=1), base_dir=tmp_path)
+    assert [p.prompt for p in task.prompts] == ["mine:a x 1", "mine:a x 2"]
+    assert {"mine:a", "mine:b"} <= dict(all_ready_tasks()).keys()
+    with pytest.raises(ConfigError, match=r"mine:a brings its own prompts and verifier; take out task\.columns"):
+        load_task("t", TaskConfig(name="mine:a", columns={"gold": "x"}), base_dir=tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'demo:in_domain'"):
+        load_task("t", TaskConfig(name="demos:in_domain"), base_dir=tmp_path)

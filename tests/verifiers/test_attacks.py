@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dphrl.types import NO_REWARD, Verdict
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.limits import MEMORY_BYTES
 from dphrl.verifiers.workers.pool import pool_of
 
@@ -36,14 +36,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("x.sqlite", "y.sqlite"):
         with closing(sqlite3.connect(folder / name)) as connection:
             connection.executescript(SCHEMA)
-    for job in ("sql", "sql_gold"):
+    for job in (QUERY_WORKER, GOLD_WORKER):
         pool_of(job).close()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TMPDIR", str(folder))
         patch.setenv("SQLITE_TMPDIR", str(folder))
         yield folder
-    for job in ("sql", "sql_gold"):
+    for job in (QUERY_WORKER, GOLD_WORKER):
         pool_of(job).close()
 
 
@@ -68,9 +68,9 @@ HONEST = [
 def attack(folder: Path, queries: list[dict[str, str]], deadline_s: float = DEADLINE_S) -> list[Verdict]:
     """Verdicts on hostile queries, after which honest ones are judged as ever, and nothing on disk is changed."""
     before = files(folder)
-    verdicts = verify_batch([*queries, *HONEST], deadline_s=deadline_s, workers=1)
+    verdicts = verify_sql([*queries, *HONEST], deadline_s=deadline_s, workers=1)
     assert [verdict.status for verdict in verdicts[len(queries) :]] == ["correct"] * len(HONEST)
-    assert verify_batch(HONEST[::-1], workers=1)[0].correct
+    assert verify_sql(HONEST[::-1], workers=1)[0].correct
     assert files(folder) == before
     return verdicts[: len(queries)]
 
@@ -311,10 +311,10 @@ def test_values_are_bounded(place: Path, name: str) -> None:
 @pytest.mark.parametrize("name", TIME)
 def test_sqlite_is_asked_to_stop(place: Path, name: str) -> None:
     """The worker lives on."""
-    verify_batch(HONEST, workers=1)
-    pids = pool_of("sql").pids
+    verify_sql(HONEST, workers=1)
+    pids = pool_of(QUERY_WORKER).pids
     assert refused(place, TIME[name]) == {"timeout"}
-    assert pool_of("sql").pids == pids
+    assert pool_of(QUERY_WORKER).pids == pids
 
 
 @pytest.mark.parametrize("name", DEADLY)
@@ -337,10 +337,10 @@ HALF_A_GIGABYTE = {
 @pytest.mark.parametrize("name", HALF_A_GIGABYTE)
 def test_memory_of_a_query_is_bounded(place: Path, name: str) -> None:
     """No worker takes more than its share, though the deadline would allow it, and none dies of it."""
-    verify_batch(HONEST, workers=1)
-    [pid] = pool_of("sql").pids
+    verify_sql(HONEST, workers=1)
+    [pid] = pool_of(QUERY_WORKER).pids
     assert refused(place, HALF_A_GIGABYTE[name], deadline_s=20.0) == {"memory"}
-    assert pool_of("sql").pids == [pid]
+    assert pool_of(QUERY_WORKER).pids == [pid]
     [peak] = re.findall(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert int(peak) * 1024 < 0.75 * MEMORY_BYTES
 
@@ -354,8 +354,8 @@ def test_rows_that_repeat_a_right_one_are_bounded(place: Path) -> None:
 
 def test_the_limits_of_a_worker(place: Path) -> None:
     """What the kernel holds it to, whatever code runs in it."""
-    verify_batch(HONEST, workers=1)
-    for job in ("sql", "sql_gold"):
+    verify_sql(HONEST, workers=1)
+    for job in (QUERY_WORKER, GOLD_WORKER):
         [pid] = pool_of(job).pids
         assert resource.prlimit(pid, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)
         assert resource.prlimit(pid, resource.RLIMIT_FSIZE) == (0, 0)
@@ -386,7 +386,7 @@ def test_a_hostile_gold_query_is_the_datas_fault(place: Path) -> None:
     """Data sets hold strange things, too; no completion is blamed for them, and nothing is touched."""
     for table in (BLOCKED, INVALID, MEMORY):
         before = files(place)
-        verdicts = verify_batch([item(gold, "SELECT 1") for gold in table.values()], gold_deadline_s=1.0)
+        verdicts = verify_sql([item(gold, "SELECT 1") for gold in table.values()], gold_deadline_s=1.0)
         assert [verdict.status for verdict in verdicts] == ["gold_error"] * len(table)
         assert {verdict.reward for verdict in verdicts} == {None} and "gold_error" in NO_REWARD
         assert files(place) == before

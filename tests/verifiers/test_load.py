@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import VerifierError
+from dphrl.tasks import load_task
 from dphrl.types import STATUSES, Item, Prompt, Task, Verdict, item_of
-from dphrl.verifiers import load_verifier, math_reward, reward_function, sql_reward, task_reward
-from dphrl.verifiers.custom import from_reward_function
+from dphrl.verifiers import VERIFIERS, load_verifier, math_reward, reward_function, sql_reward, task_reward
+from dphrl.verifiers.registry import verifier_of
+from dphrl.verifiers.user_function import from_reward_function
 
 PROMPTS = [Prompt(str(i), f"q{i}", {"gold": f"g{i}"}) for i in range(3)]
 
@@ -40,6 +43,41 @@ def test_builtin_verifiers_take_their_arguments() -> None:
     item = {"gold": "x+1", "completion": rf"\boxed{{{long}}}"}
     assert load_verifier("math", {"deadline_s": 0.3})([item])[0].status == "timeout"
     assert load_verifier("math", {})([item | {"completion": r"\boxed{1+x}"}])[0].status == "correct"
+
+
+NEW_VERIFIER = """
+from dphrl.verifiers.verifier import Verifier, completion_of, verdict
+
+def verify_length(items, *, most=3):
+    return [verdict("correct" if len(completion_of("length", item)) <= most else "wrong") for item in items]
+
+VERIFIER = Verifier(name="length", judge=verify_length, solution=str.upper, answer=str.strip, answer_form="<%s>")
+"""
+
+
+def test_a_new_verifier_is_one_module_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judging, solutions, answers and golds all come from its record."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "verify_length_of_tests.py").write_text(NEW_VERIFIER)
+    monkeypatch.setitem(VERIFIERS, "length", "verify_length_of_tests")
+    (tmp_path / "rows.jsonl").write_text('{"question": "q"}\n')
+    cfg = TaskConfig(data="rows.jsonl", verifier="length", verifier_args={"most": 2})
+    task = load_task("t", cfg, base_dir=tmp_path)
+    assert [v.status for v in task.verify([item_of(task.prompts[0], text) for text in ("ab", "abc")])] == [
+        "correct",
+        "wrong",
+    ]
+    assert task.answer is not None and (task.solution("a"), task.answer(" a ")) == ("A", "a")
+    assert verifier_of("length").gold_completion(7) == "<7>"
+    with pytest.raises(VerifierError, match="did you mean 'most'"):
+        load_verifier("length", {"mots": 2})
+
+
+@pytest.mark.parametrize("name", list(VERIFIERS))
+def test_every_record_is_of_its_name(name: str) -> None:
+    record = verifier_of(name)
+    assert record.name == name and "%s" in record.answer_form
+    assert isinstance(record.solution("x"), str)
 
 
 @pytest.mark.parametrize(

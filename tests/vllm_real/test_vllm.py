@@ -46,9 +46,9 @@ REQUESTS = [Request(f"p{i}", draw, tuple(range(5, 15 + i))) for i in range(20) f
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from dphrl.demo.task import model_path
+    from dphrl.demo.task import model_folder
 
-    tokenizer = AutoTokenizer.from_pretrained(model_path())
+    tokenizer = AutoTokenizer.from_pretrained(model_folder())
     torch.manual_seed(0)
     shape = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+_TASK_OF_FAMILY = re.compile(r"[a-z_]+:\w+")
+
 STRICT = ConfigDict(extra="forbid", validate_default=False)
 
 
@@ -68,9 +70,7 @@ class TaskConfig:
     name: Annotated[
         str, about("A ready task, which fills in what is not set here (see `dphrl tasks`); jsonl: none")
     ] = "jsonl"
-    data: Annotated[
-        str, about("A .jsonl, .json or .parquet file, a folder (spider, bird), `datasets` name, demo:NAME")
-    ] = ""
+    data: Annotated[str, about("A .jsonl, .json or .parquet file, a folder (spider, bird), `datasets` name")] = ""
     subset: Annotated[str | None, about("Configuration of a `datasets` name")] = None
     split: Annotated[str, about("Split, where the data has several (a file has none); empty = the task's own")] = ""
     columns: Annotated[dict[str, str], about("Field used here -> column of the file, e.g. {gold: answer, id: idx}")] = (
@@ -91,6 +91,12 @@ class TaskConfig:
     prompt_tokens: Annotated[
         int | None, Field(ge=1), about("A longer prompt loses parts of its {schema}; null = no bound", "tokens")
     ] = None
+
+    def __post_init__(self) -> None:
+        """`data: PREFIX:NAME` is another way to write `name: PREFIX:NAME`, a task that makes its own prompts."""
+        if self.name == "jsonl" and _TASK_OF_FAMILY.fullmatch(self.data):
+            object.__setattr__(self, "name", self.data)
+            object.__setattr__(self, "data", "")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -175,17 +181,15 @@ BACKEND_SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def _named_task(value: Any) -> Any:
-    """A keep set may name a ready task, or demo:NAME, instead of writing a mapping."""
-    if not isinstance(value, str):
-        return value
-    return {"data": value} if value.startswith("demo:") else {"name": value}
+    """A keep set may name a ready task instead of writing a mapping."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class KeepSetConfig:
     """Prompts of another task whose anchors are rehearsed too."""
 
-    task: Annotated[TaskConfig, BeforeValidator(_named_task), about("A ready task, demo:NAME, or a mapping as `task`")]
+    task: Annotated[TaskConfig, BeforeValidator(_named_task), about("A ready task, or a mapping as `task`")]
     prompts: Annotated[int, Field(ge=1), about("Prompts taken at most, chosen by the seed", "prompts")] = 500
     name: Annotated[
         str,

@@ -25,7 +25,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dphrl.demo.database import open_database, write_database
 from dphrl.demo.measure import measure
-from dphrl.demo.task import database_path, model_path
+from dphrl.demo.task import model_folder, world_database
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer
 from dphrl.demo.world import Problem, draw_sft_example, make_problems
 
@@ -47,8 +47,8 @@ MANIFEST = "MANIFEST.json"
 def build_world(out: Path, *, seed: int) -> list[Problem]:
     """Write the database and the prompts; each part has its own stream, so changing one leaves the others alone."""
     out.mkdir(parents=True, exist_ok=True)
-    write_database(database_path(out), rng=random.Random(f"{seed}-database"))
-    connection = open_database(database_path(out))
+    write_database(world_database(out), rng=random.Random(f"{seed}-database"))
+    connection = open_database(world_database(out))
     try:
         problems = make_problems(connection, rng=random.Random(f"{seed}-problems"))
     finally:
@@ -129,9 +129,9 @@ def build(out: Path, *, seed: int) -> dict[str, dict[str, float]]:
     tokenizer = build_tokenizer()
     model = new_model(tokenizer)
     train_base(model, tokenizer, rng=random.Random(f"{seed}-sft"))
-    model.save_pretrained(model_path(out))
-    tokenizer.save_pretrained(model_path(out))
-    _readable_by_all(model_path(out))
+    model.save_pretrained(model_folder(out))
+    tokenizer.save_pretrained(model_folder(out))
+    _readable_by_all(model_folder(out))
     base = measure(model, tokenizer, assets=out, seed=seed)
     write_manifest(out, seed=seed, seconds=time.monotonic() - started, base=base)
     return base

@@ -1,14 +1,19 @@
-"""The demo's four tasks, read from the assets that `python -m dphrl.demo.build` writes."""
+"""The demo's family of tasks, demo:NAME, read from the assets that `python -m dphrl.demo.build` writes."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, nearest
-from dphrl.types import Item, Prompt, Task, Verdict
+from dphrl.tasks.load import task_from
+from dphrl.tasks.record import ReadyTask, TaskFamily
+from dphrl.tasks.rows import Loaded, Row
+from dphrl.types import Task
 
 ASSETS = Path(__file__).parent / "assets"
 """The shipped world: model/, world.sqlite, prompts.jsonl and MANIFEST.json."""
@@ -18,12 +23,12 @@ DEMO_TASKS = (*SQL_TASKS, *TEXT_TASKS)
 Split = Literal["train", "eval"]
 
 
-def model_path(assets: Path = ASSETS) -> Path:
+def model_folder(assets: Path = ASSETS) -> Path:
     """Folder of the base model and its tokenizer, loadable with `from_pretrained`."""
     return assets / "model"
 
 
-def database_path(assets: Path = ASSETS) -> Path:
+def world_database(assets: Path = ASSETS) -> Path:
     """The world's SQLite database; open it read-only."""
     return assets / "world.sqlite"
 
@@ -38,32 +43,31 @@ def load_demo_task(name: str, split: Split = "train", *, assets: Path = ASSETS) 
     Raises:
         DataError: the name or the split does not exist, or the assets are not there.
     """
+    task = dataclasses.replace(demo_task(name), source=functools.partial(_rows, assets=assets))
+    return task_from(task, name, TaskConfig(name=f"demo:{name}", split=split), base_dir=assets)
+
+
+def demo_task(name: str) -> ReadyTask:
+    """The record of one of `DEMO_TASKS`.
+
+    Raises:
+        DataError: there is no such task.
+    """
     if name not in DEMO_TASKS:
         raise DataError(f"demo task {name!r} is not one of {', '.join(DEMO_TASKS)}{nearest(name, DEMO_TASKS)}")
-    if split not in ("train", "eval"):
-        raise DataError(f"split={split!r} of demo task {name!r} is not 'train' or 'eval'")
-    is_sql = name in SQL_TASKS
-    database = {"db": str(database_path(assets).resolve())} if is_sql else {}
-    prompts = tuple(
-        Prompt(row["id"], row["prompt"], {"gold": row["gold"], **database})
-        for row in _read_rows(assets / "prompts.jsonl")
-        if (row["task"], row["split"]) == (name, split)
+    return ReadyTask(
+        what=_WHAT[name],
+        origin="shipped with dphrl, the built-in world",
+        eval_split="eval",
+        template="{prompt}",
+        chat=False,
+        verifier="sql" if name in SQL_TASKS else "exact",
+        # DISTINCT or not is one of the world's conventions
+        verifier_args={"keep_distinct": True} if name in SQL_TASKS else {},
+        source=_rows,
+        solution=canonical,
+        fixed=True,
     )
-    return Task(name, prompts, verify_sql if is_sql else verify_text, canonical)
-
-
-def verify_sql(items: Sequence[Item]) -> list[Verdict]:
-    """Run gold and completion on the world's database and compare their rows."""
-    from dphrl.verifiers.sql import verifier as sql  # late: reading the prompts needs no verifier
-
-    return sql.verify_batch(items, keep_distinct=True)  # DISTINCT or not is one of the world's conventions
-
-
-def verify_text(items: Sequence[Item]) -> list[Verdict]:
-    """Compare the whole completion with the gold text."""
-    from dphrl.verifiers import exact  # late, as above
-
-    return exact.verify_batch(items)
 
 
 def canonical(text: str) -> str:
@@ -71,9 +75,30 @@ def canonical(text: str) -> str:
     return " ".join(text.casefold().strip().removesuffix(";").split())
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+_WHAT = {
+    "in_domain": "questions about three tables of the demo's database",
+    "cross_domain": "questions about two other tables of the demo's database",
+    "arithmetic": "sums and differences of small numbers",
+    "reversal": "lists of letters to be reversed",
+}
+
+
+def _rows(cfg: TaskConfig, base_dir: Path, *, assets: Path = ASSETS) -> Loaded:
+    name = cfg.name.partition(":")[2]
+    if cfg.split not in ("train", "eval"):
+        raise DataError(f"split={cfg.split!r} of demo task {name!r} is not 'train' or 'eval'")
+    database = {"db": str(world_database(assets).resolve())} if name in SQL_TASKS else {}
+    path = assets / "prompts.jsonl"
     if not path.is_file():
-        raise DataError(
-            f"{path} is missing; build the demo world with `python -m dphrl.demo.build --out {path.parent}`"
-        )
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        raise DataError(f"{path} is missing; build the demo world with `python -m dphrl.demo.build --out {assets}`")
+    problems: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return Loaded(
+        [
+            {key: problem[key] for key in ("id", "prompt", "gold")} | database
+            for problem in problems
+            if (problem["task"], problem["split"]) == (name, cfg.split)
+        ]
+    )
+
+
+FAMILY = TaskFamily(task=demo_task, members=DEMO_TASKS)

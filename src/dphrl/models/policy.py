@@ -8,16 +8,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
 from dphrl.config.sources import ModelConfig
 from dphrl.errors import DataError, ModelError
+from dphrl.models.shipped import SHIPPED, shipped_model
 from dphrl.types import Prompt
-
-DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -87,16 +85,19 @@ class Policy:
 
 
 def model_path(config: ModelConfig) -> str:
-    """The folder or name to load; `demo` is the shipped model.
+    """The folder or name to load; a shipped model goes by its name, see `shipped.SHIPPED`.
 
     Raises:
         ModelError: no path was given, or it looks like a folder and there is none.
     """
     path = config.path
-    if path == DEMO:
-        return str(resources.files("dphrl") / "demo" / "assets" / "model")
+    shipped = shipped_model(path)
+    if shipped is not None:
+        return str(shipped)
     if not path:
-        raise ModelError("model.path is empty; give a folder or name of a Hugging Face causal LM, or `demo`")
+        raise ModelError(
+            f"model.path is empty; give a folder or name of a Hugging Face causal LM, or `{', '.join(SHIPPED)}`"
+        )
     if Path(path).is_dir():
         if not (Path(path) / "config.json").exists():
             raise ModelError(f"model.path={path} holds no config.json; give a folder saved by save_pretrained")

@@ -19,8 +19,8 @@ from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.metrics import RESAMPLES, Answer, summarise
 from dphrl.runs.samples import read_samples, write_samples
-from dphrl.tasks.styles import text_style
 from dphrl.types import Completion
+from dphrl.verifiers.verifier import text_style
 
 FILE = "evaluation.json"
 SCHEMA = 1

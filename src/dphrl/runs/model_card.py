@@ -11,6 +11,7 @@ from typing import Any
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.config.sources import TaskConfig
 from dphrl.files import read_json, write_text
+from dphrl.models.shipped import SHIPPED
 from dphrl.runs.run_dir import RunDir, base_of
 
 BEGIN, END = "<!-- dphrl results -->", "<!-- dphrl results end -->"
@@ -49,7 +50,7 @@ def write_model_card(run: RunDir, config: Config) -> Path:
 def _card(run: RunDir, config: Config, results: str) -> Any:
     from huggingface_hub import ModelCard, ModelCardData
 
-    named = not Path(config.model.path).is_dir() and config.model.path != "demo"
+    named = not Path(config.model.path).is_dir() and config.model.path not in SHIPPED
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",

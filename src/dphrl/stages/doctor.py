@@ -19,7 +19,7 @@ OPTIONAL = {
 def doctor() -> None:
     """Print one line a fact, plainly."""
     from dphrl.config.sources import ModelConfig
-    from dphrl.models.policy import DEMO, load_tokenizer
+    from dphrl.models.policy import load_tokenizer
     from dphrl.sampling.backends import BACKENDS
 
     print(f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores")
@@ -31,7 +31,7 @@ def doctor() -> None:
     print(f"disk: {shutil.disk_usage('.').free / 1e9:.0f} GB free here")
     for name in BACKENDS:
         print(f"sampling.backend={name}: {_backend(name)}")
-    tokenizer = load_tokenizer(ModelConfig(path=DEMO))
+    tokenizer = load_tokenizer(ModelConfig(path="demo"))
     print(f"demo model: found, {len(tokenizer)} tokens; try `dphrl demo --quick`")
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dphrl.config.load import build_config, with_overrides
 from dphrl.config.sources import TaskConfig
-from dphrl.demo.task import DEMO_TASKS
 from dphrl.errors import ConfigError, DataError, nearest
-from dphrl.tasks import DEMO_PREFIX, READY, gym, load_task, resolved
+from dphrl.tasks.load import load_task
+from dphrl.tasks.ready import all_ready_tasks, ready_task, resolved
 from dphrl.types import Prompt, Task, item_of
-from dphrl.verifiers.math.extract import extract_gold
+from dphrl.verifiers.registry import verifier_of
+from dphrl.verifiers.verifier import Verifier
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,16 +26,14 @@ _SECTION = "task."
 
 def list_tasks(console: Console) -> None:
     """Print every ready task: name, verifier, what it is, where its data comes from, what it needs."""
-    width = max(map(len, READY))
-    for name, ready in READY.items():
-        _say(console, f"{name:<{width}}  {ready.verifier:<4}  {ready.what}")
-        _say(console, f"{'':<{width}}        data: {ready.origin}", "dim")
+    tasks = dict(all_ready_tasks())
+    width = max(map(len, tasks))
+    for name, ready in tasks.items():
+        _say(console, f"{name:<{width}}  {ready.verifier:<5}  {ready.what}")
+        _say(console, f"{'':<{width}}         data: {ready.origin}", "dim")
         if ready.extra:
-            _say(console, f"{'':<{width}}        needs: {ready.extra}", "dim")
-    _say(
-        console, f"\nAlso {', '.join(f'{DEMO_PREFIX}{name}' for name in DEMO_TASKS)} as task.data: the built-in world."
-    )
-    _say(console, "task.name picks a task in a config; `dphrl tasks show NAME` prints prompts of it.")
+            _say(console, f"{'':<{width}}         needs: {ready.extra}", "dim")
+    _say(console, "\ntask.name picks a task in a config; `dphrl tasks show NAME` prints prompts of it.")
 
 
 def show_task(
@@ -50,7 +49,7 @@ def show_task(
     """Print rendered prompts of a task with their golds, and what the verifier says of the golds.
 
     Args:
-        name: a ready task, or demo:NAME.
+        name: a ready task.
         console: where to print; plain text where it is no terminal.
         data, split: task.data and task.split.
         prompt: id of the one prompt to show; None = the first three.
@@ -60,10 +59,10 @@ def show_task(
         ConfigError: an unknown task or setting. DataError: the data or the prompt is not there.
     """
     cfg = _settings(name, {"data": data, "split": split}, overrides or {})
-    if cfg.name.startswith(gym.PREFIX) and cfg.limit is None and prompt is None:
+    if ready_task(cfg.name).generated and cfg.limit is None and prompt is None:
         cfg = dataclasses.replace(cfg, limit=SHOWN)  # some generators take a second a prompt
     task = load_task(name, cfg, base_dir=base_dir)
-    verifier = "exact" if cfg.data.startswith(DEMO_PREFIX) else resolved(cfg).verifier
+    verifier = verifier_of(resolved(cfg).verifier)
     chosen = _chosen(task, prompt)
     _say(console, f"{name}: {len(task.prompts):,} prompts", "bold")
     for note in task.notes:
@@ -75,40 +74,22 @@ def show_task(
         _say(console, f"--- {_gold_line(task, verifier, one)}", "bold")
 
 
-def gold_completion(verifier: str, gold: Any) -> str:
-    """A gold answer as a completion that gives it, so that the verifier can be asked about the gold itself.
-
-    Args:
-        verifier: as in task.verifier; of a function of the user's own the completion is the gold as it stands.
-        gold: value of the gold column.
-    """
-    return _COMPLETIONS.get(verifier, str)(gold)
-
-
-_COMPLETIONS: dict[str, Callable[[Any], str]] = {
-    "math": lambda gold: f"\\boxed{{{extract_gold(gold)}}}",
-    "sql": lambda gold: f"```sql\n{gold}\n```",
-    gym.VERIFIER: lambda gold: f"<answer>{gold}</answer>",
-}
-
-
 def _settings(name: str, given: Mapping[str, str | None], overrides: Mapping[str, str]) -> TaskConfig:
     foreign = [key for key in overrides if not key.startswith(_SECTION)]
     if foreign:
         raise ConfigError(f"--{foreign[0]} is no setting of a task; those start with --{_SECTION}")
     values = {key: value for key, value in given.items() if value is not None}
-    own = {"data": name} if name.startswith(DEMO_PREFIX) else {"name": name}
-    return build_config(with_overrides({"task": {**own, **values}}, overrides)).task
+    return build_config(with_overrides({"task": {"name": name, **values}}, overrides)).task
 
 
 def _chosen(task: Task, prompt: str | None) -> Sequence[Prompt]:
     if prompt is None:
         return task.prompts[:SHOWN]
-    found = [one for one in task.prompts if one.id == prompt]
-    if not found:
+    of_that_id = [one for one in task.prompts if one.id == prompt]
+    if not of_that_id:
         ids = [one.id for one in task.prompts]
         raise DataError(f"task {task.name} has no prompt {prompt!r}{nearest(prompt, ids)}; the first is {ids[0]!r}")
-    return found
+    return of_that_id
 
 
 def _parts(prompt: Prompt) -> list[str]:
@@ -117,13 +98,13 @@ def _parts(prompt: Prompt) -> list[str]:
     return [f"[{message['role']}]\n{message['content']}" for message in prompt.prompt]
 
 
-def _gold_line(task: Task, verifier: str, prompt: Prompt) -> str:
+def _gold_line(task: Task, verifier: Verifier, prompt: Prompt) -> str:
     if "gold" not in prompt.columns:
         return "no gold"
     gold = prompt.columns["gold"]
-    (verdict,) = task.verify([item_of(prompt, gold_completion(verifier, gold))])
-    shown = extract_gold(gold) if verifier == "math" else gold
-    return f"gold: {shown}\n--- as a completion: {verdict.status}{f' ({verdict.detail})' if verdict.detail else ''}"
+    (verdict,) = task.verify([item_of(prompt, verifier.gold_completion(gold))])
+    detail = f" ({verdict.detail})" if verdict.detail else ""
+    return f"gold: {verifier.read_gold(gold)}\n--- as a completion: {verdict.status}{detail}"
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

@@ -17,8 +17,8 @@ from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.files import replaced
 from dphrl.progress import Progress, silent
 from dphrl.types import NO_REWARD, Item, Verdict
-from dphrl.verifiers import VERIFIERS, load_verifier
-from dphrl.verifiers.custom import from_reward_function
+from dphrl.verifiers.registry import verifier_of, with_arguments
+from dphrl.verifiers.verifier import Verifier
 
 BATCH_LINES = 1024
 BATCH_BYTES = 32 << 20
@@ -64,8 +64,8 @@ def verify_file(
     Memory: one batch, and the ids that do not just count up.
 
     Args:
-        task: math, sql, exact or module:function, see `load_verifier`.
-        file: path, or "-" for standard input. A relative `db` in it is looked up as `sql.database_path` does (in
+        task: a verifier's name or module:function, see `registry.verifier_of`.
+        file: path, or "-" for standard input. A relative `db` in it is looked up as `verify_sql.database_path` does (in
             db_dir, else in the current directory); where the file lies plays no part.
         arguments: "name=value" for the verifier, values read as YAML.
         out: where to write {"id", "correct", "reward", "status", "detail"}, a line for each completion, in order;
@@ -78,8 +78,9 @@ def verify_file(
         ConfigError: an argument that is no name=value or has the wrong type, a db_dir that is no folder.
         VerifierError: an unknown task or argument, or what the verifier itself refuses.
     """
-    args = verifier_arguments(task, arguments)
-    verify = load_verifier(task, args)
+    verifier = verifier_of(task)
+    args = verifier_arguments(verifier, arguments)
+    verify = with_arguments(verifier, args)
     _check_folder(args.get("db_dir"))
     target = None if out is None else _writable(out, file)
     statuses: Counter[str] = Counter()
@@ -103,35 +104,34 @@ def verify_file(
     return Summary(dict(statuses.most_common()), unjudged, time.monotonic() - began)
 
 
-def verifier_arguments(task: str, words: Sequence[str]) -> dict[str, Any]:
+def verifier_arguments(verifier: Verifier, words: Sequence[str]) -> dict[str, Any]:
     """["mode=bird", "deadline_s=2"] -> {"mode": "bird", "deadline_s": 2.0}.
 
     Args:
-        task: whose verifier's signature gives the types; names it does not have are left to `load_verifier`.
+        verifier: its signature gives the types; names it does not have are left to `with_arguments`.
         words: a value is read as YAML; where that has the wrong type (a folder called 2024), as the text it is.
     Returns:
-        Keyword arguments for `load_verifier`.
+        Keyword arguments for the verifier.
     Raises:
         ConfigError: no name=value, a name given twice, a value of the wrong type.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for word in words:
         name, equals, raw = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"--arg {word!r} is no NAME=VALUE, e.g. --arg deadline_s=2")
-        if name in found:
+        if name in values:
             raise ConfigError(f"--arg {name} is given twice; give it once")
-        found[name] = _value(task, name, raw)
-    return found
+        values[name] = _value(verifier, name, raw)
+    return values
 
 
-def _value(task: str, name: str, raw: str) -> Any:
+def _value(verifier: Verifier, name: str, raw: str) -> Any:
     import yaml
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    function: Any = from_reward_function if ":" in task else VERIFIERS.get(task)
-    parameter = inspect.signature(function, eval_str=True).parameters.get(name) if function else None
-    kind = parameter.annotation if parameter and parameter.kind is parameter.KEYWORD_ONLY else Any
+    known = name in verifier.arguments
+    kind = inspect.signature(verifier.judge, eval_str=True).parameters[name].annotation if known else Any
     adapter: TypeAdapter[Any] = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
     try:
         return adapter.validate_python(yaml.safe_load(raw))
@@ -142,7 +142,7 @@ def _value(task: str, name: str, raw: str) -> Any:
     try:
         return adapter.validate_python(raw)
     except ValidationError:
-        raise ConfigError(f"--arg {name}={raw!r} does not fit verifier {task!r}: {problem}") from None
+        raise ConfigError(f"--arg {name}={raw!r} does not fit verifier {verifier.name!r}: {problem}") from None
 
 
 def _check_folder(db_dir: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.rows import Loaded, Row, find_path, read_rows
-from dphrl.verifiers.math.extract import last_box
+from dphrl.verifiers.math.final_answer import last_box
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,10 @@ from dphrl.tasks.rows import Row, find_path
 from dphrl.tasks.schema import schema_text
 from dphrl.tasks.template import Template
 from dphrl.types import Message, Prompt
-from dphrl.verifiers.sql.verifier import DB_SUFFIXES, database_path
+from dphrl.verifiers.sql.verify_sql import DB_SUFFIXES, database_path
+from dphrl.verifiers.verifier import Verifier
 
 CountTokens = Callable[[Prompt], int]
-NEEDED: dict[str, tuple[str, ...]] = {"math": ("gold",), "exact": ("gold",), "sql": ("gold", "db")}
-"""Verifier -> fields it cannot do without; a function of the user's own needs none that we know of."""
 CHARACTERS_PER_TOKEN = 3
 """Of the estimate, where no tokenizer is at hand; English and SQL have more."""
 SHOWN_IDS = 20
@@ -61,6 +60,7 @@ class Renderer:
     cfg: TaskConfig
     """With the ready task's defaults and columns filled in."""
     template: Template
+    verifier: Verifier
     base_dir: Path
     db_dir: str | None
     descriptions: bool
@@ -101,10 +101,10 @@ class Renderer:
         """What the verifier sees, which gains a `schema` if the template asks for one; its database in that case."""
         cfg = self.cfg
         makes_schema = "schema" in self.template.fields and "schema" not in row and "schema" not in cfg.columns
-        needed = {*cfg.columns, *NEEDED.get(cfg.verifier, ()), *self.template.fields}
+        needed = {*cfg.columns, *self.verifier.columns, *self.template.fields}
         fields = needed - ({"schema"} if makes_schema else set())
         columns = row | {name: self._cell(row, number, name) for name in sorted(fields)}
-        if not makes_schema and cfg.verifier != "sql":
+        if not makes_schema and "db" not in self.verifier.columns:
             return columns, None
         database = self._database(self._cell(row, number, "db"))
         columns["db"] = str(database)

@@ -1,59 +1,23 @@
-"""The tasks that are ready to use: one table of what each fills in where the user says nothing.
+"""The tasks that are ready to use: what each fills in where the user says nothing.
 
-To add one: an entry in `READY`, a line in docs/tasks.md, its number of rows in tests/tasks/test_ready.py.
+To add one: an entry in `READY`, a line in docs/tasks.md, its number of rows in tests/tasks/test_ready.py. A family of
+tasks that make their own prompts is a module with a `FAMILY`, and its line in `FAMILIES`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, nearest
-from dphrl.tasks import gym
 from dphrl.tasks.benchmarks import BIRD, SPIDER, boxed_answer, load_folder, with_context, with_knowledge
-from dphrl.tasks.rows import Loaded, Row, read_rows
-
-Source = Callable[[TaskConfig, Path], Loaded]
-"""(settings with the task's defaults filled in, folder of the config) -> rows, and where their databases lie."""
-
-
-def load_rows(cfg: TaskConfig, base_dir: Path) -> Loaded:
-    """Rows of a file or of a `datasets` name."""
-    return Loaded(read_rows(cfg.data, subset=cfg.subset, split=cfg.split, base_dir=base_dir))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyTask:
-    """What a task fills in; the settings are those of `TaskConfig`, and every one the user writes comes first."""
-
-    what: str
-    """One line for `dphrl tasks`."""
-    origin: str
-    """Where the data comes from, in a few words."""
-    data: str = ""
-    subset: str | None = None
-    split: str = "train"
-    template: str = "{question}"
-    chat: bool = True
-    verifier: str = "math"
-    verifier_args: Mapping[str, Any] = field(default_factory=dict)
-    fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Field -> columns it may stand in; the first that the first row has."""
-    source: Source = load_rows
-    derive: Callable[[Row], Row] = dict
-    """Row -> the row with what the template or the verifier needs besides."""
-    descriptions: bool = False
-    """Whether {schema} also says what the columns mean."""
-    extra: str = ""
-    """What to install first."""
-
+from dphrl.tasks.record import ReadyTask, TaskFamily
+from dphrl.tasks.rows import Row
 
 BOXED = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
-TAGGED = "{question}\n\nThink step by step, then give the final answer between <answer> and </answer>."
 _SQL_PROMPT = """\
 Task overview: you are a data science expert. Below are a database schema and a question in natural language.
 Understand the schema and write a valid SQL query that answers the question.
@@ -148,36 +112,46 @@ READY: dict[str, ReadyTask] = {
         derive=with_knowledge,
         descriptions=True,
     ),
-    gym.PATTERN: ReadyTask(
-        what="a generator of reasoning-gym, scored by itself",
-        origin="made here, from one seed for each split",
-        template=TAGGED,
-        verifier=gym.VERIFIER,
-        source=gym.load_rows,
-        extra=gym.INSTALL,
-    ),
 }
-"""Name -> task. A name that starts with `gym.PREFIX` is the last one."""
+"""Name -> task."""
+
+FAMILIES: dict[str, str] = {"reasoning_gym": "dphrl.tasks.gym", "demo": "dphrl.demo.task"}
+"""PREFIX of a name PREFIX:MEMBER -> module that holds the family; imported when one of its tasks is asked for."""
 
 
 def ready_task(name: str) -> ReadyTask:
     """The ready task of a name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none. DataError: a family has no such member.
     """
-    if name.startswith(gym.PREFIX):
-        return READY[gym.PATTERN]
+    prefix, colon, member = name.partition(":")
+    if colon and prefix in FAMILIES:
+        return _family(prefix).task(member)
     if name not in READY:
+        known = [known for known, _ in all_ready_tasks()]
         raise ConfigError(
-            f"task.name={name!r} is not one of {', '.join(READY)}{nearest(name, READY)}; "
+            f"task.name={name!r} is not one of {', '.join(known)}{nearest(name, known)}; "
             "`dphrl tasks` lists them, and jsonl takes any data of your own"
         )
     return READY[name]
 
 
-def with_defaults(cfg: TaskConfig, ready: ReadyTask) -> TaskConfig:
-    """The settings with everything the user did not write filled in by the ready task.
+def all_ready_tasks() -> Iterator[tuple[str, ReadyTask]]:
+    """Name and record of every ready task, the members of the families last."""
+    yield from READY.items()
+    for prefix in FAMILIES:
+        family = _family(prefix)
+        yield from ((f"{prefix}:{member}", family.task(member)) for member in family.members)
+
+
+def _family(prefix: str) -> TaskFamily:
+    family: TaskFamily = importlib.import_module(FAMILIES[prefix]).FAMILY
+    return family
+
+
+def resolved(cfg: TaskConfig) -> TaskConfig:
+    """The settings with everything that the user did not write filled in by the ready task.
 
     Empty text and null mean "not written"; none of these settings has a use for them. What belongs together goes
     together: the task's subset only with its own data, its verifier_args only with its own verifier.
@@ -185,7 +159,15 @@ def with_defaults(cfg: TaskConfig, ready: ReadyTask) -> TaskConfig:
     Returns:
         Settings that say all, but for `columns`: those need the first row (`columns_of`). Filling them in again
         changes nothing.
+    Raises:
+        ConfigError: an unknown `name`, or a setting that this task does not let the user set.
     """
+    ready = ready_task(cfg.name)
+    if ":" in cfg.data and cfg.data.partition(":")[0] in FAMILIES:
+        raise ConfigError(f"task.data={cfg.data} is a task itself; take out task.name or task.data")
+    if ready.fixed:
+        _check_fixed(cfg, ready)
+        cfg = TaskConfig(name=cfg.name, split=cfg.split, offset=cfg.offset, limit=cfg.limit)
     own_verifier = cfg.verifier in ("", ready.verifier)
     return dataclasses.replace(
         cfg,
@@ -199,15 +181,25 @@ def with_defaults(cfg: TaskConfig, ready: ReadyTask) -> TaskConfig:
     )
 
 
+def _check_fixed(cfg: TaskConfig, ready: ReadyTask) -> None:
+    """Refuse what would change the prompts or the verifier; the defaults, written out, change nothing."""
+    for setting in dataclasses.fields(TaskConfig):
+        unset, value = getattr(TaskConfig(), setting.name), getattr(cfg, setting.name)
+        of_task = getattr(ready, setting.name, unset)
+        harmless = (unset, getattr(READY["jsonl"], setting.name, unset), of_task)
+        if setting.name not in ("name", "split", "offset", "limit") and value not in harmless:
+            raise ConfigError(f"task.name={cfg.name} brings its own prompts and verifier; take out task.{setting.name}")
+
+
 def columns_of(cfg: TaskConfig, ready: ReadyTask, row: Row) -> dict[str, str]:
     """Field -> column: the user's, else the first of the ready task's that the row has.
 
     A field that no column holds keeps the first name, which the error about it then says, but for the id, which not
     every file has.
     """
-    found = {
-        name: next((column for column in columns if column in row), columns[0])
-        for name, columns in ready.fields.items()
-        if name != "id" or any(column in row for column in columns)
+    columns = {
+        name: next((column for column in candidates if column in row), candidates[0])
+        for name, candidates in ready.fields.items()
+        if name != "id" or any(column in row for column in candidates)
     }
-    return found | cfg.columns
+    return columns | cfg.columns

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError
 
 Row = dict[str, Any]
@@ -20,6 +21,11 @@ class Loaded:
     rows: list[Row]
     db_dir: str | None = None
     """Folder of NAME/NAME.sqlite for each database name, where the rows have databases."""
+
+
+def rows_of_data(cfg: TaskConfig, base_dir: Path) -> Loaded:
+    """Rows of the file or the `datasets` name in task.data."""
+    return Loaded(read_rows(cfg.data, subset=cfg.subset, split=cfg.split, base_dir=base_dir))
 
 
 def read_rows(data: str, *, subset: str | None, split: str, base_dir: Path) -> list[Row]:
@@ -100,7 +106,7 @@ READERS: dict[str, Callable[[Path], list[Row]]] = {
 
 def _named(name: str, subset: str | None, split: str, base_dir: Path) -> list[Row]:
     if not name or Path(base_dir, name).is_file() or Path(name).is_file():
-        raise DataError(f"task.data={name!r} must be a {', '.join(READERS)} file, the name of a data set, or demo:NAME")
+        raise DataError(f"task.data={name!r} must be a {', '.join(READERS)} file, or the name of a data set")
     import datasets
 
     try:

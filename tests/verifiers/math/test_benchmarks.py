@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dphrl.verifiers.math.extract import extract_gold
-from dphrl.verifiers.math.plain import same_text
-from dphrl.verifiers.math.verifier import MAX_ANSWER, verify_batch
+from dphrl.verifiers.math.final_answer import extract_gold
+from dphrl.verifiers.math.plain_text import same_text
+from dphrl.verifiers.math.verify_math import MATH_WORKER, MAX_ANSWER, verify_math
 from dphrl.verifiers.workers.pool import pool_of
 
 COLUMNS = {
@@ -46,7 +46,7 @@ def golds(shared_data: Path) -> Callable[[str], list[Gold]]:
 def missed(golds: list[Gold], completions: list[str]) -> list[str]:
     """Golds whose completion is not judged correct."""
     items = [{"gold": gold, "completion": text} for gold, text in zip(golds, completions, strict=True)]
-    verdicts = verify_batch(items, deadline_s=10.0)
+    verdicts = verify_math(items, deadline_s=10.0)
     return [extract_gold(gold) for gold, verdict in zip(golds, verdicts, strict=True) if not verdict.correct]
 
 
@@ -72,7 +72,7 @@ BY_VALUE = {
 @pytest.mark.parametrize("name", QUICK)
 def test_golds_are_right_without_looking_at_their_text(golds: Callable[[str], list[Gold]], name: str) -> None:
     texts = [extract_gold(gold) for gold in golds(name)]
-    replies = pool_of("math").run([(text, text) for text in texts], {}, cpu_s=10.0)
+    replies = pool_of(MATH_WORKER).run([(text, text) for text in texts], {}, cpu_s=10.0)
     correct = sum(status == "correct" for status, _ in replies)
     print(f"{name}: {correct} of {len(texts)} by value")
     assert correct >= BY_VALUE[name]
@@ -130,7 +130,7 @@ def test_golds_of_other_problems_are_wrong(golds: Callable[[str], list[Gold]], n
     count = 1 if name == "college_math" else OTHERS
     pairs = [(text, other) for text in texts for other in rng.sample(texts, count)]
     items = [{"gold": gold, "completion": rf"\boxed{{{other}}}"} for gold, other in pairs]
-    verdicts = verify_batch(items, deadline_s=10.0)
+    verdicts = verify_math(items, deadline_s=10.0)
     paid = {
         (gold, " ".join(other.split()))
         for (gold, other), verdict in zip(pairs, verdicts, strict=True)

@@ -16,10 +16,10 @@ import pytest
 
 from dphrl.errors import VerifierError
 from dphrl.types import Verdict
-from dphrl.verifiers.sql import verifier as sql_module
-from dphrl.verifiers.sql.execute import QueryFailed, _check_file
+from dphrl.verifiers.sql import verify_sql as sql_module
 from dphrl.verifiers.sql.gold_cache import GoldCache
-from dphrl.verifiers.sql.verifier import database_version, verify_batch
+from dphrl.verifiers.sql.run_query import QueryFailed, _check_file
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, database_version, verify_sql
 from dphrl.verifiers.workers.pool import Pool, pool_of
 
 
@@ -32,7 +32,7 @@ def make(path: Path, value: int, mode: str = "DELETE") -> Path:
 
 def judge(db: Path | str, value: int, gold: str = "SELECT a FROM t", **args: Any) -> Verdict:
     """The verdict on a completion that says what the gold query returns."""
-    return verify_batch([{"gold": gold, "db": str(db), "completion": f"SELECT {value}"}], **args)[0]
+    return verify_sql([{"gold": gold, "db": str(db), "completion": f"SELECT {value}"}], **args)[0]
 
 
 def with_errors(verdict: Verdict, db: Path | str) -> str:
@@ -103,7 +103,7 @@ def test_a_missing_or_broken_database_is_the_datas_fault_and_is_named(tmp_path: 
     BROKEN[name](bad)
     before = sorted(path.name for path in tmp_path.iterdir())
     items = [{"gold": "SELECT a FROM t", "db": str(db), "completion": "SELECT 1"} for db in (good, bad, good)]
-    verdicts = verify_batch(items)
+    verdicts = verify_sql(items)
     assert [verdict.status for verdict in verdicts] == ["correct", "gold_error", "correct"]
     with_errors(verdicts[1], bad if name != "a link to nothing" else "nowhere")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -117,7 +117,7 @@ def test_a_page_that_only_the_completion_reads_is_no_fault_of_the_completion(tmp
     db = make(tmp_path / "half.sqlite", 1)
     overwritten(tmp_path / "other.sqlite")
     db.write_bytes((tmp_path / "other.sqlite").read_bytes())
-    [verdict] = verify_batch([{"gold": "SELECT 1", "db": str(db), "completion": "SELECT a FROM t"}])
+    [verdict] = verify_sql([{"gold": "SELECT 1", "db": str(db), "completion": "SELECT a FROM t"}])
     assert "malformed" in with_errors(verdict, db)
 
 
@@ -143,7 +143,7 @@ def test_no_permission_is_the_datas_fault(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
     for name in ("a\0b.sqlite", "\ud800.sqlite"):
-        verdict = verify_batch([{"gold": "SELECT 1", "db": str(tmp_path / name), "completion": "SELECT 1"}])[0]
+        verdict = verify_sql([{"gold": "SELECT 1", "db": str(tmp_path / name), "completion": "SELECT 1"}])[0]
         assert (verdict.status, verdict.reward) == ("gold_error", None)
 
 
@@ -183,12 +183,12 @@ def test_a_change_on_disk_is_noticed(tmp_path: Path, change: Callable[[Path], No
     db = make(tmp_path / "x.sqlite", 1)
     for _ in range(2):
         assert [judge(db, 1, mode=mode).status for mode in ("spider", "bird")] == ["correct"] * 2
-    pids = pool_of("sql").pids, pool_of("sql_gold").pids
+    pids = pool_of(QUERY_WORKER).pids, pool_of(GOLD_WORKER).pids
     change(db)
     assert [judge(db, value).status for value in (1, 2)] == ["wrong", "correct"]
     reads = {"gold": "SELECT 2", "db": str(db), "completion": "SELECT a FROM t"}
-    assert verify_batch([reads])[0].correct  # the completion's query sees the change, too
-    assert (pool_of("sql").pids, pool_of("sql_gold").pids) == pids
+    assert verify_sql([reads])[0].correct  # the completion's query sees the change, too
+    assert (pool_of(QUERY_WORKER).pids, pool_of(GOLD_WORKER).pids) == pids
 
 
 def test_a_change_in_mid_batch_does_not_mix_old_and_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_a_change_in_mid_batch_does_not_mix_old_and_new(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(sql_module, "_gold_replies", changing)
     item = {"gold": "SELECT a FROM t", "db": str(db), "completion": "SELECT a FROM t"}
-    assert verify_batch([item, item | {"completion": "SELECT 1"}])[0].correct
+    assert verify_sql([item, item | {"completion": "SELECT 1"}])[0].correct
     assert len(calls) == 2
 
 
@@ -219,7 +219,7 @@ def test_a_database_that_never_rests_is_no_fault_of_the_completion(
         sql_module, "database_version", lambda db: f"{next(versions)}" if db == str(busy) else database_version(db)
     )
     items = [{"gold": "SELECT a FROM t", "db": str(db), "completion": "SELECT 1"} for db in (quiet, busy)]
-    verdicts = verify_batch(items)
+    verdicts = verify_sql(items)
     assert [verdict.status for verdict in verdicts] == ["correct", "gold_error"]
     assert "kept changing" in with_errors(verdicts[1], busy)
 
@@ -286,15 +286,15 @@ def test_gold_results_are_kept_in_a_file(tmp_path: Path, jobs: list[str], monkey
     db, file = make(tmp_path / "x.sqlite", 1), str(tmp_path / "golds '%20.cache")
     gold = "SELECT a, NULL, 'é', x'00ff', 9e999, 1.5 FROM t"
     item = {"gold": gold, "db": str(db), "completion": gold.replace("FROM t", "FROM t WHERE 1")}
-    for expected in (["sql_gold", "sql"], ["sql"], ["sql"]):
+    for expected in ([GOLD_WORKER, QUERY_WORKER], [QUERY_WORKER], [QUERY_WORKER]):
         jobs.clear()
-        assert verify_batch([item], gold_cache=file)[0].correct
+        assert verify_sql([item], gold_cache=file)[0].correct
         assert jobs == expected
         monkeypatch.setattr(sql_module, "_cache", GoldCache())
     in_place(db)
     jobs.clear()
-    assert verify_batch([item], gold_cache=file)[0].correct
-    assert jobs == ["sql_gold", "sql"]
+    assert verify_sql([item], gold_cache=file)[0].correct
+    assert jobs == [GOLD_WORKER, QUERY_WORKER]
     assert Path(file).read_bytes().startswith(b"SQLite format 3\0")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["x.sqlite", Path(file).name])
 
@@ -307,7 +307,7 @@ def test_what_may_change_or_failed_is_not_kept_in_a_file(
         for _ in range(2):
             jobs.clear()
             assert judge(db, 1, gold, gold_cache=file).status == status
-            assert jobs[0] == "sql_gold"
+            assert jobs[0] == GOLD_WORKER
             monkeypatch.setattr(sql_module, "_cache", GoldCache())
 
 
@@ -319,7 +319,7 @@ def test_several_may_write_the_cache_at_once(tmp_path: Path, jobs: list[str], mo
     monkeypatch.setattr(sql_module, "_cache", GoldCache())
     jobs.clear()
     assert all(judge(db, i + 1, f"SELECT a + {i} FROM t", gold_cache=file).correct for i in range(24))
-    assert "sql_gold" not in jobs
+    assert GOLD_WORKER not in jobs
 
 
 @pytest.mark.parametrize("what", ["no database", "another table", "no folder", "a folder"])
@@ -346,17 +346,20 @@ def test_memory_for_gold_results_is_bounded(tmp_path: Path, jobs: list[str], mon
     db = make(tmp_path / "x.sqlite", 1)
     golds = [f"SELECT '{str(i) * 400}' FROM t" for i in range(4)]
     items = [{"gold": gold, "db": str(db), "completion": gold} for gold in golds]
-    assert [verdict.status for verdict in verify_batch(items)] == ["correct"] * 4
+    assert [verdict.status for verdict in verify_sql(items)] == ["correct"] * 4
     jobs.clear()
-    assert verify_batch(items[3:])[0].correct and verify_batch(items[:1])[0].correct
-    assert jobs == ["sql", "sql_gold", "sql"]
+    assert verify_sql(items[3:])[0].correct and verify_sql(items[:1])[0].correct
+    assert jobs == [QUERY_WORKER, GOLD_WORKER, QUERY_WORKER]
 
 
 TIGHT = """
 import sys
-from dphrl.verifiers.sql import execute as sql_exec
+from dphrl.verifiers.sql import run_query as sql_exec
+from dphrl.verifiers.sql.query_settings import QuerySettings
 sql_exec.MEMORY_BYTES, sql_exec.CACHE_BYTES = 2 * 48_000_000, 40_000_000  # the heap's limit is half of the memory's
-settings = {"keep_distinct": True, "max_rows": 10, "max_bytes": 1000}
+settings = QuerySettings(
+    keep_distinct=True, ordered="auto", deadline_s=5.0, gold_deadline_s=5.0, max_rows=10, max_bytes=1000
+)
 def run(db, sql):
     return sql_exec.run_query((db, "1"), sql, settings, mode="bird", deadline_s=60.0)
 large, small = sys.argv[1:]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.pool import TRIES, pool_of
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -51,23 +51,23 @@ def test_sql_workers_killed_in_mid_batch_lose_no_verdict(db: Path) -> None:
         {"gold": "SELECT count(*) FROM t", "db": str(db), "completion": f"SELECT {value} /* {i} */"}
         for i, value in enumerate(values)
     ]
-    verify_batch(items[:16], workers=2)
+    verify_sql(items[:16], workers=2)
     done = threading.Event()
     killed: set[int] = set()
 
     def kill() -> None:
         while len(killed) < TRIES - 1 and not done.is_set():
-            for pid in pool_of("sql").pids[:1]:
+            for pid in pool_of(QUERY_WORKER).pids[:1]:
                 if pid not in killed:
                     os.kill(pid, signal.SIGKILL)
                     killed.add(pid)
 
     with ThreadPoolExecutor(1) as threads:
         killer = threads.submit(kill)
-        verdicts = verify_batch(items, workers=2)
+        verdicts = verify_sql(items, workers=2)
         done.set()
         killer.result()
-    assert killed and not killed & set(pool_of("sql").pids)
+    assert killed and not killed & set(pool_of(QUERY_WORKER).pids)
     assert [verdict.status for verdict in verdicts] == ["correct" if value == 3 else "wrong" for value in values]
 
 
@@ -75,17 +75,17 @@ CLOSED = """
 import os, sys
 os.closerange(0, 3)
 from dphrl.verifiers.workers.pool import pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import QUERY_WORKER, verify_sql
 item = {"gold": "SELECT a FROM t", "db": sys.argv[1]}
 items = [item | {"completion": f"SELECT a FROM t WHERE a < {n}"} for n in range(40)]
-statuses = [verdict.status for verdict in verify_batch(items, workers=1)]
+statuses = [verdict.status for verdict in verify_sql(items, workers=1)]
 for file in range(3):  # still closed: what the process prints cannot reach a worker
     try:
         os.write(file, b"a stray line\\n")
     except OSError:
         statuses.append("closed")
-statuses += [verdict.status for verdict in verify_batch(items, workers=1)]
-statuses += [os.readlink(f"/proc/{pid}/fd/{file}") for pid in pool_of("sql").pids for file in (1, 2)]
+statuses += [verdict.status for verdict in verify_sql(items, workers=1)]
+statuses += [os.readlink(f"/proc/{pid}/fd/{file}") for pid in pool_of(QUERY_WORKER).pids for file in (1, 2)]
 with open(sys.argv[2], "w") as file:
     print(*statuses, file=file)
 """
@@ -102,16 +102,16 @@ LOADER = """
 import sys
 import torch
 from dphrl.verifiers.workers.pool import pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import QUERY_WORKER, verify_sql
 
 class Judged(torch.utils.data.Dataset):
     def __len__(self):
         return 12
     def __getitem__(self, index):
         item = {"gold": "SELECT count(*) FROM t", "db": sys.argv[1]}
-        verdicts = verify_batch([item | {"completion": f"SELECT {index} + {n}"} for n in range(9)])
+        verdicts = verify_sql([item | {"completion": f"SELECT {index} + {n}"} for n in range(9)])
         rewards = [verdict.reward for verdict in verdicts]
-        return torch.tensor([index, *rewards, *pool_of("sql").pids[:1]], dtype=torch.float64)
+        return torch.tensor([index, *rewards, *pool_of(QUERY_WORKER).pids[:1]], dtype=torch.float64)
 
 if __name__ == "__main__":
     assert Judged()[0][1:10].tolist() == [float(n == 3) for n in range(9)]  # workers of this process run meanwhile
@@ -122,7 +122,7 @@ if __name__ == "__main__":
             assert rewards == [float(index + n == 3) for n in range(9)], (context, index, rewards)
         assert [row[0] for row in rows] == list(range(12))
         pids = {row[-1] for row in rows}
-        assert len(pids) == 2 and not pids & set(pool_of("sql").pids), pids
+        assert len(pids) == 2 and not pids & set(pool_of(QUERY_WORKER).pids), pids
     print("judged")
 """
 
@@ -138,16 +138,16 @@ RANKS = """
 import sys
 import torch.distributed as dist
 from dphrl.verifiers.workers.pool import default_workers, pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import QUERY_WORKER, verify_sql
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 item = {"gold": "SELECT a FROM t", "db": sys.argv[1]}
 items = [item | {"completion": f"SELECT a FROM t LIMIT {n + rank}"} for n in range(200)]
-own = [verdict.status for verdict in verify_batch(items, gold_cache=sys.argv[2])]
+own = [verdict.status for verdict in verify_sql(items, gold_cache=sys.argv[2])]
 assert own == ["correct" if n + rank >= 3 else "wrong" for n in range(200)], (rank, own)
 gathered = [None] * dist.get_world_size()
-dist.all_gather_object(gathered, (default_workers(), pool_of("sql").pids))
+dist.all_gather_object(gathered, (default_workers(), pool_of(QUERY_WORKER).pids))
 assert len({pid for _, pids in gathered for pid in pids}) == sum(len(pids) for _, pids in gathered)
 if rank == 0:
     print([most for most, _ in gathered])
@@ -167,10 +167,10 @@ def test_inside_the_ranks_of_torchrun(tmp_path: Path, db: Path) -> None:
 KILLED = """
 import os, signal, sys, threading, time
 from dphrl.verifiers.workers.pool import pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import QUERY_WORKER, verify_sql
 
 def kill_once_it_sorts():
-    [pid] = pool_of("sql").pids
+    [pid] = pool_of(QUERY_WORKER).pids
     while time.clock_gettime((~pid << 3) | 2) < 0.5:
         pass
     os.kill(os.getpid(), signal.SIGKILL)
@@ -178,9 +178,9 @@ def kill_once_it_sorts():
 numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 20000000)"
 sort = f"{numbers} SELECT n FROM r ORDER BY printf('%0100d', n)"
 items = [{"gold": "SELECT a FROM t", "db": sys.argv[1], "completion": text} for text in ("SELECT a FROM t", sort)]
-verify_batch(items[:1], gold_cache=sys.argv[2])
+verify_sql(items[:1], gold_cache=sys.argv[2])
 threading.Thread(target=kill_once_it_sorts).start()
-verify_batch(items, deadline_s=300.0)
+verify_sql(items, deadline_s=300.0)
 """
 
 

@@ -17,11 +17,20 @@ from pathlib import Path
 import pytest
 
 from dphrl.errors import VerifierError
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER
 from dphrl.verifiers.workers import pool as pool_module
 from dphrl.verifiers.workers.pool import TRIES, Pool, default_workers, pool_of
 from dphrl.verifiers.workers.process import Process
 
 SOURCE = Path(__file__).parents[3] / "src"
+SETTINGS = {
+    "keep_distinct": True,
+    "ordered": "auto",
+    "deadline_s": 5.0,
+    "gold_deadline_s": 5.0,
+    "max_rows": 10,
+    "max_bytes": 1000,
+}
 needs_pidfd = pytest.mark.skipif(
     not hasattr(os, "pidfd_open"), reason="waiting for a process that is no child needs Linux's pidfd"
 )
@@ -216,8 +225,8 @@ def test_a_reply_larger_than_the_pipe_is_called_for(tmp_path: Path, monkeypatch:
     db = tmp_path / "empty.sqlite"
     db.touch()
     sql = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 9999) SELECT printf('%0100d', n) FROM r"
-    settings = {"gold_deadline_s": 5.0, "max_rows": 10**6, "max_bytes": 10**8, "keep_distinct": True}
-    pool = Pool("sql_gold")
+    settings = SETTINGS | {"max_rows": 10**6, "max_bytes": 10**8}
+    pool = Pool(GOLD_WORKER)
     [(status, text), other] = pool.run(
         [(str(db), "1", "bird", sql), (str(db), "1", "bird", "SELECT 1")], settings, cpu_s=5.0
     )
@@ -227,16 +236,16 @@ def test_a_reply_larger_than_the_pipe_is_called_for(tmp_path: Path, monkeypatch:
 
 
 def test_a_fault_of_the_verifier_is_a_verifier_error() -> None:
-    assert pool_of("sql").run([["too", "short"]], {}, cpu_s=60.0)[0][0] == "verifier_error"
+    assert pool_of(QUERY_WORKER).run([["too", "short"]], SETTINGS, cpu_s=60.0)[0][0] == "verifier_error"
 
 
 def test_ctrl_c_does_not_reach_the_worker() -> None:
-    pool = pool_of("sql")
-    pool.run([["x"]], {}, cpu_s=60.0)
+    pool = pool_of(QUERY_WORKER)
+    pool.run([["x"]], SETTINGS, cpu_s=60.0)
     pids = pool.pids
     for pid in pids:
         os.kill(pid, signal.SIGINT)
-    pool.run([["x"]], {}, cpu_s=60.0)
+    pool.run([["x"]], SETTINGS, cpu_s=60.0)
     assert pids and pool.pids == pids
 
 
@@ -250,19 +259,19 @@ def test_ranks_of_a_machine_share_its_cores(ranks: str, expected: int, monkeypat
 SCRIPT = """
 import os, sys
 from dphrl.verifiers.workers.pool import pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 item = {"gold": "SELECT 1", "db": sys.argv[1], "completion": "SELECT 1"}
-assert verify_batch([item])[0].correct
+assert verify_sql([item])[0].correct
 if sys.argv[2] == "fork":
     if os.fork() == 0:  # it holds the other end of the workers' pipes
         os.write(1, f"{os.getpid()}\\n".encode())  # one piece: two processes write here
         sys.stdin.read()
         os._exit(0)
-os.write(1, f"{pool_of('sql').pids[0]} {pool_of('sql_gold').pids[0]}\\n".encode())
+os.write(1, f"{pool_of(QUERY_WORKER).pids[0]} {pool_of(GOLD_WORKER).pids[0]}\\n".encode())
 if sys.stdin.readline() == "work\\n":
     print("working", flush=True)
     bomb = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
-    verify_batch([item | {"completion": bomb}], deadline_s=300.0)
+    verify_sql([item | {"completion": bomb}], deadline_s=300.0)
 """
 
 
@@ -340,7 +349,7 @@ def run_python(code: str) -> str:
 
 def test_verifiers_import_nothing_heavy() -> None:
     """Else every worker would take seconds to start."""
-    modules = "dphrl.verifiers, dphrl.verifiers.workers.worker_main, dphrl.verifiers.sql.worker"
+    modules = "dphrl.verifiers, dphrl.verifiers.workers.worker_main, dphrl.verifiers.sql.query_worker"
     code = f"import sys, {modules}; print(*sys.modules)"
     loaded = set(run_python(code).split())
     assert not loaded & {
@@ -364,15 +373,15 @@ def test_a_forked_process_gets_workers_of_its_own(tmp_path: Path) -> None:
     code = f"""
 import os
 from dphrl.verifiers.workers.pool import pool_of
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 item = {{"gold": "SELECT 1", "db": {str(db)!r}, "completion": "SELECT 1"}}
-verify_batch([item])
-first = pool_of("sql").pids
+verify_sql([item])
+first = pool_of(QUERY_WORKER).pids
 child = os.fork()
 if child == 0:
-    assert verify_batch([item])[0].correct and first and pool_of("sql").pids != first
+    assert verify_sql([item])[0].correct and first and pool_of(QUERY_WORKER).pids != first
     raise SystemExit
 assert os.waitpid(child, 0)[1] == 0
-assert verify_batch([item | {{"completion": "SELECT 2"}}])[0].status == "wrong" and pool_of("sql").pids == first
+assert verify_sql([item | {{"completion": "SELECT 2"}}])[0].status == "wrong" and pool_of(QUERY_WORKER).pids == first
 """
     run_python(code)

@@ -36,7 +36,6 @@ from dphrl.runs.samples import SampleFiles, read_samples
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
-from dphrl.stages.evaluate.answers import answer_of
 from dphrl.stages.evaluate.policy_drift import Drawn, check_vocabulary, measure
 from dphrl.stages.evaluate.seen_prompts import contamination_check
 from dphrl.types import GREEDY_DRAW, Completion, Task
@@ -254,7 +253,7 @@ def _draw_and_store(
         completions,
         base=base,
         solution=task.solution,
-        answer=answer_of(config.eval_tasks[task.name]),
+        answer=task.answer,
         resamples=config.eval.resamples,
         seed=config.seed,
         facts={**_speed(speed), "too_long": list(prompts.dropped), "contaminated": subject.contaminated(task)},

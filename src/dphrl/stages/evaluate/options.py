@@ -13,7 +13,6 @@ from dphrl.config.root import Config
 from dphrl.config.sources import KeepSetConfig, TaskConfig
 from dphrl.errors import ConfigError, nearest
 from dphrl.runs.eval_dir import NAME, Model, is_evaldir, read_evaldir
-from dphrl.tasks import DEMO_PREFIX
 from dphrl.tasks.ready import ready_task
 
 DRIFT_DRAWS = 4
@@ -44,7 +43,7 @@ def asked(
 
     Args:
         models: PATH, NAME=PATH or NAME@SEED=PATH, at least one.
-        tasks: names of ready tasks and demo:NAME, with commas; None = the eval_tasks of the config.
+        tasks: names of ready tasks, with commas; None = the eval_tasks of the config.
         base: name of the base; None = the directory's own, else the first model.
         config: YAML file of settings, the config of a run for instance; None = the defaults.
         overrides: "dotted.key" -> text; they come last.
@@ -94,17 +93,14 @@ def _with_base(models: Sequence[Model], base: str | None, out: str) -> tuple[Mod
 
 
 def _tasks(text: str) -> dict[str, Any]:
-    """'gsm8k,demo:arithmetic' -> {"gsm8k": {"name": "gsm8k"}, "arithmetic": {"data": "demo:arithmetic", ...}}."""
+    """'gsm8k,demo:arithmetic' -> {"gsm8k": {"name": "gsm8k"}, "arithmetic": {"name": "demo:arithmetic", ...}}."""
     found: dict[str, Any] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
-        demo = word.startswith(DEMO_PREFIX)
-        if not demo:
-            ready_task(word)  # refuses an unknown one
-        own = TaskConfig(data=word) if demo else TaskConfig(name=word)
-        label = KeepSetConfig(task=own).label  # the one rule for what a task is called
+        split = ready_task(word).eval_split  # refuses an unknown one
+        label = KeepSetConfig(task=TaskConfig(name=word)).label  # the one rule for what a task is called
         if label in found:
             raise ConfigError(f"--tasks: {label!r} comes twice; name each task once")
-        found[label] = {"data": word, "split": "eval"} if demo else {"name": word}
+        found[label] = {"name": word, "split": split} if split else {"name": word}
     if not found:
         raise ConfigError("--tasks is empty; name at least one, e.g. --tasks gsm8k,math500")
     return found

@@ -16,16 +16,16 @@ from dphrl.config.load import to_dict
 from dphrl.config.root import Config
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, DphrlError, ModelError
-from dphrl.models.policy import DEMO, Policy, load_policy, model_path
+from dphrl.models.policy import Policy, load_policy, model_path
 from dphrl.progress import Progress
 from dphrl.runs.run_dir import base_of, changed_settings, read_run, run_dir_of
 from dphrl.sampling.encoded_prompts import encode_prompts, pick_ids, task_for_policy
-from dphrl.tasks import DEMO_PREFIX, load_task, resolved
+from dphrl.tasks.load import load_task
 from dphrl.tasks.prompts import estimated_tokens
-from dphrl.tasks.ready import columns_of, load_rows, ready_task
-from dphrl.tasks.rows import READERS
+from dphrl.tasks.ready import columns_of, ready_task, resolved
+from dphrl.tasks.rows import READERS, rows_of_data
 from dphrl.types import Task
-from dphrl.verifiers.sql.verifier import database_path
+from dphrl.verifiers.sql.verify_sql import database_path
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class TaskChecks:
 def needs_datasets(cfg: TaskConfig, base_dir: Path = Path()) -> bool:
     """Whether the data is a name for `datasets`, which may need a network; a file of another kind is none."""
     data = resolved(cfg).data
-    if ready_task(cfg.name).source is not load_rows or data.startswith(DEMO_PREFIX) or not data:
+    if ready_task(cfg.name).source is not rows_of_data or not data:
         return False
     is_file = Path(base_dir, data).is_file() or Path(data).is_file()
     return not is_file and Path(data).suffix.lower() not in READERS
@@ -122,7 +122,7 @@ def needs_datasets(cfg: TaskConfig, base_dir: Path = Path()) -> bool:
 def _broken_databases(cfg: TaskConfig, base_dir: Path) -> Iterator[str]:
     """All databases of the rows used that are missing or empty; loading the task would name the first alone."""
     cfg = resolved(cfg)
-    if cfg.verifier != "sql" or cfg.data.startswith(DEMO_PREFIX):
+    if cfg.verifier != "sql":
         return
     ready = ready_task(cfg.name)
     loaded = ready.source(cfg, base_dir)
@@ -164,8 +164,7 @@ def check_model(config: Config, checklist: Checklist) -> tuple[Policy | None, in
             "are taken for a token; give a folder with --model.path"
         )
         return None, None
-    if config.model.path != DEMO:
-        checklist.problems.extend(f"model: {text}" for text in weight_problems(Path(folder)))
+    checklist.problems.extend(f"model: {text}" for text in weight_problems(Path(folder)))
     anywhere = dataclasses.replace(config, model=dataclasses.replace(config.model, device="auto"))
     policy = checklist.attempt("model", lambda: load_policy(anywhere))
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dphrl.errors import VerifierError
 from dphrl.types import NO_REWARD, Status
-from dphrl.verifiers.sql.lexer import asks_the_moment
+from dphrl.verifiers.sql.sql_text import asks_the_moment
 
 MEMORY_BYTES = 256 << 20
 """Characters of results that are kept in memory; the least recently used go first."""
@@ -58,7 +58,7 @@ class GoldReply:
     """Short and unique in this process."""
     status: Status
     text: str
-    """The result (`sql_rows.encode`) where the status is `correct`, else why there is none."""
+    """The result (`result_json.encode`) where the status is `correct`, else why there is none."""
 
 
 _names = itertools.count()  # of the process, not of a cache: the workers know results by them

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import sqlglot  # here, not where it is used: its import is no item's fault, and files can be opened now
 
-from dphrl.types import Status
-from dphrl.verifiers.sql.execute import QueryFailed, run_query
-from dphrl.verifiers.sql.lexer import orders_rows
-from dphrl.verifiers.sql.result import encode
+from dphrl.verifiers.sql.query_settings import QuerySettings
+from dphrl.verifiers.sql.result_json import encode
+from dphrl.verifiers.sql.run_query import QueryFailed, run_query
+from dphrl.verifiers.sql.sql_text import orders_rows
+from dphrl.verifiers.workers.job import Job, Reply
 
 _DIALECT = sqlglot.Dialect.get_or_raise("sqlite")
 
 
-def judge(item: tuple[str, str, str, str], settings: Mapping[str, Any]) -> tuple[Status, str]:
+def run_gold(item: tuple[str, str, str, str], settings: QuerySettings) -> Reply:
     """Run one gold query.
 
     Args:
         item: path of the database and its version; mode (spider or bird); gold query.
-        settings: gold_deadline_s (CPU seconds), max_rows, max_bytes (of the result), keep_distinct (spider).
     Returns:
-        `correct` and the result as text (`sql_rows.encode`), or what befell it: `gold_error` where the database is at
-        fault, else a status of the query.
+        `correct` and the result as text (`result_json.encode`); else `gold_error` where the database is at fault, or
+        the status of a query that failed.
     """
     db, version, mode, sql = item
     try:
-        rows = run_query((db, version), sql, settings, mode=mode, deadline_s=settings["gold_deadline_s"])
+        rows = run_query((db, version), sql, settings, mode=mode, deadline_s=settings.gold_deadline_s)
     except QueryFailed as failure:
         return failure.status, failure.detail
     return "correct", encode(rows, ordered=has_order(sql))
@@ -45,3 +42,6 @@ def has_order(sql: str) -> bool:
         return sqlglot.parse_one(sql, read=_DIALECT).args.get("order") is not None
     except (sqlglot.errors.SqlglotError, RecursionError):
         return orders_rows(sql)
+
+
+JOB = Job(run_gold, settings=QuerySettings)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dphrl.errors import VerifierError
-from dphrl.types import Status
+from dphrl.verifiers.workers.job import Reply
 from dphrl.verifiers.workers.process import Process, WorkerDied
 
 CHUNK = 64
@@ -32,12 +32,9 @@ as much."""
 CHUNK_BYTES = 4 << 20
 """Characters of shared values that the items of a chunk may need between them, if it has more than one."""
 
-Reply = tuple[Status, str]
-"""What a job's `judge` says of one item: status, and why."""
-
 
 class Pool:
-    """Processes for one job, started when first needed, kept until exit; safe to call from several threads.
+    """Processes for one job, started when first needed and kept until exit; several threads may call it.
 
     A batch is cut into chunks that idle workers take. Each worker answers item by item, so that when one dies or is
     killed at its deadline, only the item it was at is blamed, and the rest of its chunk goes to the others.
@@ -144,7 +141,7 @@ class Pool:
         batch.bad_starts += not worker.was_ready
         if batch.bad_starts == TRIES:  # one may have been killed from outside
             raise VerifierError(
-                f"a worker of verifier {self.job!r} did not start ({death.detail}); its own message stands above; "
+                f"a worker for {self.job} did not start ({death.detail}); its own message stands above; "
                 f"`{' '.join(worker.command)}` should say ready and wait for input"
             ) from death
         batch.requeue(worker.chunk, death)
@@ -226,6 +223,6 @@ _POOLS: dict[tuple[int, str], Pool] = {}
 
 
 def pool_of(job: str) -> Pool:
-    """The pool of this process for a job; a forked copy of this process gets its own."""
+    """The pool of this process for a job (the name of a module that holds a `JOB`); a forked copy gets its own."""
     key = (os.getpid(), job)
     return _POOLS.get(key) or _POOLS.setdefault(key, Pool(job))

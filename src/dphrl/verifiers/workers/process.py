@@ -36,7 +36,7 @@ class WorkerDied(Exception):
 
 
 class Process:
-    """A process that serves one job (`worker_main`). It is idle, or at the first item of `chunk`, or starting.
+    """A process that does one job (`worker_main`). It is idle, or at the first item of `chunk`, or starting.
 
     Requests go through a socket, replies come through a pipe, and the worker rings through the socket now and then:
     waking for every reply would cost more than most queries. The deadline of an item counts the worker's CPU time, read
@@ -44,6 +44,7 @@ class Process:
     """
 
     def __init__(self, job: str) -> None:
+        """Start a process for a job, which is named by the module that holds it."""
         self.command = self._command(job)
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()

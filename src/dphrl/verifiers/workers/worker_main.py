@@ -17,21 +17,10 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
 from typing import Any
 
+from dphrl.verifiers.workers.job import Job, Reply
 from dphrl.verifiers.workers.limits import arm_cpu_deadline, lock_down
-
-Judge = Callable[[Any, Mapping[str, Any]], tuple[str, str]]
-"""(item, settings) -> (status, detail)."""
-
-JOBS: dict[str, str] = {
-    "sql": "dphrl.verifiers.sql.worker",
-    "sql_gold": "dphrl.verifiers.sql.gold_worker",
-    "math": "dphrl.verifiers.math.worker",
-    "gym": "dphrl.verifiers.gym.worker",
-}
-"""Job -> module whose `judge` does it (and whose `remember` takes what is shared); imported only by its workers."""
 
 RING_S = 0.002
 """Seconds between two rings: short beside any deadline, long beside what waking the parent costs."""
@@ -42,49 +31,49 @@ _SOCKET = 0
 _REQUEST_BUFFER = 1 << 16
 
 
-def answer(judge: Judge, item: Any, settings: Mapping[str, Any]) -> tuple[str, str]:
+def answer(job: Job, item: Any, settings: Any) -> Reply:
     """Judge one item; an exception of ours is a `verifier_error`, never a wrong answer.
 
     Raises:
         MemoryError: the job did not catch it.
     """
     try:
-        return judge(item, settings)
+        return job.judge(item, settings)
     except MemoryError:
         raise
     except Exception as error:  # a fault of the verifier must be seen as one, and must not end the worker
         return "verifier_error", f"{type(error).__name__}: {error}"[:MAX_DETAIL]
 
 
-def main(job: str, parent: int) -> None:
-    """Serve one job until end of input.
+def serve(module: str, parent: int) -> None:
+    """Do one job until end of input.
 
     Args:
-        job: a key of `JOBS`.
+        module: name of the module that holds the job; it is imported here only.
         parent: id of the process that reads the replies; when it is gone, so is this one.
     """
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     replies = _Replies()
     logging.disable(logging.CRITICAL)
-    module = importlib.import_module(JOBS[job])
+    job: Job = importlib.import_module(module).JOB
     lock_down()
     replies.write(b'"ready"\n')
     replies.ring()
     with open(_SOCKET, "rb", buffering=_REQUEST_BUFFER, closefd=False) as requests:
         for line in requests:
             if line.endswith(b"\n"):  # else the parent was killed while it wrote
-                _serve(module, json.loads(line), replies)
+                _answer_all(job, json.loads(line), replies)
 
 
-def _serve(module: Any, request: Mapping[str, Any], replies: _Replies) -> None:
-    if "shared" in request:
-        module.remember(request["shared"], forget=request.get("forget", False))
-    settings, judge, orphan_s = request["settings"], module.judge, request["orphan_s"]
+def _answer_all(job: Job, request: dict[str, Any], replies: _Replies) -> None:
+    if job.remember is not None and "shared" in request:
+        job.remember(request["shared"], forget=request.get("forget", False))
+    settings, orphan_s = job.settings(**request["settings"]), request["orphan_s"]
     # the parent keeps the deadline; the kernel's is for a parent that died meanwhile
     arm_cpu_deadline(orphan_s)
     for item in request["items"]:
         try:
-            status, detail = answer(judge, item, settings)
+            status, detail = answer(job, item, settings)
         except MemoryError:
             replies.write(_line("memory", "out of memory"))
             os._exit(0)  # a process that ran out of memory is not trusted with the next item
@@ -141,6 +130,6 @@ def _leave_with(parent: int) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1], int(sys.argv[2]))
+        serve(sys.argv[1], int(sys.argv[2]))
     except ConnectionError:  # the parent is gone, and so is the reason to go on
         os._exit(0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from dphrl.errors import VerifierError
 from dphrl.types import STATUSES, Item, Message, Task, VerifyFn, item_of
+from dphrl.verifiers.registry import load_verifier
 
 RewardFn = Callable[..., list[float | None]]
 LogMetric = Callable[[str, float], None]
@@ -15,6 +16,19 @@ Completions = Sequence[str | Sequence[Message]]
 
 _NOT_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
 """What TRL passes besides the columns of its dataset."""
+
+
+def reward_function(spec: str, **args: Any) -> RewardFn:
+    """A verifier as a reward function for TRL, with arguments of its own: `reward_function("sql", mode="bird")`.
+
+    Args:
+        spec, args: see `load_verifier`.
+    Returns:
+        See `reward_from`; TRL's logs call it SPEC_reward.
+    Raises:
+        VerifierError: an unknown verifier or argument.
+    """
+    return reward_from(load_verifier(spec, args), f"{spec}_reward")
 
 
 def reward_from(verify: VerifyFn, name: str) -> RewardFn:
@@ -91,3 +105,9 @@ def _texts(completions: Completions) -> list[str]:
 
 def _is_column(key: str, values: object, length: int) -> bool:
     return key not in _NOT_COLUMNS and isinstance(values, list | tuple) and len(values) == length
+
+
+sql_reward = reward_function("sql")
+"""Reward function for TRL: 1.0, 0.0 or None; its dataset has columns `gold` (SQL), `db` (a path), optional `mode`."""
+math_reward = reward_function("math")
+"""Reward function for TRL: 1.0, 0.0 or None; its dataset has a column `gold` (the answer)."""

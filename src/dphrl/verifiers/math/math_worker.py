@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse
 
-from dphrl.types import Status
-from dphrl.verifiers.math.compare import TooBig, same
-from dphrl.verifiers.math.normal import Reading, reading
+from dphrl.verifiers.math.equal_values import TooBig, equal_answers
+from dphrl.verifiers.math.prepared_answer import PreparedAnswer, prepared
+from dphrl.verifiers.workers.job import Job, Reply
 
 _BOXED = [LatexExtractionConfig(boxed_match_priority=0)]
-_WRONG: tuple[Status, str] = ("wrong", "another value than the gold answer")
+_WRONG: Reply = ("wrong", "another value than the gold answer")
 MAX_DEPTH = 40
 """Levels of brackets, powers of powers, and signs or functions in a row of an answer that is parsed."""
 _BRACKETS = re.compile(r"[(){}\[\]]")
@@ -28,12 +27,11 @@ _REMEMBERED = 10_000
 """Gold answers that are held parsed."""
 
 
-def judge(item: tuple[str, str | None], settings: Mapping[str, Any]) -> tuple[Status, str]:
+def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
     """Whether two answers are mathematically the same.
 
     Args:
         item: gold answer, and answer; None = handle the gold answer alone. Cleaned.
-        settings: none.
     Returns:
         `correct`, or `wrong` (also when either cannot be read).
     """
@@ -45,7 +43,7 @@ def judge(item: tuple[str, str | None], settings: Mapping[str, Any]) -> tuple[St
         return "wrong", "nested deeper than an answer is"
     if _BIG_BINOMIAL.search(answer):  # the parser works it out at once
         return "wrong", "numbers too big to be compared"
-    theirs = (reading(answer), None)
+    theirs = (prepared(answer), None)
     if not (ours[0].latex and theirs[0].latex):
         return ("correct", "") if _same_words(ours[0].words, theirs[0].words) else _WRONG
     if _differ(ours[0].base, theirs[0].base) or _differ(ours[0].unit, theirs[0].unit):
@@ -61,7 +59,7 @@ def judge(item: tuple[str, str | None], settings: Mapping[str, Any]) -> tuple[St
         return "wrong", f"cannot be compared: {type(error).__name__}"  # sympy's, on what the answer asks of it
 
 
-Parsed = tuple[Reading, Any]
+Parsed = tuple[PreparedAnswer, Any]
 
 
 def _is_deep(text: str) -> bool:
@@ -76,16 +74,16 @@ def _is_deep(text: str) -> bool:
 def _same(gold: Parsed, answer: Parsed) -> bool:
     """With a percent sign on one side only, the number may count in hundredths or in ones."""
     below_one = answer[0].percent and not gold[0].percent and getattr(gold[1], "is_number", False) and abs(gold[1]) < 1
-    if not below_one and same(gold[1], answer[1]):  # where 50 is asked for 50% says so, but 0.5% is not 0.5
+    if not below_one and equal_answers(gold[1], answer[1]):  # where 50 is asked for 50% says so, but 0.5% is not 0.5
         return True
     if gold[0].percent == answer[0].percent:
         return False
-    return same(*(value / 100 if read.percent else value for read, value in (gold, answer)))
+    return equal_answers(*(value / 100 if read.percent else value for read, value in (gold, answer)))
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _gold(text: str) -> Parsed:
-    read = reading(text)
+    read = prepared(text)
     return read, _parse(read.latex) if read.latex else None
 
 
@@ -106,3 +104,6 @@ def _same_words(ours: str, theirs: str) -> bool:
 
 def _differ(ours: str, theirs: str) -> bool:
     return bool(ours and theirs and ours != theirs)
+
+
+JOB = Job(compare_answers)

@@ -116,7 +116,7 @@ _ASCII = _Characters(
 )
 
 
-def plain(text: str) -> str:
+def ascii_text(text: str) -> str:
     """The text with every character that has an ASCII or LaTeX form written so; control characters as spaces."""
     if text.isascii() and text.isprintable():
         return text
@@ -125,7 +125,7 @@ def plain(text: str) -> str:
     return text.translate(_ASCII)
 
 
-def clean(answer: str) -> str:
+def clean_answer(answer: str) -> str:
     """The answer without outer space, math or emphasis marks, and a closing period."""
     for _ in range(_LAYERS):
         before = answer
@@ -146,7 +146,7 @@ def same_text(left: str, right: str) -> bool:
     return left == right or _squeezed(left) == _squeezed(right)
 
 
-def number(answer: str) -> Fraction | None:
+def plain_number(answer: str) -> Fraction | None:
     """The exact value of a plain number.
 
     Args:
@@ -175,7 +175,7 @@ def number(answer: str) -> Fraction | None:
     return above / below * (-1 if fraction and fraction[1] == "-" else 1)
 
 
-def numbers(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
+def plain_row(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
     """The exact values in a row of two or more plain numbers.
 
     Args:
@@ -189,7 +189,7 @@ def numbers(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
     row = _ROW.fullmatch(text) if len(text) <= MAX_DIGITS and not _UNCLEAR_COMMA.search(text) else None
     if row is None:
         return None
-    values = [number(part) for part in (row["inside"] or row["set"] or row["bare"]).split(",")]
+    values = [plain_number(part) for part in (row["inside"] or row["set"] or row["bare"]).split(",")]
     known = tuple(value for value in values if value is not None)
     if len(known) < max(2, len(values)) or len(set(known)) < len(known):
         return None

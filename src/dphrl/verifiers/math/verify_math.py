@@ -7,20 +7,26 @@ from collections.abc import Mapping, Sequence
 
 from dphrl.errors import VerifierError
 from dphrl.types import Item, Verdict
-from dphrl.verifiers.base import column, completion_of, verdict
-from dphrl.verifiers.math.extract import extract_answer, extract_gold
-from dphrl.verifiers.math.plain import number, numbers, same_text
-from dphrl.verifiers.workers.pool import Reply, pool_of
+from dphrl.verifiers.math.final_answer import extract_answer, extract_gold
+from dphrl.verifiers.math.math_style import math_style
+from dphrl.verifiers.math.plain_text import plain_number, plain_row, same_text
+from dphrl.verifiers.math.prepared_answer import prepared
+from dphrl.verifiers.verifier import Verifier, column, completion_of, verdict
+from dphrl.verifiers.workers.job import Reply
+from dphrl.verifiers.workers.pool import pool_of
 
+MATH_WORKER = "dphrl.verifiers.math.math_worker"
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is compared other than as text."""
+LONGEST_COUNTED = 1_000
+"""Characters of the longest answer that majority voting prepares; a longer one is compared as it stands."""
 _COSTLY = frozenset({"timeout", "memory"})
 
 Pair = tuple[str, str | None]
 """Gold answer and answer; no answer asks whether the gold answer alone can be handled."""
 
 
-def verify_batch(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int | None = None) -> list[Verdict]:
+def verify_math(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int | None = None) -> list[Verdict]:
     """Compare each completion's final answer with its gold answer.
 
     Equal text, plain numbers and rows of them (as exact fractions) are decided here; the rest in worker processes that
@@ -28,7 +34,7 @@ def verify_batch(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int
     completion says is ever evaluated as code. docs/decisions/0009-math-comparison.md says what counts as equal.
 
     Args:
-        items: with `completion` (see `math_text.extract_answer` for its final answer) and `gold` (the answer, or a
+        items: with `completion` (see `final_answer.extract_answer` for its final answer) and `gold` (the answer, or a
             solution that ends in "#### ANSWER" or holds \\boxed{ANSWER}).
         deadline_s: CPU seconds one comparison may take, > 0.
         workers: most processes at work, >= 1; None = one a core, divided among the ranks of this machine.
@@ -48,9 +54,25 @@ def verify_batch(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int
     ]
     replies = {pair: _decide(*pair) for pair in dict.fromkeys(pairs)}
     unclear: list[Pair] = [pair for pair, reply in replies.items() if reply is None]
-    judged = dict(zip(unclear, pool_of("math").run(unclear, {}, cpu_s=deadline_s, workers=workers), strict=True))
+    judged = dict(zip(unclear, pool_of(MATH_WORKER).run(unclear, {}, cpu_s=deadline_s, workers=workers), strict=True))
     bad = _bad_golds(judged, deadline_s, workers)
     return [verdict(*(replies[pair] or bad.get(pair[0]) or judged[pair])) for pair in pairs]
+
+
+def math_answer(completion: str) -> str | None:
+    """The final answer, plain numbers by value, the rest by their text; None where there is none.
+
+    Units and idle marks are left out, as the verifier does. Nothing is evaluated: 2x and x+x are two answers.
+    """
+    answer = extract_answer(completion)
+    if not answer or len(answer) > LONGEST_COUNTED:
+        return answer or None
+    known = prepared(answer)
+    if known.words:
+        return known.words
+    value = plain_number(known.latex)
+    text = "".join(known.latex.split()) if value is None else str(value)
+    return f"{text}{'%' if known.percent else ''}{f'_{known.base}' if known.base else ''}"
 
 
 def _gold(value: object, known: dict[object, str]) -> str:
@@ -74,10 +96,10 @@ def _decide(gold: str, answer: str) -> Reply | None:
         return "gold_error", f"a gold answer of {len(gold)} characters; at most {MAX_ANSWER} are compared"
     if len(answer) > MAX_ANSWER:
         return "wrong", f"an answer of {len(answer)} characters; at most {MAX_ANSWER} are compared"
-    left, right = number(gold), number(answer)
+    left, right = plain_number(gold), plain_number(answer)
     if left is not None and right is not None:
         return ("correct", "") if left == right else ("wrong", f"{answer[:40]} is not {gold[:40]}")
-    row, other = numbers(gold), numbers(answer)
+    row, other = plain_row(gold), plain_row(answer)
     if row is None or other is None or row[0] != other[0]:
         return None
     return ("correct", "") if row == other else ("wrong", f"{answer[:40]} is not {gold[:40]}")
@@ -86,9 +108,20 @@ def _decide(gold: str, answer: str) -> Reply | None:
 def _bad_golds(judged: Mapping[Pair, Reply], deadline_s: float, workers: int | None) -> dict[str, Reply]:
     """Gold answers that take too long or too much memory by themselves, so that no completion is blamed for them."""
     suspects = list(dict.fromkeys(gold for (gold, _), (status, _) in judged.items() if status in _COSTLY))
-    alone = pool_of("math").run([(gold, None) for gold in suspects], {}, cpu_s=deadline_s, workers=workers)
+    alone = pool_of(MATH_WORKER).run([(gold, None) for gold in suspects], {}, cpu_s=deadline_s, workers=workers)
     return {
         gold: ("gold_error", f"the gold answer alone: {status}: {detail}")
         for gold, (status, detail) in zip(suspects, alone, strict=True)
         if status in _COSTLY
     }
+
+
+VERIFIER = Verifier(
+    name="math",
+    judge=verify_math,
+    columns=("gold",),
+    solution=math_style,
+    answer=math_answer,
+    read_gold=extract_gold,
+    answer_form=r"\boxed{%s}",
+)

@@ -37,7 +37,7 @@ class TooBig(Exception):
     """A number that is not worked out."""
 
 
-def same(gold: Any, answer: Any) -> bool:
+def equal_answers(gold: Any, answer: Any) -> bool:
     """Whether two parsed answers are equal.
 
     Args:
@@ -240,14 +240,14 @@ def _members(value: Any) -> Sequence[Any]:
 
 
 def _pairwise(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
-    return len(gold) == len(answer) and all(same(a, b) for a, b in zip(gold, answer, strict=True))
+    return len(gold) == len(answer) and all(equal_answers(a, b) for a, b in zip(gold, answer, strict=True))
 
 
 def _any_order(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
     """Each member has its own partner; equality is transitive, so the first that fits will do."""
     left = list(answer)
     for member in gold:
-        partner = next((index for index, other in enumerate(left) if same(member, other)), None)
+        partner = next((index for index, other in enumerate(left) if equal_answers(member, other)), None)
         if partner is None:
             return False
         del left[partner]
@@ -268,7 +268,8 @@ def _same_relations(gold: Relational, answer: Relational) -> bool:
     ours, theirs = gold.lhs - gold.rhs, answer.lhs - answer.rhs
     if not ours.free_symbols or not theirs.free_symbols:  # both hold, or neither does: 2 = 2 does not say that 3 = 3
         return any(
-            gold.args[side] == answer.args[side] and same(gold.args[1 - side], answer.args[1 - side]) for side in (0, 1)
+            gold.args[side] == answer.args[side] and equal_answers(gold.args[1 - side], answer.args[1 - side])
+            for side in (0, 1)
         )
     if same_value(ours, theirs):
         return True

@@ -1,6 +1,6 @@
 """The process that makes prompts of reasoning-gym: a request (JSON) on stdin, an answer (JSON) on stdout.
 
-Run with PYTHONHASHSEED=0 by `gym.load_rows`: with another, some generators make other prompts of the same seed.
+Run with PYTHONHASHSEED=0 by `tasks.gym`: with another, some generators make other prompts of the same seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 
-def make(request: dict[str, Any]) -> dict[str, Any]:
+def make_rows(request: dict[str, Any]) -> dict[str, Any]:
     """Make the rows of a request.
 
     Args:
@@ -57,13 +57,13 @@ def _is_literal(value: Any) -> bool:
         return False
 
 
-def main() -> None:
+def _main() -> None:
     """Answer the request on stdin."""
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some generators print
     with os.fdopen(replies, "w", encoding="utf-8") as file:
-        json.dump(make(json.load(sys.stdin)), file)
+        json.dump(make_rows(json.load(sys.stdin)), file)
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import chain
 
-from dphrl.verifiers.sql.result import Row, Rows
+from dphrl.verifiers.sql.result_json import Row, Rows
 
 Columns = tuple[list[Row], list[Row]]
 """The distinct columns of both results."""

@@ -18,8 +18,8 @@ from typing import Any
 import sympy
 from reasoning_gym.factory import create_dataset
 
-from dphrl.tasks.gym import SCORE
-from dphrl.types import Status
+from dphrl.verifiers.gym.verify_gym import SCORE
+from dphrl.verifiers.workers.job import Job, Reply
 
 _SYMPY_PARSE = sympy.parse_expr
 _ALGEBRA = re.compile(r"(?:[\s+\-*/^(),!]|\d++(?:\.\d*+)?+|\.\d++|(?P<name>[A-Za-z][A-Za-z0-9]*+))*+")
@@ -30,12 +30,11 @@ MAX_ALGEBRA = 2_000
 """Characters of the longest answer that is parsed as algebra."""
 
 
-def judge(item: tuple[str, Mapping[str, Any], str, str], settings: Mapping[str, Any]) -> tuple[Status, str]:
+def score_answer(item: tuple[str, Mapping[str, Any], str, str], _: None) -> Reply:
     """Score one answer.
 
     Args:
         item: generator, its settings, the entry as a Python literal, the answer.
-        settings: none.
     Returns:
         `correct` at a score of 1, else `wrong`, with the score as detail.
     Raises:
@@ -77,3 +76,4 @@ def _disarm() -> None:
 
 
 _disarm()
+JOB = Job(score_answer)

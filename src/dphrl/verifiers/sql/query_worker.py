@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from dphrl.types import Status
-from dphrl.verifiers.sql.equal import bird_equal, spider_equal
-from dphrl.verifiers.sql.execute import QueryFailed, run_query
-from dphrl.verifiers.sql.result import Row, decode
+from dphrl.verifiers.sql.equal_results import bird_equal, spider_equal
+from dphrl.verifiers.sql.query_settings import QuerySettings
+from dphrl.verifiers.sql.result_json import Row, decode
+from dphrl.verifiers.sql.run_query import QueryFailed, run_query
+from dphrl.verifiers.workers.job import Job, Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Gold:
+class GoldResult:
     """Result of a gold query, and where it came from."""
 
     db: str
@@ -26,35 +26,34 @@ class Gold:
     """The rows as a set (bird; empty in spider)."""
 
 
-_golds: dict[str, Gold] = {}
+_golds: dict[str, GoldResult] = {}
 
 
-def remember(shared: Mapping[str, Sequence[str]], *, forget: bool) -> None:
+def remember_golds(shared: Mapping[str, Sequence[str]], *, forget: bool) -> None:
     """Take gold results for the items to come.
 
     Args:
-        shared: key -> path of the database, its version, mode, result (`sql_rows.encode`).
+        shared: key -> path of the database, its version, mode, result (`result_json.encode`).
         forget: drop those held so far.
     """
     if forget:
         _golds.clear()
     for key, (db, version, mode, text) in shared.items():
         rows, ordered = decode(text)
-        _golds[key] = Gold(db, version, mode, rows, ordered, frozenset(rows if mode == "bird" else ()))
+        _golds[key] = GoldResult(db, version, mode, rows, ordered, frozenset(rows if mode == "bird" else ()))
 
 
-def judge(item: tuple[str, str], settings: Mapping[str, Any]) -> tuple[Status, str]:
+def judge_query(item: tuple[str, str], settings: QuerySettings) -> Reply:
     """Judge one query against a gold result.
 
     Args:
         item: key of the gold result; query.
-        settings: deadline_s (CPU seconds), max_rows, max_bytes (of a result), keep_distinct (spider), ordered.
     Returns:
         Status and detail.
     """
     key, sql = item
     gold = _golds[key]
-    ordered = {"always": True, "never": False, "auto": gold.mode == "spider" and gold.ordered}[settings["ordered"]]
+    ordered = {"always": True, "never": False, "auto": gold.mode == "spider" and gold.ordered}[settings.ordered]
     as_set = gold.mode == "bird" and not ordered
     try:
         rows = run_query(
@@ -62,7 +61,7 @@ def judge(item: tuple[str, str], settings: Mapping[str, Any]) -> tuple[Status, s
             sql,
             settings,
             mode=gold.mode,
-            deadline_s=settings["deadline_s"],
+            deadline_s=settings.deadline_s,
             most=None if as_set else len(gold.rows),
             known=gold.distinct if as_set else None,
         )
@@ -75,3 +74,6 @@ def judge(item: tuple[str, str], settings: Mapping[str, Any]) -> tuple[Status, s
     else:
         equal = spider_equal(gold.rows, rows, ordered=ordered)
     return ("correct", "") if equal else ("wrong", "another result than the gold query's")
+
+
+JOB = Job(judge_query, settings=QuerySettings, remember=remember_golds)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from dphrl.errors import VerifierError
 from dphrl.types import Verdict
-from dphrl.verifiers.math import verifier as math_verifier
-from dphrl.verifiers.math.plain import number, numbers, same_text
-from dphrl.verifiers.math.verifier import verify_batch
-from dphrl.verifiers.math.worker import judge
+from dphrl.verifiers.math import verify_math as math_verifier
+from dphrl.verifiers.math.math_worker import compare_answers
+from dphrl.verifiers.math.plain_text import plain_number, plain_row, same_text
+from dphrl.verifiers.math.verify_math import verify_math
 
 
 def status(gold: object, completion: str, **args: float) -> str:
-    return verify_batch([{"gold": gold, "completion": completion}], **args)[0].status
+    return verify_math([{"gold": gold, "completion": completion}], **args)[0].status
 
 
 def boxed(gold: str, answer: str) -> str:
@@ -218,7 +218,7 @@ def test_hostile_answers_are_wrong_and_the_next_one_is_right(gold: str) -> None:
             {"gold": gold, "completion": rf"\boxed{{{text}}}"},
             {"gold": gold, "completion": rf"\boxed{{{gold}+0}}"},
         ]
-    statuses = [verdict.status for verdict in verify_batch(items, deadline_s=2.0)]
+    statuses = [verdict.status for verdict in verify_math(items, deadline_s=2.0)]
     verdicts = dict(zip(HOSTILE, statuses[::2], strict=True))
     assert {name: verdict for name, verdict in verdicts.items() if verdict not in ("wrong", "timeout")} == {}
     assert set(statuses[1::2]) == {"correct"}
@@ -230,14 +230,14 @@ def test_a_slow_comparison_is_killed_and_the_next_one_judged() -> None:
         {"gold": "x+1", "completion": r"\boxed{|x" + "|x" * 600 + "}"},
         {"gold": r"2\sqrt{3}", "completion": "#### $\\sqrt{12}$"},
     ]
-    verdicts = verify_batch(items, deadline_s=1.5)
+    verdicts = verify_math(items, deadline_s=1.5)
     assert [(verdict.status, verdict.reward) for verdict in verdicts] == [("timeout", 0.0), ("correct", 1.0)]
 
 
 @pytest.mark.slow
 def test_a_gold_answer_that_takes_too_long_alone_is_not_held_against_a_completion() -> None:
     gold = "|x" * 600
-    verdicts = verify_batch(
+    verdicts = verify_math(
         [{"gold": gold, "completion": r"\boxed{x+1}"}, {"gold": "y", "completion": r"\boxed{y+0}"}], deadline_s=1.0
     )
     assert [verdict.status for verdict in verdicts] == ["gold_error", "correct"]
@@ -250,9 +250,9 @@ def test_a_bug_of_ours_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> bool:
         raise KeyError("ours")
 
-    monkeypatch.setattr("dphrl.verifiers.math.worker._same", broken)
+    monkeypatch.setattr("dphrl.verifiers.math.math_worker._same", broken)
     with pytest.raises(KeyError):
-        judge(("x", "x+1"), {})
+        compare_answers(("x", "x+1"), None)
 
 
 def test_identical_pairs_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,7 +265,7 @@ def test_identical_pairs_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(math_verifier, "pool_of", lambda job: Recorder())
     item = {"gold": "x+1", "completion": r"\boxed{1+x}"}
-    assert [verdict.correct for verdict in verify_batch([item] * 3)] == [True] * 3
+    assert [verdict.correct for verdict in verify_math([item] * 3)] == [True] * 3
     assert sent == [("x+1", "1+x")]
 
 
@@ -279,7 +279,7 @@ def test_identical_pairs_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_wrong_use_is_named(item: dict[str, str], args: dict[str, int], message: str) -> None:
     with pytest.raises(VerifierError, match=message):
-        verify_batch([item], **args)
+        verify_math([item], **args)
 
 
 @given(st.fractions(max_denominator=10**6), st.fractions(max_denominator=10**6))
@@ -287,7 +287,7 @@ def test_plain_numbers_agree_with_fractions(left: Fraction, right: Fraction) -> 
     def written(value: Fraction) -> str:
         return rf"{'-' if value < 0 else ''}\frac{{{abs(value.numerator)}}}{{{value.denominator}}}"
 
-    assert number(written(left)) == number(str(left)) == left
+    assert plain_number(written(left)) == plain_number(str(left)) == left
     assert boxed(written(left), str(left)) == "correct"
     assert (
         boxed(str(left), written(right))
@@ -299,7 +299,7 @@ def test_plain_numbers_agree_with_fractions(left: Fraction, right: Fraction) -> 
 @given(st.integers(-(10**12), 10**12))
 def test_ways_to_write_an_integer(value: int) -> None:
     for text in (f"{value}", f"{value:,}", f"{value}.", f"{value}.00", f"{value}e0", rf"\${value}"):
-        assert number(text) == value
+        assert plain_number(text) == value
 
 
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=5, unique=True), st.randoms())
@@ -307,9 +307,9 @@ def test_rows_of_numbers(values: list[int], random: object) -> None:
     shuffled = list(values)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     row, other = (", ".join(map(str, part)) for part in (values, shuffled))
-    assert numbers(row) == numbers(rf"\{{{other}\}}")
-    assert (numbers(f"({row})") == numbers(rf"\left({other}\right)")) == (values == shuffled)
-    assert numbers(f"({row})") != numbers(f"[{row})")
+    assert plain_row(row) == plain_row(rf"\{{{other}\}}")
+    assert (plain_row(f"({row})") == plain_row(rf"\left({other}\right)")) == (values == shuffled)
+    assert plain_row(f"({row})") != plain_row(f"[{row})")
 
 
 @pytest.mark.slow
@@ -322,8 +322,8 @@ def test_rows_are_judged_by_the_caller_as_by_the_worker(left: list[int], right: 
     """The shortcut says what math-verify's parser and our comparison say."""
     for brackets in ("{}", "({})", r"\{{{}\}}"):
         gold, answer = (brackets.format(",".join(map(str, part))) for part in (left, right))
-        ours, theirs = numbers(gold), numbers(answer)
-        assert (ours == theirs) == (judge((gold, answer), {})[0] == "correct")
+        ours, theirs = plain_row(gold), plain_row(answer)
+        assert (ours == theirs) == (compare_answers((gold, answer), None)[0] == "correct")
 
 
 @given(st.text(st.characters(exclude_characters="\\~")))
@@ -339,7 +339,7 @@ def test_gsm8k_golds_verify_against_themselves(shared_data: Path, split: str) ->
     for completions in (texts, answers):
         items = [{"gold": gold, "completion": text} for gold, text in zip(answers, completions, strict=True)]
         assert [
-            item["gold"] for item, verdict in zip(items, verify_batch(items), strict=True) if not verdict.correct
+            item["gold"] for item, verdict in zip(items, verify_math(items), strict=True) if not verdict.correct
         ] == []
 
 
@@ -375,4 +375,4 @@ def test_signs_and_units_without_a_value_are_never_right(gold: str) -> None:
 
 
 def judged(gold: str, answers: Sequence[str]) -> list[Verdict]:
-    return verify_batch([{"gold": gold, "completion": rf"\boxed{{{answer}}}"} for answer in answers])
+    return verify_math([{"gold": gold, "completion": rf"\boxed{{{answer}}}"} for answer in answers])

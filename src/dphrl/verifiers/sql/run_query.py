@@ -15,14 +15,13 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from dphrl.types import Status
-from dphrl.verifiers.sql.lexer import MAX_SQL, QUERIES, first_word, spider_rewrites, without_distinct
-from dphrl.verifiers.sql.result import Row
+from dphrl.verifiers.sql.query_settings import QuerySettings
+from dphrl.verifiers.sql.result_json import Row
+from dphrl.verifiers.sql.sql_text import MAX_SQL, QUERIES, first_word, spider_rewrites, without_distinct
 from dphrl.verifiers.workers.limits import MEMORY_BYTES, opening_files
 
 OPEN_CONNECTIONS = 32
@@ -97,7 +96,7 @@ class QueryFailed(Exception):
 def run_query(
     database: tuple[str, str],
     sql: str,
-    settings: Mapping[str, Any],
+    settings: QuerySettings,
     *,
     mode: str,
     deadline_s: float,
@@ -107,9 +106,8 @@ def run_query(
     """Rows of a query.
 
     Args:
-        database: path, and the version of the file that is meant (`sql.database_version`).
+        database: path, and the version of the file that is meant (`verify_sql.database_version`).
         sql: as the policy or the annotator wrote it.
-        settings: keep_distinct (spider), max_rows, max_bytes (of the result).
         mode: spider or bird: how the query is rewritten and its text decoded.
         deadline_s: CPU seconds.
         most: fetching may end once there are more rows.
@@ -119,7 +117,7 @@ def run_query(
             is at fault.
     """
     if mode == "spider":
-        sql = spider_rewrites(sql) if settings["keep_distinct"] else without_distinct(spider_rewrites(sql))
+        sql = spider_rewrites(sql) if settings.keep_distinct else without_distinct(spider_rewrites(sql))
     if len(sql) > MAX_SQL:
         raise QueryFailed("blocked", f"a query of {len(sql)} characters; at most {MAX_SQL}")
     word = first_word(sql)
@@ -156,14 +154,14 @@ def run_query(
 def _fetch(
     connection: sqlite3.Connection,
     sql: str,
-    settings: Mapping[str, Any],
+    settings: QuerySettings,
     most: int | None,
     known: frozenset[Row] | None,
 ) -> list[Row]:
     with contextlib.closing(connection.execute(sql)) as cursor:
         if cursor.description is None:
             raise QueryFailed("invalid", "returns no columns")
-        max_rows = settings["max_rows"]
+        max_rows = settings.max_rows
         enough = max_rows if most is None else min(most, max_rows)
         rows: list[Row] = []
         step, size = FIRST_FETCH, 0
@@ -174,8 +172,8 @@ def _fetch(
             if known is not None and not known.issuperset(new):
                 return rows
             size += len(marshal.dumps(new))  # only to measure it: nothing else written in Python is as fast
-            if size > settings["max_bytes"]:
-                raise QueryFailed("memory", f"a result above {settings['max_bytes']} bytes")
+            if size > settings.max_bytes:
+                raise QueryFailed("memory", f"a result above {settings.max_bytes} bytes")
             if len(rows) > max_rows:
                 raise QueryFailed("memory", f"a result of more than {max_rows} rows")
             if len(new) < wanted or len(rows) > enough:
@@ -221,7 +219,7 @@ def _open(path: Path, *, roomy: bool) -> sqlite3.Connection:
     """A connection that can only read.
 
     It takes the file for immutable, which saves a quarter of a small query's time and makes no file beside one in WAL
-    mode: it is used for one version of the file only, and `verify_batch` looks whether that changed meanwhile.
+    mode: it is used for one version of the file only, and `verify_sql` looks whether that changed meanwhile.
 
     SQLite sorts and groups in one block of memory up to its cache's size, and would go on in a file, which it is not
     given. A roomy connection keeps any size in memory, in many small blocks, which is slower.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 
-from dphrl.verifiers.math.plain import NUMERAL, SCALE_WORDS, UNSIGNED, clean, plain
+from dphrl.verifiers.math.plain_text import NUMERAL, SCALE_WORDS, UNSIGNED, ascii_text, clean_answer
 
 _BOX = re.compile(
     r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])\s*+"
@@ -44,18 +44,18 @@ def extract_answer(completion: str) -> str:
         The content of the last closed \\boxed{} (or \\fbox{}; \\boxed 5 holds one token, as in LaTeX); else what
         follows the last "####" on its line; else the rest of the sentence after the last "answer is" or "answer:"; else
         the last number anywhere (so a bare chain of sums is judged by where it ends); else ''. The last one counts: a
-        model may correct itself. Cleaned, see `math_plain.clean`.
+        model may correct itself. Cleaned, see `plain_text.clean_answer`.
     """
-    completion = plain(completion)
+    completion = ascii_text(completion)
     box = last_box(completion)
     if box is not None:
-        return clean(box)
+        return clean_answer(box)
     marked = _after_hashes(completion)
     if marked is not None:
-        return _shortened(clean(marked))
+        return _shortened(clean_answer(marked))
     matches = list(_ANSWER_IS.finditer(completion))[-_LATEST:]
     for match in reversed(matches):
-        answer = _shortened(clean(_sentence(completion, match.end())))
+        answer = _shortened(clean_answer(_sentence(completion, match.end())))
         if answer:
             return answer
     return _last_number(completion)
@@ -77,12 +77,12 @@ def extract_gold(gold: object) -> str:
     if isinstance(gold, float) and not math.isfinite(gold):
         return ""
     try:
-        text = plain(str(gold))
+        text = ascii_text(str(gold))
     except ValueError:  # an integer of more digits than Python writes out
         return ""
     box = last_box(text)
     marked = _after_hashes(text)
-    return clean(marked if marked is not None else text if box is None else box)
+    return clean_answer(marked if marked is not None else text if box is None else box)
 
 
 def last_box(text: str) -> str | None:

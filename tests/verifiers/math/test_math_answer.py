@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from dphrl.config.sources import TaskConfig
-from dphrl.stages.evaluate.answers import answer_of, exact_answer, math_answer
+from dphrl.tasks.ready import resolved
+from dphrl.verifiers.exact import exact_answer
+from dphrl.verifiers.math.verify_math import math_answer
+from dphrl.verifiers.registry import verifier_of
 
 
 @pytest.mark.parametrize(
@@ -41,8 +44,8 @@ def test_no_answer_is_none_and_a_long_one_is_itself() -> None:
         (TaskConfig(data="demo:reversal"), exact_answer),
         (TaskConfig(data="demo:in_domain"), None),
         (TaskConfig(name="spider", data="x"), None),
-        (TaskConfig(data="x.jsonl", verifier="my:function"), None),
+        (TaskConfig(data="x.jsonl", verifier="json:loads"), None),
     ],
 )
 def test_the_task_decides(cfg: TaskConfig, answer: object) -> None:
-    assert answer_of(cfg) is answer
+    assert verifier_of(resolved(cfg).verifier).answer is answer

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
 
-from dphrl.errors import VerifierError, nearest
+from dphrl.errors import VerifierError
 from dphrl.types import Item, Verdict
-from dphrl.verifiers.base import column, completion_of, verdict
 from dphrl.verifiers.sql.gold_cache import GoldCache, GoldQuery, GoldReply, read_file, write_file
-from dphrl.verifiers.sql.lexer import MAX_SQL, extract_sql
+from dphrl.verifiers.sql.query_settings import MODES, Mode, Ordered, QuerySettings, check_choice
+from dphrl.verifiers.sql.sql_style import sql_style
+from dphrl.verifiers.sql.sql_text import MAX_SQL, extract_sql
+from dphrl.verifiers.verifier import Verifier, column, completion_of, verdict
 from dphrl.verifiers.workers.pool import pool_of
 
-Mode = Literal["spider", "bird"]
-Ordered = Literal["auto", "always", "never"]
-MODES: tuple[str, ...] = get_args(Mode)
-ORDERED: tuple[str, ...] = get_args(Ordered)
+QUERY_WORKER = "dphrl.verifiers.sql.query_worker"
+GOLD_WORKER = "dphrl.verifiers.sql.gold_worker"
+"""Modules of the two jobs: gold queries run in processes that no completion reaches."""
 DB_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 
 HARD_FACTOR = 2.0
@@ -31,7 +30,7 @@ _CHANGE_COUNTER, _CHANGE_COUNTER_SIZE = 24, 4
 """Where a database's header has the bytes that every transaction changes."""
 
 
-def verify_batch(
+def verify_sql(
     items: Sequence[Item],
     *,
     db_dir: str | None = None,
@@ -71,15 +70,17 @@ def verify_batch(
         VerifierError: a key is missing, an argument is out of range, the cache is no cache, or no worker can start.
     Source: test-suite-sql-eval (Zhong et al., 2020) and BIRD (Li et al., 2023) evaluation scripts.
     """
-    settings = {
-        "keep_distinct": keep_distinct,
-        "ordered": ordered,
-        "deadline_s": deadline_s,
-        "gold_deadline_s": gold_deadline_s,
-        "max_rows": max_rows,
-        "max_bytes": max_bytes,
-    }
-    _check(settings, mode, workers)
+    if workers is not None and workers < 1:
+        raise VerifierError(f"sql: workers={workers} must be at least 1, or None for one a core")
+    check_choice("mode", mode, MODES)
+    settings = QuerySettings(
+        keep_distinct=keep_distinct,
+        ordered=ordered,
+        deadline_s=deadline_s,
+        gold_deadline_s=gold_deadline_s,
+        max_rows=max_rows,
+        max_bytes=max_bytes,
+    )
     options = _Options(db_dir, mode, settings, None if gold_cache is None else Path(gold_cache), workers)
     queries = [extract_sql(completion_of("sql", item)) for item in items]
     for _ in range(TRIES):
@@ -136,35 +137,15 @@ def _file_version(path: str) -> str:
     return f"{stat.st_dev}-{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{counter}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Options:
     """What is the same for all items of a call."""
 
     db_dir: str | None
     mode: str
-    settings: Mapping[str, Any]
-    """What the workers are told."""
+    settings: QuerySettings
     gold_cache: Path | None
     workers: int | None
-
-
-def _check(settings: Mapping[str, Any], mode: str, workers: int | None) -> None:
-    for name in ("deadline_s", "gold_deadline_s", "max_rows", "max_bytes"):
-        value = settings[name]
-        kind, words = (float, "a number") if name.endswith("_s") else (int, "a whole number")
-        if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
-            raise VerifierError(f"sql: {name}={value!r} must be {words} above 0")
-    if workers is not None and workers < 1:
-        raise VerifierError(f"sql: workers={workers} must be at least 1, or None for one a core")
-    _one_of("mode", mode, MODES)
-    _one_of("ordered", settings["ordered"], ORDERED)
-
-
-def _one_of(name: str, value: object, allowed: Sequence[str], of: str = "") -> None:
-    if value not in allowed:
-        raise VerifierError(
-            f"sql: {name}={value!r} is not one of {', '.join(allowed)}{nearest(str(value), allowed)}{of}"
-        )
 
 
 def _attempt(items: Sequence[Item], queries: Sequence[str], options: _Options) -> tuple[list[Verdict], bool]:
@@ -185,19 +166,28 @@ def _golds(items: Sequence[Item], options: _Options) -> tuple[list[GoldQuery], l
     """The gold queries, each once, and the number of every item's."""
     path_of = cache(lambda db: str(database_path(db, options.db_dir)))
     version_of = cache(database_version)  # for this attempt only: a database may change before the next
-    limits = [options.settings[name] for name in ("keep_distinct", "max_rows", "max_bytes", "gold_deadline_s")]
+    settings = options.settings
     met: dict[tuple[str, str, str], int] = {}
     golds: list[GoldQuery] = []
     numbers: list[int] = []
     for item in items:
         mode = str(item.get("mode") or options.mode)
-        if mode not in MODES:
-            _one_of("mode", mode, MODES, f" (item {item.get('id')!r})")
+        check_choice("mode", mode, MODES, f" (item {item.get('id')!r})")
         key = (str(column("sql", item, "db")), mode, str(column("sql", item, "gold") or ""))
         number = met.setdefault(key, len(golds))
         if number == len(golds):
             db = path_of(key[0])
-            golds.append(GoldQuery(db, version_of(db), *key[1:], *limits))
+            golds.append(
+                GoldQuery(
+                    db,
+                    version_of(db),
+                    *key[1:],
+                    keep_distinct=settings.keep_distinct,
+                    max_rows=settings.max_rows,
+                    max_bytes=settings.max_bytes,
+                    deadline_s=settings.gold_deadline_s,
+                )
+            )
         numbers.append(number)
     return golds, numbers
 
@@ -216,10 +206,10 @@ def _gold_replies(golds: Sequence[GoldQuery], options: _Options) -> dict[GoldQue
     file = options.gold_cache
     stored = read_file(file, [gold for gold in unknown if gold.lasting]) if file else {}
     to_run = [gold for gold in unknown if gold not in stored]
-    ran = pool_of("sql_gold").run(
+    ran = pool_of(GOLD_WORKER).run(
         [(gold.db, gold.version, gold.mode, gold.sql) for gold in to_run],
-        options.settings,
-        cpu_s=HARD_FACTOR * options.settings["gold_deadline_s"],
+        dataclasses.asdict(options.settings),
+        cpu_s=HARD_FACTOR * options.settings.gold_deadline_s,
         workers=options.workers,
     )
     new = dict(zip(to_run, ran, strict=True))
@@ -248,10 +238,10 @@ def _judge(
     to_run.sort(key=lambda pair: (golds[pair[0]].db, pair[0]))
     names = [gold_replies[number].name for number, _ in to_run]
     texts = {number: (golds[number], gold_replies[number]) for number, _ in to_run}
-    ran = pool_of("sql").run(
+    ran = pool_of(QUERY_WORKER).run(
         [(name, query) for name, (_, query) in zip(names, to_run, strict=True)],
-        options.settings,
-        cpu_s=HARD_FACTOR * options.settings["deadline_s"],
+        dataclasses.asdict(options.settings),
+        cpu_s=HARD_FACTOR * options.settings.deadline_s,
         workers=options.workers,
         needs=names,
         shared={reply.name: (gold.db, gold.version, gold.mode, reply.text) for gold, reply in texts.values()},
@@ -264,3 +254,8 @@ def _judge(
 def _fault(gold: GoldQuery, reply: GoldReply) -> str:
     """Whatever befell a gold query, its worker's death too, is the data's fault, and says which."""
     return reply.text if reply.status == "gold_error" else f"gold query on {gold.db}: {reply.status}: {reply.text}"
+
+
+VERIFIER = Verifier(
+    name="sql", judge=verify_sql, columns=("gold", "db"), solution=sql_style, answer_form="```sql\n%s\n```"
+)

@@ -68,7 +68,7 @@ _TRAILER = re.compile(
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]+")
 
 
-class Reading(NamedTuple):
+class PreparedAnswer(NamedTuple):
     """An answer made ready for comparison."""
 
     latex: str
@@ -83,17 +83,17 @@ class Reading(NamedTuple):
     only, but for a single letter, which may be a variable as well."""
 
 
-def reading(answer: str) -> Reading:
+def prepared(answer: str) -> PreparedAnswer:
     """Prepare an answer.
 
     Args:
-        answer: cleaned (`math_plain.clean`), of bounded length: the time is quadratic in it at worst.
+        answer: cleaned (`plain_text.clean_answer`), of bounded length: the time is quadratic in it at worst.
     Returns:
         How it is to be compared: words by their text, everything else as mathematics.
     """
     words = _as_words(answer)
     if words:
-        return Reading(_letter(answer) if len(words) == 1 else "", words=words)
+        return PreparedAnswer(_letter(answer) if len(words) == 1 else "", words=words)
     text = _THOUSANDS.sub(lambda match: match[1] + _NOT_DIGIT.sub("", match[2]), answer)
     shorter = _PERCENT.sub("", text)
     percent, text = shorter != text, shorter
@@ -102,18 +102,18 @@ def reading(answer: str) -> Reading:
     text = _DEGREES.sub("", text)
     based = _BASE.fullmatch(text.strip())
     if based:
-        return Reading(based[1], base=_BASES.get(based[2], based[2]))
+        return PreparedAnswer(based[1], base=_BASES.get(based[2], based[2]))
     text, unit = _without_unit(text)
     text = _ROOT.sub(r"\\sqrt{\1}", _NAMES.sub(r"\\\1", text))
     if _PROSE.search(_NAMED.sub(" ", text)):
-        return Reading("", words=" ".join(_FILLERS.sub(" ", answer).lower().split()))
+        return PreparedAnswer("", words=" ".join(_FILLERS.sub(" ", answer).lower().split()))
     for idle in _IDLE:
         match = idle.fullmatch(text)
         text = match[1] if match else text
     text = _spelled_out(text) if r"\pm" in text else text
     text = _LONE_POINT.sub(r"\1", _REPEATING.sub(_repeated, text))
     text = _MIXED.sub(r"(\1+\\frac{\2}{\3})", text)
-    return Reading(_SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text).strip(), percent=percent, unit=unit)
+    return PreparedAnswer(_SCIENTIFIC.sub(r"\1 \\cdot 10^{\2}", text).strip(), percent=percent, unit=unit)
 
 
 def _spelled_out(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from dphrl.verifiers.sql.gold_worker import has_order
-from dphrl.verifiers.sql.lexer import (
+from dphrl.verifiers.sql.sql_text import (
     asks_the_moment,
     canonical_sql,
     extract_sql,

@@ -11,9 +11,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from dphrl.verifiers.sql import equal as sql_equal
-from dphrl.verifiers.sql.equal import bird_equal, spider_equal
-from dphrl.verifiers.sql.result import Row, decode, encode
+from dphrl.verifiers.sql import equal_results as sql_equal
+from dphrl.verifiers.sql.equal_results import bird_equal, spider_equal
+from dphrl.verifiers.sql.result_json import Row, decode, encode
 
 CELL = st.sampled_from([0, 1, 1.0, 2, None, "1"])
 ANY_CELL = st.one_of(

@@ -1,4 +1,4 @@
-"""Verifiers that are not ours: any reward function with TRL's signature becomes a `VerifyFn`."""
+"""Verifiers of the user: any reward function with TRL's signature becomes a `Verifier`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.errors import VerifierError, nearest
-from dphrl.types import Item, Message, Verdict, VerifyFn
-from dphrl.verifiers.base import completion_of
+from dphrl.types import Item, Message, Verdict
+from dphrl.verifiers.verifier import Verifier, completion_of
 
-RewardFn = Callable[..., Sequence[float | None]]
+UserFunction = Callable[..., Sequence[float | None]]
 """f(prompts=..., completions=..., **columns) -> one number or None per completion."""
 
 
-def load_reward_function(spec: str) -> RewardFn:
+def user_verifier(spec: str) -> Verifier:
+    """The record of "module:function".
+
+    Raises:
+        VerifierError: the module cannot be imported, or has no such function.
+    """
+    return Verifier(name=spec, judge=from_reward_function(load_reward_function(spec), spec))
+
+
+def load_reward_function(spec: str) -> UserFunction:
     """Import "module:function"; a module file in the current directory is found too.
 
     Raises:
@@ -42,8 +51,8 @@ def load_reward_function(spec: str) -> RewardFn:
     return function  # type: ignore[no-any-return]
 
 
-def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1.0) -> VerifyFn:
-    """A verifier that asks a TRL reward function.
+def from_reward_function(function: UserFunction, name: str) -> Callable[..., list[Verdict]]:
+    """A function of items that asks a TRL reward function for its verdicts.
 
     The function gets keyword arguments only: `prompts`, `completions` (texts; for a chat prompt [{"role": "assistant",
     "content": text}]) and every column of the items as a list, `id` among them; where an item lacks a column that
@@ -56,16 +65,16 @@ def from_reward_function(function: RewardFn, name: str, *, correct_at: float = 1
     Args:
         function: the reward function.
         name: what errors call it.
-        correct_at: least reward of a correct completion.
     Returns:
-        The verifier; its rewards are the function's own.
-    Raises (the verifier, not this function):
+        `verify(items, *, correct_at=1.0)`; its rewards are the function's own, and `correct_at` is the least reward of
+        a correct completion.
+    Raises (the function returned):
         VerifierError: a wrong number of results, a result that is neither a finite number nor None, or an item whose
             completion is no text, or whose prompt is neither text nor chat messages.
     """
     ever_worked = False
 
-    def verify(items: Sequence[Item]) -> list[Verdict]:
+    def verify(items: Sequence[Item], *, correct_at: float = 1.0) -> list[Verdict]:
         nonlocal ever_worked
         if not items:
             return []
@@ -89,7 +98,7 @@ class _Failed(Exception):
     """The user's function raised; the text is its exception."""
 
 
-def _one_by_one(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | _Failed | None]:
+def _one_by_one(function: UserFunction, name: str, items: Sequence[Item]) -> list[float | _Failed | None]:
     results: list[float | _Failed | None] = []
     for item in items:
         try:
@@ -99,7 +108,7 @@ def _one_by_one(function: RewardFn, name: str, items: Sequence[Item]) -> list[fl
     return results
 
 
-def _call(function: RewardFn, name: str, items: Sequence[Item]) -> list[float | None]:
+def _call(function: UserFunction, name: str, items: Sequence[Item]) -> list[float | None]:
     keys = dict.fromkeys(key for item in items for key in item if key not in ("prompt", "completion"))
     columns = {key: [item.get(key) for item in items] for key in keys}
     prompts = [_prompt(item, name) for item in items]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dphrl.verifiers.math.extract import extract_answer, extract_gold, last_box
-from dphrl.verifiers.math.plain import clean, number, plain
+from dphrl.verifiers.math.final_answer import extract_answer, extract_gold, last_box
+from dphrl.verifiers.math.plain_text import ascii_text, clean_answer, plain_number
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_extract_gold(gold: object, answer: str) -> None:
     ],
 )
 def test_number(text: str, value: Fraction | None) -> None:
-    assert number(text) == value
+    assert plain_number(text) == value
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_number(text: str, value: Fraction | None) -> None:
     ],
 )
 def test_characters_with_another_way_to_write_them(text: str, expected: str) -> None:
-    assert plain(text) == expected
+    assert ascii_text(text) == expected
 
 
 @pytest.mark.slow
@@ -153,8 +153,8 @@ def test_reading_text_is_linear() -> None:
         extract_answer("the answer is " + text)
         extract_gold(text)
         last_box(text)
-        clean(text)
-        number(text)
+        clean_answer(text)
+        plain_number(text)
 
 
 ANY_TEXT = st.text(st.characters(codec=None)) | st.text("\\boxed{}#answeris: $\n.1,-", max_size=60)

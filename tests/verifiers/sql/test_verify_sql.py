@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dphrl.errors import VerifierError
-from dphrl.verifiers.sql.verifier import verify_batch
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.pool import Pool
 
 BOMB = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
@@ -47,7 +47,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> list[str]:
     items = [{"gold": gold, "db": str(db), "completion": text} for text in completions]
-    return [verdict.status for verdict in verify_batch(items, **args)]  # type: ignore[arg-type]
+    return [verdict.status for verdict in verify_sql(items, **args)]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_verdicts(db: Path, gold: str | None, query: str, spider: str, bird: str
 def test_rewards_and_modes_of_prompts(db: Path) -> None:
     """A prompt's own mode comes first; only what says nothing about the completion has no reward."""
     item = {"gold": "SELECT a, b FROM t", "db": str(db), "completion": "SELECT b, a FROM t"}
-    verdicts = verify_batch([item, item | {"mode": "bird"}, item | {"gold": "x"}])
+    verdicts = verify_sql([item, item | {"mode": "bird"}, item | {"gold": "x"}])
     assert [(v.correct, v.reward) for v in verdicts] == [(True, 1.0), (False, 0.0), (False, None)]
 
 
@@ -236,11 +236,11 @@ def test_identical_queries_of_a_batch_run_once(db: Path, sent: list[tuple[str, l
     queries = ["SELECT 14", "SELECT 15", "```sql\nSELECT 14\n``` is right", "```sql\nSELECT 14```", "SELECT 16"]
     items = [{"gold": gold, "db": str(db), "completion": query} for gold in golds for query in queries]
     expected = ["correct", "wrong", "correct", "correct", "wrong", "wrong", "correct", "wrong", "wrong", "wrong"]
-    assert [verdict.status for verdict in verify_batch(items)] == expected
-    assert [(job, len(sent_items)) for job, sent_items in sent] == [("sql_gold", 2), ("sql", 6)]
+    assert [verdict.status for verdict in verify_sql(items)] == expected
+    assert [(job, len(sent_items)) for job, sent_items in sent] == [(GOLD_WORKER, 2), (QUERY_WORKER, 6)]
     sent.clear()
-    assert [verdict.status for verdict in verify_batch(items[::-1])] == expected[::-1]
-    assert [(job, len(sent_items)) for job, sent_items in sent] == [("sql", 6)]
+    assert [verdict.status for verdict in verify_sql(items[::-1])] == expected[::-1]
+    assert [(job, len(sent_items)) for job, sent_items in sent] == [(QUERY_WORKER, 6)]
 
 
 def test_a_gold_query_that_asks_for_the_time_is_run_in_each_batch(
@@ -248,7 +248,7 @@ def test_a_gold_query_that_asks_for_the_time_is_run_in_each_batch(
 ) -> None:
     for _ in range(2):
         assert statuses(db, "SELECT strftime('%Y', 'now')", "SELECT strftime('%Y')") == ["correct"]
-    assert [job for job, _ in sent] == ["sql_gold", "sql"] * 2
+    assert [job for job, _ in sent] == [GOLD_WORKER, QUERY_WORKER] * 2
 
 
 def test_a_failed_gold_query_is_met_once_for_each_deadline(db: Path, sent: list[tuple[str, list[object]]]) -> None:
@@ -256,7 +256,7 @@ def test_a_failed_gold_query_is_met_once_for_each_deadline(db: Path, sent: list[
     for _ in range(2):
         assert statuses(db, slow, "SELECT 300000", gold_deadline_s=0.001) == ["gold_error"]
     assert statuses(db, slow, "SELECT 300000") == ["correct"]
-    assert [job for job, _ in sent] == ["sql_gold", "sql_gold", "sql"]
+    assert [job for job, _ in sent] == [GOLD_WORKER, GOLD_WORKER, QUERY_WORKER]
 
 
 def test_only_the_culprit_is_blamed_in_a_long_batch(db: Path) -> None:
@@ -286,7 +286,7 @@ def test_size_of_a_result_is_capped(db: Path) -> None:
 def test_a_query_too_long_to_run_is_not_even_sent(db: Path, sent: list[tuple[str, list[object]]]) -> None:
     """A worker that chokes on a message would be blamed on its first item, which may be another's."""
     assert statuses(db, "SELECT 1", "SELECT 1", "SELECT 1 --" + "x" * 10**7) == ["correct", "blocked"]
-    assert [(job, len(items)) for job, items in sent if job == "sql"] == [("sql", 1)]
+    assert [(job, len(items)) for job, items in sent if job == QUERY_WORKER] == [(QUERY_WORKER, 1)]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_query_too_long_to_run_is_not_even_sent(db: Path, sent: list[tuple[str
 )
 def test_wrong_use_is_named(columns: dict[str, str], args: dict[str, object], message: str) -> None:
     with pytest.raises(VerifierError, match=message):
-        verify_batch([{"completion": "SELECT 1"} | columns], **args)  # type: ignore[arg-type]
+        verify_sql([{"completion": "SELECT 1"} | columns], **args)  # type: ignore[arg-type]
 
 
 def test_threads_share_the_workers(db: Path) -> None:
@@ -331,5 +331,5 @@ def test_spider_golds_verify_against_themselves(shared_data: Path, mode: str) ->
     items = [
         {"gold": row["query"], "db": row["db_id"], "completion": f"So:\n```sql\n{row['query']}\n```"} for row in rows
     ]
-    verdicts = verify_batch(items, db_dir=str(spider / "database"), mode=mode)  # type: ignore[arg-type]
+    verdicts = verify_sql(items, db_dir=str(spider / "database"), mode=mode)  # type: ignore[arg-type]
     assert [rows[i] for i, verdict in enumerate(verdicts) if not verdict.correct] == []

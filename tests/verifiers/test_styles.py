@@ -12,8 +12,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dphrl.tasks.styles import MAX_NESTING, MAX_QUERY, STYLES, math_style, sql_style, text_style
-from dphrl.verifiers.sql.lexer import canonical_sql
+from dphrl.verifiers.math.math_style import math_style
+from dphrl.verifiers.sql.sql_style import MAX_NESTING, MAX_QUERY, sql_style
+from dphrl.verifiers.sql.sql_text import canonical_sql
+from dphrl.verifiers.verifier import text_style
 
 SAME = [
     ("SELECT a.x FROM t AS a WHERE a.y = 3", "select t.x from t where y=4"),
@@ -151,7 +153,7 @@ def test_names_of_aliases_and_values_do_not_show(one: str, two: str, number: int
 
 @given(st.one_of(st.text(), st.lists(WORDS).map(" ".join)))
 def test_no_text_makes_a_style_fail(text: str) -> None:
-    for style in (*STYLES.values(), text_style):
+    for style in (sql_style, math_style, text_style):
         assert isinstance(style(text), str)
     assert isinstance(sql_style(f"SELECT {text} FROM t"), str)
 
@@ -160,12 +162,12 @@ def test_no_text_makes_a_style_fail(text: str) -> None:
     "text", ["\ud800", "\0", "=" * 10**5, "= " * 10**5, "<<" * 10**5, "=" + " " * 10**6, "= 1e999999999"]
 )
 def test_odd_texts(text: str) -> None:
-    assert [isinstance(style(text), str) for style in (*STYLES.values(), text_style)] == [True] * 3
+    assert [isinstance(style(text), str) for style in (sql_style, math_style, text_style)] == [True] * 3
 
 
 def test_the_parser_is_imported_when_it_is_needed() -> None:
     code = (
-        "import sys; from dphrl.tasks.styles import sql_style\n"
+        "import sys; from dphrl.verifiers.sql.sql_style import sql_style\n"
         "assert 'sqlglot' not in sys.modules\n"
         "sql_style('SELECT 1'); assert 'sqlglot' in sys.modules"
     )

@@ -1,0 +1,104 @@
+"""Tasks from settings: the rows of a data set as prompts, with the verifier that judges their completions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dphrl.config.sources import TaskConfig
+from dphrl.errors import ConfigError, DataError
+from dphrl.tasks.prompts import CountTokens, Renderer
+from dphrl.tasks.ready import columns_of, ready_task, resolved
+from dphrl.tasks.record import ReadyTask
+from dphrl.tasks.rows import find_path
+from dphrl.tasks.template import parse_template
+from dphrl.types import Prompt, Task
+from dphrl.verifiers.registry import verifier_of, with_arguments
+
+
+def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: CountTokens | None = None) -> Task:
+    """Load the prompts of a task and its verifier.
+
+    What `cfg` does not say, its ready task does. Fields (id, gold, db, and every {field} of the template) are taken
+    from the column that `cfg.columns` names, else from the ready task's, else from the column of the same name.
+    Without ids, a row is called by its number in the data: row-0000017. The template of a task with databases may use
+    {schema} (`schema.schema_text`), which is shortened where `cfg.prompt_tokens` bounds the prompts. A null becomes
+    the empty text. The verifier sees every column of the row and every mapped field.
+
+    Args:
+        name: what the task is called in reports.
+        cfg: see `TaskConfig`.
+        base_dir: folder of the config file; relative paths are looked up there first, then where the command runs.
+        count_tokens: prompt -> its tokens, those of a chat template among them; None = estimated by its characters,
+            and the notes say so.
+    Returns:
+        At least one prompt; ids are unique; `notes` say what was shortened.
+    Raises:
+        DataError: a file or column that is missing, bad JSON, doubled ids, no row left.
+        ConfigError: an unknown ready task, a template that is none, a system message without chat, settings that
+            exclude each other or that the task cannot follow.
+        VerifierError: an unknown verifier or argument.
+    """
+    return task_from(ready_task(cfg.name), name, cfg, base_dir=base_dir, count_tokens=count_tokens)
+
+
+def task_from(
+    ready: ReadyTask, name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: CountTokens | None = None
+) -> Task:
+    """As `load_task`, with the record of the ready task that `cfg` names."""
+    if cfg.template and cfg.template_file is not None:
+        raise ConfigError(f"task {name!r}: task.template and task.template_file are both set; take one out")
+    cfg = resolved(cfg)
+    if cfg.system is not None and not cfg.chat:
+        raise ConfigError(f"task {name!r}: task.system needs task.chat: true (or put the text into task.template)")
+    verifier = verifier_of(cfg.verifier)
+    args = _verifier_args(cfg, base_dir)
+    own_args = {key: value for key, value in args.items() if not ready.generated or key in verifier.arguments}
+    verify = with_arguments(verifier, own_args)
+    template = parse_template(_template_text(cfg, base_dir))
+    loaded = ready.source(cfg, base_dir)
+    rows = list(enumerate(map(ready.derive, loaded.rows)))[cfg.offset :][: cfg.limit]
+    if not rows:
+        raise DataError(
+            f"task {name!r}: task.offset={cfg.offset} leaves none of the {len(loaded.rows)} rows of "
+            f"{cfg.data or cfg.name!r}"
+        )
+    cfg = dataclasses.replace(cfg, columns=columns_of(cfg, ready, rows[0][1]))
+    db_dir = args.get("db_dir", loaded.db_dir)
+    renderer = Renderer(cfg, template, verifier, base_dir, db_dir, ready.descriptions, count_tokens)
+    rendered = [renderer.render(number, row) for number, row in rows]
+    prompts = tuple(one.prompt for one in rendered)
+    _check_ids(name, prompts)
+    return Task(
+        name,
+        prompts,
+        verify,
+        solution=ready.solution or verifier.solution,
+        answer=verifier.answer,
+        notes=renderer.notes(rendered),
+    )
+
+
+def _verifier_args(cfg: TaskConfig, base_dir: Path) -> dict[str, Any]:
+    args = dict(cfg.verifier_args)
+    if "db_dir" in args:
+        args["db_dir"] = str(find_path(str(args["db_dir"]), base_dir, "task.verifier_args.db_dir"))
+    return args
+
+
+def _template_text(cfg: TaskConfig, base_dir: Path) -> str:
+    if cfg.template_file is None:
+        return cfg.template
+    return find_path(cfg.template_file, base_dir, "task.template_file").read_text(encoding="utf-8")
+
+
+def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
+    doubled = [key for key, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if doubled:
+        raise DataError(
+            f"task {name!r}: {len(doubled)} ids are not unique, first {', '.join(doubled[:3])}; everything joins by "
+            "id, so mend them, or map task.columns.id to another column"
+        )

@@ -1,0 +1,28 @@
+"""What a worker process does. The module of a worker holds one `Job`, called `JOB`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dphrl.types import Status
+
+Reply = tuple[Status, str]
+"""What is said of one item: the status, and why."""
+
+
+def _no_settings(**_: Any) -> None:
+    """The settings of a job that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a worker answers; everything it is given has travelled as JSON."""
+
+    judge: Callable[[Any, Any], Reply]
+    """(item, settings) -> reply. An exception in it is a `verifier_error`."""
+    settings: Callable[..., Any] = _no_settings
+    """Makes the settings of `judge` from the keyword arguments in a request."""
+    remember: Callable[..., None] | None = None
+    """(shared values, forget) takes what later items need; `forget` drops what was taken before."""
