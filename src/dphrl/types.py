@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 Status = Literal[
@@ -130,3 +131,18 @@ class Task:
     """Completion text -> the answer that majority voting counts; None = answers cannot be compared as texts."""
     notes: tuple[str, ...] = ()
     """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""
+
+
+def as_json(value: Any) -> Any:
+    """Records as plain JSON values: fields by name, mappings with texts as keys, sequences as lists, NaN as None.
+
+    A field whose default is None is left out while it is None; a field without a default is always written.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        found = ((f.name, getattr(value, f.name), f.default) for f in fields(value))
+        return {name: as_json(item) for name, item, default in found if item is not None or default is not None}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dphrl.method.partition import Counts
-from dphrl.metrics.bands import BANDS, band_of, bands
-from dphrl.metrics.intervals import Scores
+from dphrl.metrics.bands import BANDS, band_of, scores_by_band
+from dphrl.metrics.intervals import Interval, Scores
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_by_hand():
         np.array([[0.25, 1, np.nan], [0.5, 1, 1], [0.0, 0, 0], [0.9, 1, np.nan]]),
     )
     base = {"a": Counts(4, 4, 0), "b": Counts(4, 4, 2), "c": Counts(4, 4, 2), "d": Counts(4, 0, 0)}
-    never, sometimes = bands(scores, base, 4, rng=np.random.default_rng(0), resamples=200)
-    assert (never["band"], never["prompts"], never["keep"]) == ("never", 1, None)
-    assert never["mean_at_n"]["value"] == 0.25 and never["pass_at_n"]["low"] == pytest.approx(0.025)
-    assert (sometimes["band"], sometimes["low"], sometimes["high"]) == ("sometimes", 0.25, 0.75)
-    assert sometimes["prompts"] == 2
-    assert sometimes["keep"] == {"value": 0.5, "low": 0.0, "high": 1.0} and sometimes["mean_at_n"]["value"] == 0.25
+    never, sometimes = scores_by_band(scores, base, 4, rng=np.random.default_rng(0), resamples=200)
+    assert (never.band, never.prompts, never.keep) == ("never", 1, None)
+    assert never.mean_at_n.value == 0.25 and never.pass_at_n.low == pytest.approx(0.025)
+    assert (sometimes.band, sometimes.low, sometimes.high) == ("sometimes", 0.25, 0.75)
+    assert sometimes.prompts == 2
+    assert sometimes.keep == Interval(0.5, 0.0, 1.0) and sometimes.mean_at_n.value == 0.25

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dphrl.metrics.diversity import entropy, forms, style
+from dphrl.metrics.diversity import entropy, solution_forms, style_diversity
 from dphrl.types import Completion, Verdict
 
 RIGHT, WRONG = Verdict(True, 1.0, "correct"), Verdict(False, 0.0, "wrong")
@@ -27,7 +27,7 @@ def test_forms_count_right_completions_and_ask_once_for_each_text():
         asked.append(text)
         return text.lower()
 
-    found = forms(
+    found = solution_forms(
         draws(("A", RIGHT), ("a", RIGHT), ("A", RIGHT), ("b", RIGHT), ("c", WRONG), ("d", UNJUDGED)), solution
     )
     assert found == {"a": 3, "b": 1}
@@ -36,7 +36,7 @@ def test_forms_count_right_completions_and_ask_once_for_each_text():
 
 def test_style_by_hand():
     """a: forms x, x, y: 2 forms, entropy ln 3 - 2/3 ln 2. b: none right: 0 forms. c: none judged: unknown."""
-    found = style(
+    found = style_diversity(
         {
             "b": draws(("x", WRONG), ("y", UNJUDGED)),
             "a": draws(("x", RIGHT), ("y", RIGHT), ("x", RIGHT), ("z", WRONG)),

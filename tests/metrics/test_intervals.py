@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dphrl.errors import DataError
 from dphrl.metrics import intervals
-from dphrl.metrics.intervals import Interval, Scores, align, average, beside, bootstrap, paired_bootstrap, widened
+from dphrl.metrics.intervals import Interval, Scores, align, bootstrap, joined, paired_bootstrap, widened
 
 NAN = float("nan")
 
@@ -107,7 +107,7 @@ def test_weights_make_the_value_a_ratio():
 
 def test_weights_go_where_the_scores_go():
     left = Scores(("b", "a"), ("x", "y"), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0], [7.0, 8.0]]))
-    both = beside([left, scores([[0.0], [1.0]], "ab", "z")])
+    both = joined([left, scores([[0.0], [1.0]], "ab", "z")])
     assert both.weights_PM is not None and both.weights_PM.tolist() == [[7.0, 8.0, 1.0], [5.0, 6.0, 1.0]]
     assert both.only(["z", "y"]).counting().tolist() == [[1.0, 8.0], [1.0, 6.0]]
     assert align(left, both.only(["y", "x"])).counting().tolist() == [[8.0, 7.0], [6.0, 5.0]]
@@ -135,15 +135,12 @@ def test_an_interval_with_a_width_or_of_nothing_is_left_alone():
     assert np.isnan(widened(Interval(NAN, NAN, NAN), 1.0).low)
 
 
-def test_beside_and_average_join_by_id():
+def test_joined_by_id():
     left, right = scores([[1.0], [2.0]], "ba", "x"), scores([[3.0], [NAN]], "ab", "y")
-    both = beside([left, right])
+    both = joined([left, right])
     assert (both.ids, both.names) == (("a", "b"), ("x", "y"))
     np.testing.assert_array_equal(both.values_PM, [[2.0, 3.0], [1.0, NAN]])
-    over_seeds = average([left, scores([[4.0], [5.0]], "ab", "x")])
-    np.testing.assert_array_equal(
-        align(over_seeds, both.__class__(("a", "b"), ("x",), np.zeros((2, 1)))).values_PM, [[3.0], [3.0]]
-    )
+    np.testing.assert_array_equal(align(left, both.only(["x"])).values_PM, [[2.0], [1.0]])
 
 
 def test_what_does_not_join_is_named():
@@ -154,7 +151,7 @@ def test_what_does_not_join_is_named():
     with pytest.raises(DataError, match=r"prompt ids come twice: \['a', 'a'\]"):
         scores([[1], [1]], "aa")
     with pytest.raises(DataError, match="metrics come twice"):
-        beside([scores([[1]], "a"), scores([[1]], "a")])
+        joined([scores([[1]], "a"), scores([[1]], "a")])
     with pytest.raises(ValueError, match="must be 2 ids x 1 names"):
         Scores(("a", "b"), ("x",), np.zeros((1, 1)))
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dphrl.errors import DataError
-from dphrl.metrics import paired_bootstrap, per_prompt, summarise
+from dphrl.metrics import TaskSummary, paired_bootstrap, per_prompt, summarise
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
 VERDICTS = {
@@ -32,8 +33,13 @@ def evaluation(**rows: str) -> list[Completion]:
     return completions
 
 
-def summary(completions: list[Completion], base: list[Completion] | None = None) -> dict[str, object]:
-    return summarise(completions, base=base, solution=str, rng=np.random.default_rng(0), resamples=300)
+def summary(completions: list[Completion], base: list[Completion] | None = None) -> dict[str, Any]:
+    """As summary.json holds it; what is read again says the same."""
+    found = summarise(
+        completions, base=base, solution=str, rng=np.random.default_rng(0), resamples=300, dataset="t", model="m"
+    ).to_json()
+    assert TaskSummary.from_json(json.loads(json.dumps(found, allow_nan=False))).to_json() == found
+    return found
 
 
 AFTER = evaluation(a="+/+++-", b="-/----", c="+/-+--")
@@ -58,7 +64,8 @@ def test_keys_are_the_contract():
     design = {"n", "prompts", "greedy", "mean_at_n", "pass_at_k", "keep", "explore", "distinct_correct", "statuses"}
     at_k, shares = {"maj_at_k", "keep_at_k", "explore_at_k"}, {"style_entropy", "truncated", "no_answer"}
     counted = {"intervals", "retention", "unjudged", "excluded", "bands", "length"}
-    assert set(summary(AFTER, BASE)) == design | counted | at_k | shares
+    callers = {"dataset", "model", "seconds", "tokens_per_second", "too_long", "drift", "contaminated"}
+    assert set(summary(AFTER, BASE)) == design | counted | at_k | shares | callers
     assert set(summary(AFTER)) == set(summary(AFTER, BASE))
 
 
@@ -94,7 +101,7 @@ def test_order_of_completions_does_not_matter_and_the_seed_does():
     random.Random(2).shuffle(base)
     assert summary(after, base) == summary(AFTER, BASE)
     other = summarise(AFTER, solution=str, rng=np.random.default_rng(5), resamples=7)
-    assert other["intervals"] != summary(AFTER)["intervals"]
+    assert other.to_json()["intervals"] != summary(AFTER)["intervals"]
 
 
 def test_per_prompt_feeds_the_paired_comparison():
@@ -157,14 +164,14 @@ def test_votes_are_counted_where_answers_can_be_compared():
         rng=np.random.default_rng(0),
         resamples=100,
     )
-    assert {k: x["value"] for k, x in found["maj_at_k"].items()} == {"1": 0.5, "2": 0.5, "4": 0.5}
+    assert found.maj_at_k is not None and {k: x.value for k, x in found.maj_at_k.items()} == {1: 0.5, 2: 0.5, 4: 0.5}
 
 
 def test_lengths_of_unknown_tokens_are_unknown_and_ends_are_shares():
     cut = [Completion("a", d, (), f"{d}", "length" if d < 3 else "stop", VERDICTS["-"]) for d in range(4)]
     silent = Completion("a", 4, (), "", "stop", Verdict(False, 0.0, "no_answer"))
     found = summarise([*cut, silent], solution=str, rng=np.random.default_rng(0), resamples=100)
-    assert found["length"] is None and found["truncated"]["value"] == 0.6 and found["no_answer"]["value"] == 0.2
+    assert found.length is None and found.truncated.value == 0.6 and found.no_answer.value == 0.2
 
 
 def test_a_rate_that_all_prompts_share_has_an_interval_with_a_width():
@@ -178,3 +185,33 @@ def test_a_rate_that_all_prompts_share_has_an_interval_with_a_width():
 def test_k_beyond_the_draws_is_refused():
     with pytest.raises(ValueError, match="k=5 needs 1 <= k <= n=4; draw at least 5"):
         per_prompt(AFTER, solution=str, ks=[1, 5])
+
+
+OLD_ROW = {
+    "dataset": "t",
+    "n": 2,
+    "prompts": 3,
+    "mean_at_n": 0.5,
+    "pass_at_k": {"1": {"value": 0.5, "low": 0, "high": 1}},
+}
+
+
+def test_a_row_of_an_earlier_version_is_read_and_what_it_lacks_is_unknown():
+    old = TaskSummary.from_json(OLD_ROW)
+    assert (old.value("pass@1"), old.value("mean_at_n")) == (0.5, 0.5)
+    for metric in ("keep", "pass@n", "maj@1", "tokens", "truncated"):
+        assert old.value(metric) is None
+    assert old.bands is old.drift is old.contaminated is None and old.intervals == {}
+    assert {key: value for key, value in old.to_json().items() if key in OLD_ROW} == OLD_ROW
+
+
+def test_keys_that_dphrl_does_not_know_are_kept():
+    row = TaskSummary.from_json(OLD_ROW).with_facts({"seconds": 2.0, "theirs": {"x": [1]}})
+    assert row.seconds == 2.0 and row.to_json()["theirs"] == {"x": [1]}
+    assert TaskSummary.from_json(row.to_json()) == row
+
+
+@pytest.mark.parametrize("lacking", ["dataset", "n", "prompts"])
+def test_a_row_without_these_is_none(lacking):
+    with pytest.raises(KeyError, match=lacking):
+        TaskSummary.from_json({key: value for key, value in OLD_ROW.items() if key != lacking})

@@ -103,7 +103,7 @@ def test_tasks_are_added_and_samples_replaced(evaldir: EvalDir) -> None:
         add_samples(evaldir.root, "dph-s0", "code", completions({"x": 1}))
     add_samples(evaldir.root, "qwen", "code", completions({"x": 1}), resamples=100)
     row = add_samples(evaldir.root, "dph-s0", "code", completions({"x": 2}), resamples=100, facts={"seconds": 2.0})
-    assert row["seconds"] == 2.0 and row["keep"] == 1.0
+    assert row.seconds == 2.0 and row.keep == 1.0
     assert read_evaldir(evaldir.root).tasks == ("math", "code")
     add_samples(evaldir.root, "dph-s0", "math", completions({"a": 0, "b": 0, "c": 0}), resamples=100)
     rows = json.loads(evaldir.summary("dph-s0").read_text())["rows"]

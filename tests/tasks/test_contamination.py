@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dphrl.config.load import build_config
 from dphrl.files import read_json
+from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import load_policy
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.sampling.encoded_prompts import task_for_policy
@@ -125,9 +126,9 @@ def test_every_prompt_stands_in_its_own_set(texts: list[str]) -> None:
 
 def test_told_says_how_many_and_which() -> None:
     """One line; nothing where there is nothing."""
-    found = {"prompts": 4, "exact": 1, "ids": dict.fromkeys("abcd", "x")}
+    found = SeenInTraining(4, 1, dict.fromkeys("abcd", "x"))
     assert told("math", found) == "math: 4 prompts also stand in training (1 word for word): a, b, c and 1 more"
-    assert told("math", {"prompts": 0, "exact": 0, "ids": {}}) == told("math", None) == ""
+    assert told("math", SeenInTraining(0, 0, {})) == told("math", None) == ""
 
 
 def test_a_run_is_checked_against_its_task_and_keep_sets(demo_values: dict[str, Any]) -> None:
@@ -148,10 +149,10 @@ def test_a_run_is_checked_against_its_task_and_keep_sets(demo_values: dict[str, 
         )
         for label, task in (("task", config.task), ("kept", config.anchor.also[0].task)):
             found[method, label] = check(task_for_policy(label, task, policy, base_dir=Path()))
-    assert found["dph", "task"]["prompts"] == found["dph", "task"]["exact"] == 4
-    assert found["dph", "kept"]["prompts"] == 3
-    assert all(value == f"kept:{key}" for key, value in found["dph", "kept"]["ids"].items())
-    assert found["grpo", "kept"] == {"prompts": 0, "exact": 0, "ids": {}}
+    assert found["dph", "task"].prompts == found["dph", "task"].exact == 4
+    assert found["dph", "kept"].prompts == 3
+    assert all(value == f"kept:{key}" for key, value in found["dph", "kept"].ids.items())
+    assert found["grpo", "kept"] == SeenInTraining(0, 0, {})
     assert shown[0].startswith(
         "contamination of task: task: 4 prompts also stand in training (4 word for word): in_domain"
     )
@@ -193,7 +194,7 @@ def test_a_comparison_says_it_of_those_who_trained(tmp_path: Path) -> None:
         draws = [Completion("p", 0, (), "x", "stop", Verdict(True, 1.0, "correct"))]
         facts = {} if name == "none" else {"contaminated": seen}
         row = add_samples(tmp_path / "e", name, "t", draws, resamples=100, facts=facts)
-        assert row["contaminated"] == (None if name == "none" else seen)
+        assert row.to_json()["contaminated"] == (None if name == "none" else seen)
     notes = compare([tmp_path / "e"], tmp_path / "c", resamples=100)["notes"]
     assert [note for note in notes if "stand" in note] == [
         "t: a prompt also stands in the training of g, d (1 word for word): p."

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dphrl.metrics.bands import BANDS, band_of
-from dphrl.metrics.diversity import style
-from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, average, beside, bootstrap, paired_bootstrap, widened
-from dphrl.metrics.kl import drift
+from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, bootstrap, joined, paired_bootstrap, widened
 from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks
 from dphrl.metrics.per_prompt import per_prompt
 from dphrl.metrics.retention import retention, retention_at
-from dphrl.metrics.seeds import Spread, spread
-from dphrl.metrics.summary import NO_RATES, intervals_of, summarise
+from dphrl.metrics.seeds import SeedSpread, seed_spread
+from dphrl.metrics.summary import NO_RATES, TaskSummary, intervals_of, summarise
 from dphrl.metrics.voting import Answer, majority
 
 __all__ = [
@@ -20,14 +18,13 @@ __all__ = [
     "Answer",
     "Interval",
     "Scores",
-    "Spread",
-    "average",
+    "SeedSpread",
+    "TaskSummary",
     "band_of",
-    "beside",
     "bootstrap",
-    "drift",
     "greedy",
     "intervals_of",
+    "joined",
     "majority",
     "mean_at_n",
     "paired_bootstrap",
@@ -36,8 +33,7 @@ __all__ = [
     "report_ks",
     "retention",
     "retention_at",
-    "spread",
-    "style",
+    "seed_spread",
     "summarise",
     "widened",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dphrl.method.partition import Counts
-from dphrl.metrics.intervals import Scores, bootstrap, widened
+from dphrl.metrics.intervals import Interval, Scores, bootstrap, widened
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,26 @@ BANDS = (
 """Every share from 0 to 1 is in exactly one: 0 | (0, 1/4] | (1/4, 3/4) | [3/4, 1) | 1."""
 
 _OUTSIDE_IN = (BANDS[0], BANDS[4], BANDS[1], BANDS[3], BANDS[2])
-SHOWN = {"mean_at_n": "mean_at_n", "pass_at_n": "pass@{n}", "keep": "keep"}
-"""Key of a band -> metric of `per_prompt`."""
+OF_A_BAND = {"mean_at_n": "mean_at_n", "pass_at_n": "pass@{n}", "keep": "keep"}
+"""Number of a band -> metric of `per_prompt`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BandScores:
+    """How a model does on the prompts of one band; None where no prompt counts."""
+
+    band: str
+    low: float
+    high: float
+    prompts: int
+    mean_at_n: Interval | None
+    pass_at_n: Interval | None
+    keep: Interval | None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BandScores:
+        """The band of {"band", "low", "high", "prompts", "mean_at_n", "pass_at_n", "keep"}."""
+        return cls(**{**values, **{name: Interval.from_json(values.get(name)) for name in OF_A_BAND}})
 
 
 def band_of(share: float) -> Band:
@@ -41,9 +59,9 @@ def band_of(share: float) -> Band:
     return next(band for band in _OUTSIDE_IN if band.low <= share <= band.high)
 
 
-def bands(
+def scores_by_band(
     scores: Scores, base: Mapping[str, Counts], n: int, *, rng: np.random.Generator, resamples: int
-) -> list[dict[str, Any]]:
+) -> tuple[BandScores, ...]:
     """Mean@n, pass@n and keep of each band.
 
     The base's draws choose the band, so what the base itself did in a band is decided by them, and its true rates lie
@@ -55,22 +73,18 @@ def bands(
         n: draws per prompt.
         rng, resamples: as for `bootstrap`.
     Returns:
-        One object a band that has prompts, from never to always: band, low, high, prompts, and intervals ({value, low,
-        high}) of mean_at_n, pass_at_n and keep, None where no prompt counts.
+        The bands that have prompts, from never to always.
     """
-    names = [form.format(n=n) for form in SHOWN.values()]
-    places = {i: band_of(c.successes / c.judged) for i, c in base.items() if c.judged}
-    found = []
+    names = {key: form.format(n=n) for key, form in OF_A_BAND.items()}
+    band_by_id = {i: band_of(c.successes / c.judged) for i, c in base.items() if c.judged}
+    by_band = []
     for band in BANDS:
-        rows = [row for row, i in enumerate(scores.ids) if places.get(i) == band]
+        rows = [row for row, i in enumerate(scores.ids) if band_by_id.get(i) == band]
         if not rows:
             continue
-        mine = scores.only(names)
-        mine = Scores(tuple(scores.ids[row] for row in rows), mine.names, mine.values_PM[rows])
-        levels, sizes = bootstrap(mine, rng=rng, resamples=resamples), mine.sizes()
-        parts = {
-            key: widened(levels[name], sizes[name]).as_json() if sizes[name] else None
-            for key, name in zip(SHOWN, names, strict=True)
-        }
-        found.append({"band": band.name, "low": band.low, "high": band.high, "prompts": len(rows), **parts})
-    return found
+        values_PM = scores.only(list(names.values())).values_PM[rows]
+        inside = Scores(tuple(scores.ids[row] for row in rows), tuple(names.values()), values_PM)
+        levels, sizes = bootstrap(inside, rng=rng, resamples=resamples), inside.sizes()
+        numbers = {key: widened(levels[name], sizes[name]) if sizes[name] else None for key, name in names.items()}
+        by_band.append(BandScores(band.name, band.low, band.high, len(rows), **numbers))
+    return tuple(by_band)

@@ -13,7 +13,7 @@ from dphrl.metrics.intervals import Scores
 from dphrl.types import Completion
 
 
-def forms(completions: Iterable[Completion], solution: Callable[[str], str]) -> Counter[str]:
+def solution_forms(completions: Iterable[Completion], solution: Callable[[str], str]) -> Counter[str]:
     """How often each canonical form occurs among the right completions.
 
     Args:
@@ -21,10 +21,10 @@ def forms(completions: Iterable[Completion], solution: Callable[[str], str]) -> 
         solution: completion text -> canonical form; called once for each distinct right text.
     """
     texts = Counter(completion.text for completion in completions if is_right(completion))
-    found: Counter[str] = Counter()
+    times_by_form: Counter[str] = Counter()
     for text, times in texts.items():
-        found[solution(text)] += times
-    return found
+        times_by_form[solution(text)] += times
+    return times_by_form
 
 
 def entropy(counts: Mapping[str, int]) -> float:
@@ -37,7 +37,7 @@ def entropy(counts: Mapping[str, int]) -> float:
     return math.fsum(c / total * math.log(total / c) for c in counts.values()) if total else math.nan
 
 
-def style(draws: Mapping[str, Iterable[Completion]], solution: Callable[[str], str]) -> Scores:
+def style_diversity(draws: Mapping[str, Iterable[Completion]], solution: Callable[[str], str]) -> Scores:
     """Distinct right solutions of every prompt, and their entropy.
 
     Args:
@@ -50,8 +50,8 @@ def style(draws: Mapping[str, Iterable[Completion]], solution: Callable[[str], s
     rows = []
     for prompt_id in sorted(draws):
         completions = list(draws[prompt_id])
-        found = forms(completions, solution)
-        distinct = float(len(found)) if any(map(is_judged, completions)) else math.nan
-        rows.append((distinct, entropy(found)))
+        times_by_form = solution_forms(completions, solution)
+        distinct = float(len(times_by_form)) if any(map(is_judged, completions)) else math.nan
+        rows.append((distinct, entropy(times_by_form)))
     values_PM = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
     return Scores(tuple(sorted(draws)), ("distinct_correct", "style_entropy"), values_PM)

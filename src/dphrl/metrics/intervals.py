@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +27,12 @@ class Interval:
     low: float
     high: float
 
-    def as_json(self) -> dict[str, float | None]:
-        """{"value", "low", "high"}, None for what is NaN."""
-        parts = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: None if math.isnan(x) else x for name, x in parts.items()}
+    @classmethod
+    def from_json(cls, values: Mapping[str, float | None] | None) -> Interval | None:
+        """The interval of {"value", "low", "high"}, where null is NaN; None for None."""
+        if values is None:
+            return None
+        return cls(*(math.nan if (x := values[name]) is None else float(x) for name in ("value", "low", "high")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,10 +141,10 @@ def paired_bootstrap(
     """
     other = align(baseline, scores)
     values_PM = scores.values_PM - other.values_PM
-    mine_PM, theirs_PM = (np.where(np.isnan(values_PM), 0.0, s.counting()) for s in (scores, other))
-    if not np.array_equal(mine_PM, theirs_PM):
+    weights_PM, other_weights_PM = (np.where(np.isnan(values_PM), 0.0, s.counting()) for s in (scores, other))
+    if not np.array_equal(weights_PM, other_weights_PM):
         raise ValueError("a paired difference needs the same weights on both sides; make columns of full prompts first")
-    difference = Scores(scores.ids, scores.names, values_PM, mine_PM)
+    difference = Scores(scores.ids, scores.names, values_PM, weights_PM)
     return bootstrap(difference, rng=rng, resamples=resamples, level=level)
 
 
@@ -182,7 +184,7 @@ def align(scores: Scores, like: Scores) -> Scores:
     return Scores(like.ids, like.names, scores.values_PM[chosen], weights_PM)
 
 
-def beside(parts: Sequence[Scores]) -> Scores:
+def joined(parts: Sequence[Scores]) -> Scores:
     """The metrics of all parts side by side, joined by prompt id; rows sorted by id, so no result hangs on file order.
 
     Args:
@@ -198,18 +200,6 @@ def beside(parts: Sequence[Scores]) -> Scores:
         return Scores(ids, names, values_PM)
     weights_PM = np.concatenate([p.counting()[r] for p, r in zip(parts, rows, strict=True)], axis=1)
     return Scores(ids, names, values_PM, weights_PM)
-
-
-def average(runs: Sequence[Scores]) -> Scores:
-    """The mean over runs (seeds of one method) of every prompt and metric; NaN where any run is NaN.
-
-    Args:
-        runs: at least one; the same prompts and metrics, in any order.
-    Raises:
-        DataError: the prompts or the metrics of two runs differ.
-    """
-    values_PM = np.mean([align(run, runs[0]).values_PM for run in runs], axis=0)
-    return Scores(runs[0].ids, runs[0].names, values_PM)
 
 
 def _resampled_means(

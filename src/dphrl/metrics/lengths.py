@@ -24,24 +24,24 @@ def lengths(draws: Mapping[str, Iterable[Completion]]) -> Scores:
     """
     rows = []
     for prompt_id in sorted(draws):
-        mine = list(draws[prompt_id])
-        judged = [c for c in mine if is_judged(c)]
+        completions = list(draws[prompt_id])
+        judged = [c for c in completions if is_judged(c)]
         silent = sum(c.verdict is not None and c.verdict.status == "no_answer" for c in judged)
-        cut = sum(c.finish_reason == "length" for c in mine)
-        rows.append((_mean_length(mine), _share(cut, len(mine)), _share(silent, len(judged))))
+        cut = sum(c.finish_reason == "length" for c in completions)
+        rows.append((_mean_length(completions), _share(cut, len(completions)), _share(silent, len(judged))))
     values_PM = np.array(rows, dtype=np.float64).reshape(len(rows), 3)
     return Scores(tuple(sorted(draws)), ("tokens", "truncated", "no_answer"), values_PM)
 
 
 def p90(completions: Iterable[Completion]) -> float | None:
     """The length that nine in ten sampled completions do not exceed (tokens); None where token ids are not known."""
-    found = [len(c.token_ids) for c in completions if c.draw >= 0 and c.token_ids]
-    return float(np.quantile(found, 0.9, method="inverted_cdf")) if found else None
+    known = [len(c.token_ids) for c in completions if c.draw >= 0 and c.token_ids]
+    return float(np.quantile(known, 0.9, method="inverted_cdf")) if known else None
 
 
 def _mean_length(completions: Iterable[Completion]) -> float:
-    found = [len(c.token_ids) for c in completions if c.token_ids]  # a drawn completion has one token at least
-    return _share(sum(found), len(found))
+    known = [len(c.token_ids) for c in completions if c.token_ids]  # a drawn completion has one token at least
+    return _share(sum(known), len(known))
 
 
 def _share(part: int, whole: int) -> float:

@@ -70,12 +70,12 @@ def greedy(completions: Iterable[Completion]) -> dict[str, float]:
         DataError: some prompts have a greedy completion and others do not; or doubled or unverified completions.
     """
     draws = by_draw(completions)
-    without = [prompt_id for prompt_id, mine in draws.items() if GREEDY_DRAW not in mine]
+    without = [prompt_id for prompt_id, by_number in draws.items() if GREEDY_DRAW not in by_number]
     if 0 < len(without) < len(draws):
         raise DataError(
             f"{len(without)} of {len(draws)} prompts lack a greedy completion: {without[:3]}; draw all or none"
         )
-    first = {prompt_id: mine.get(GREEDY_DRAW) for prompt_id, mine in draws.items()}
+    first = {prompt_id: by_number.get(GREEDY_DRAW) for prompt_id, by_number in draws.items()}
     return {i: float(is_right(c)) if c is not None and is_judged(c) else float("nan") for i, c in first.items()}
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from dphrl.errors import DataError
 from dphrl.method.partition import by_draw, count
-from dphrl.metrics.diversity import style
-from dphrl.metrics.intervals import Scores, beside
+from dphrl.metrics.diversity import style_diversity
+from dphrl.metrics.intervals import Scores, joined
 from dphrl.metrics.lengths import lengths
 from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks, require_ks
 from dphrl.metrics.retention import retention, retention_at
@@ -55,17 +55,17 @@ def per_prompt(
     c_P = np.array([counts[i].successes for i in ids])
     most = int(n_P.max())
     if most == 0:
-        raise DataError(f"no completion could be judged ({statuses(completions)}); mend the verifier or its data")
+        raise DataError(f"no completion could be judged ({status_counts(completions)}); mend the verifier or its data")
     passed_PK = np.full((len(ids), len(wanted)), np.nan)
     known = [column for column, k in enumerate(wanted) if k <= most]  # beyond it no prompt has an estimate
     passed_PK[:, known] = pass_at_k(n_P, c_P, [wanted[column] for column in known])
     accuracy = greedy(completions)
     plain_P2 = np.stack([[accuracy[i] for i in ids], mean_at_n(n_P, c_P)], axis=1)
-    sampled = {i: [c for draw, c in mine.items() if draw >= 0] for i, mine in by_draw(completions).items()}
+    sampled = {i: [c for draw, c in draws.items() if draw >= 0] for i, draws in by_draw(completions).items()}
     parts = [
         Scores(ids, ("greedy", "mean_at_n"), plain_P2),
         Scores(ids, tuple(f"pass@{k}" for k in wanted), passed_PK),
-        style(sampled, solution),
+        style_diversity(sampled, solution),
         lengths(sampled),
     ]
     if answer is not None:
@@ -73,7 +73,7 @@ def per_prompt(
     if base is not None:
         before = count(base, n=draws_per_prompt(base))
         parts += [retention(before, counts), retention_at(before, counts, wanted)]
-    return beside(parts)
+    return joined(parts)
 
 
 def draws_per_prompt(completions: Iterable[Completion]) -> int:
@@ -88,7 +88,7 @@ def draws_per_prompt(completions: Iterable[Completion]) -> int:
     return n
 
 
-def statuses(completions: Iterable[Completion]) -> dict[str, int]:
+def status_counts(completions: Iterable[Completion]) -> dict[str, int]:
     """How often each status occurs among the sampled draws, in the order of STATUSES."""
     seen = Counter(c.verdict.status for c in completions if c.draw >= 0 and c.verdict is not None)
     return {status: seen[status] for status in STATUSES if seen[status]}

@@ -15,10 +15,9 @@ NORMAL_FROM = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class SeedSpread:
     """Where the uncertainty of a mean over seeds and prompts comes from; all in the unit of the scores."""
 
-    value: float
     prompts: float
     """Standard error of the mean that comes from which prompts were chosen."""
     seeds: float
@@ -29,13 +28,10 @@ class Spread:
     """Degrees of freedom of the interval, >= 1."""
     low: float
     high: float
-
-    def as_json(self) -> dict[str, float]:
-        """Everything but the value, which stands beside it."""
-        return {name: getattr(self, name) for name in ("prompts", "seeds", "rest", "df", "low", "high")}
+    """Ends of the interval of the mean, over prompts and seeds."""
 
 
-def spread(scores_SP: Float[np.ndarray, "seeds prompts"], *, level: float = 0.95) -> Spread | None:
+def seed_spread(scores_SP: Float[np.ndarray, "seeds prompts"], *, level: float = 0.95) -> SeedSpread | None:
     """Variance components of a crossed design, score = mean + prompt + seed + rest, and an interval over all three.
 
     The components follow from the mean squares of the two-way table; one that comes out negative is shown as 0. The
@@ -65,8 +61,7 @@ def spread(scores_SP: Float[np.ndarray, "seeds prompts"], *, level: float = 0.95
     squares = of_prompts**2 / (prompts - 1) + of_seeds**2 / (seeds - 1) + of_rest**2 / ((seeds - 1) * (prompts - 1))
     df = max(total**2 / squares, 1.0) if squares > 0 else float(cells - 1)
     reach = student(level, math.floor(df)) * math.sqrt(total / cells)
-    return Spread(
-        value=value,
+    return SeedSpread(
         prompts=math.sqrt(max(of_prompts - of_rest, 0.0) / cells),
         seeds=math.sqrt(max(of_seeds - of_rest, 0.0) / cells),
         rest=math.sqrt(of_rest / cells),

@@ -42,7 +42,7 @@ def majority(
     Source: self-consistency, arXiv:2203.11171.
     """
     require_ks(ks, max(ks, default=1))
-    votes = {i: _votes(mine, answer) for i, mine in draws.items()}
+    votes = {i: _votes(completions, answer) for i, completions in draws.items()}
     sizes = sorted({len(codes_N) for codes_N, _ in votes.values()})
     subsets = {(n, k): _subsets(n, k, rng) for n in sizes for k in sorted(ks) if k <= n}
     rows = [

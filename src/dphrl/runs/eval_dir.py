@@ -17,7 +17,7 @@ import numpy as np
 
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
-from dphrl.metrics import RESAMPLES, Answer, summarise
+from dphrl.metrics import RESAMPLES, Answer, TaskSummary, summarise
 from dphrl.runs.samples import read_samples, write_samples
 from dphrl.types import Completion
 from dphrl.verifiers.verifier import text_style
@@ -164,8 +164,8 @@ def add_samples(
     answer: Answer | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    facts: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    facts: Mapping[str, object] | None = None,
+) -> TaskSummary:
     """Store one model's completions of one task in an evaluation directory and measure them; what was there goes.
 
     Args:
@@ -180,7 +180,7 @@ def add_samples(
         resamples, seed: of the intervals.
         facts: further keys of the row, e.g. seconds, tokens_per_second, too_long.
     Returns:
-        The row of summary.json.
+        What the row of summary.json says.
     Raises:
         RunDirError: no such model; the base's completions of the task are not there yet.
         DataError: completions that no metric can be made of, or other prompts or another n than the base's.
@@ -230,37 +230,51 @@ def store(
     answer: Answer | None,
     resamples: int,
     seed: int,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
+    facts: Mapping[str, object],
+) -> TaskSummary:
     """Write FOLDER/TASK.parquet and its row of FOLDER/summary.json, in a run directory or an evaluation directory.
 
     Returns:
-        The row: {"dataset", "model" ...} of `facts` and what `summarise` says.
+        What `summarise` says, and `facts`.
     """
-    found = summarise(
-        completions, base=base, solution=solution, answer=answer, rng=np.random.default_rng(seed), resamples=resamples
-    )
-    unknown: dict[str, Any] = {
-        "seconds": None,
-        "tokens_per_second": None,
-        "too_long": [],
-        "drift": None,
-        "contaminated": None,
-    }
-    row = {"dataset": task, "model": folder.name, **found, **unknown, **facts}
+    summary = summarise(
+        completions,
+        base=base,
+        solution=solution,
+        answer=answer,
+        rng=np.random.default_rng(seed),
+        resamples=resamples,
+        dataset=task,
+        model=folder.name,
+    ).with_facts(facts)
     write_samples(folder / f"{task}.parquet", completions, solution=solution, answer=answer)
-    put_row(folder / "summary.json", row)
-    return row
+    put_summary(folder / "summary.json", summary)
+    return summary
 
 
-def rows_of(summary: Path) -> dict[str, dict[str, Any]]:
-    """Task -> its row in a summary.json; none where the file is not there."""
-    return {row["dataset"]: row for row in read_json(summary)["rows"]} if summary.exists() else {}
+def read_summaries(path: Path) -> dict[str, TaskSummary]:
+    """Task -> its row of a summary.json, in the order of the file; none where the file is not there.
+
+    Raises:
+        RunDirError: damaged.
+    """
+    if not path.is_file():
+        return {}
+    with damage_refused(path, "delete it and run `dphrl eval` again"):
+        rows = [TaskSummary.from_json(row) for row in read_json(path)["rows"]]
+    names = [row.dataset for row in rows]
+    odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]
+    if odd:
+        raise RunDirError(
+            f"{path} has the dataset {odd[0]!r}, which is doubled or no file name; delete it and evaluate again"
+        )
+    return {row.dataset: row for row in rows}
 
 
-def put_row(summary: Path, row: Mapping[str, Any]) -> None:
+def put_summary(path: Path, summary: TaskSummary) -> None:
     """Add a row to a summary.json, or replace the row of its task."""
-    write_json(summary, {"rows": list({**rows_of(summary), row["dataset"]: dict(row)}.values())})
+    summaries = {**read_summaries(path), summary.dataset: summary}
+    write_json(path, {"rows": [each.to_json() for each in summaries.values()]})
 
 
 def _write(where: EvalDir) -> None:

@@ -6,11 +6,11 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dphrl.errors import listed
+from dphrl.metrics.summary import SeenInTraining
 from dphrl.types import Prompt
 
 GRAM = 8
@@ -80,18 +80,18 @@ def contaminated(measured: Sequence[Prompt], trained: Sequence[Prompt]) -> tuple
     return tuple(found)
 
 
-def told(dataset: str, found: Mapping[str, Any] | None, who: str = "training") -> str:
+def told(dataset: str, seen: SeenInTraining | None, who: str = "training") -> str:
     """'gsm8k: 3 prompts also stand in training (2 word for word): a, b, c'; '' where there is none.
 
     Args:
-        found: {"prompts": count, "exact": count, "ids": {measured id: training id}}; None = not known.
+        seen: the dataset's prompts that stand in training; None = not known.
         who: whose training.
     """
-    if not found or not found["prompts"]:
+    if seen is None or not seen.prompts:
         return ""
-    ids, count = list(found["ids"]), found["prompts"]
+    ids, count = list(seen.ids), seen.prompts
     these = "a prompt also stands" if count == 1 else f"{count} prompts also stand"
-    return f"{dataset}: {these} in {who} ({found['exact']} word for word): {listed(ids, SHOWN_IDS)}"
+    return f"{dataset}: {these} in {who} ({seen.exact} word for word): {listed(ids, SHOWN_IDS)}"
 
 
 @dataclass(frozen=True, slots=True)

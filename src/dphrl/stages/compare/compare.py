@@ -14,12 +14,13 @@ from jaxtyping import Float
 
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import write_json
-from dphrl.metrics import NO_RATES, RESAMPLES, Interval, Scores, bootstrap, paired_bootstrap, spread, widened
+from dphrl.metrics import NO_RATES, RESAMPLES, Interval, Scores, bootstrap, paired_bootstrap, seed_spread, widened
 from dphrl.report.labels import plain
 from dphrl.runs.eval_dir import is_evaldir
 from dphrl.stages.compare.entries import Bases, Evaluation, open_run, read_evaluations, settings_of
 from dphrl.stages.compare.notes import base_note, notes, same_base, sampling_notes
 from dphrl.stages.evaluate.lm_eval import harness_rows
+from dphrl.types import as_json
 
 METRICS = ("greedy", "mean_at_n", "pass@{k}", "pass@n", "keep", "explore", "distinct_correct")
 """Metrics of every aggregate, in order; pass@{k} stands for every k of the rows."""
@@ -82,7 +83,9 @@ def compare(
     aggregate = [row for g in groups for row in _aggregate(g, against.get(g.dataset), resamples=resamples, seed=seed)]
     evaluations = [e for g in groups for e in g.seeds]
     summary: dict[str, Any] = {
-        "rows": [{"method": e.method, "setting": e.setting, "seed": e.seed, **e.row} for e in evaluations],
+        "rows": [
+            {"method": e.method, "setting": e.setting, "seed": e.seed, **e.summary.to_json()} for e in evaluations
+        ],
         "aggregate": aggregate,
         "forgetting": _forgetting(groups, resamples=resamples, seed=seed),
         "harness": _harness(runs),
@@ -233,18 +236,16 @@ def _table(group: Group, metric: str) -> dict[int, Float[np.ndarray, " prompts"]
 
 def _spread(columns: Mapping[int, Float[np.ndarray, " prompts"]], metric: str, least: float) -> dict[str, float] | None:
     """Over prompts and seeds; the interval of a rate ends at `least` and 1, whatever Student's has it."""
-    found = spread(np.stack(list(columns.values()))) if columns else None
+    found = seed_spread(np.stack(list(columns.values()))) if columns else None
     if found is None or metric in NO_RATES:
-        return None if found is None else found.as_json()
-    return found.as_json() | {"low": max(found.low, least), "high": min(found.high, 1.0)}
+        return None if found is None else dict(as_json(found))
+    return dict(as_json(found)) | {"low": max(found.low, least), "high": min(found.high, 1.0)}
 
 
 def _own_interval(group: Group, metric: str) -> Interval | None:
     """The interval that a single seed's row gives, for a metric that the samples alone do not."""
-    found = (group.seeds[0].row.get("intervals") or {}).get(metric) if len(group.seeds) == 1 else None
-    if not found or found["low"] is None or found["high"] is None:
-        return None
-    return Interval(found["value"], found["low"], found["high"])
+    found = group.seeds[0].summary.intervals.get(metric) if len(group.seeds) == 1 else None
+    return None if found is None or math.isnan(found.low) or math.isnan(found.high) else found
 
 
 def _difference(group: Group, baseline: Group | None, metric: str, gap: Interval | None) -> dict[str, Any] | None:
@@ -278,7 +279,7 @@ def _over_seeds(seeds: Sequence[Evaluation]) -> Scores:
 
 def _metrics(group: Group) -> list[str]:
     """METRICS with every k that all seeds have, and those of WHERE_KNOWN that some seed knows."""
-    ks = sorted(set.intersection(*({int(k) for k in e.row["pass_at_k"]} for e in group.seeds)))
+    ks = sorted(set.intersection(*(set(e.summary.pass_at_k) for e in group.seeds)))
 
     def named(metrics: Iterable[str]) -> list[str]:
         return [name for m in metrics for name in ([m.format(k=k) for k in ks] if "{k}" in m else [m])]
@@ -288,20 +289,7 @@ def _metrics(group: Group) -> list[str]:
 
 def _values(group: Group, metric: str) -> list[float]:
     """The metric of each seed's row, seeds without it left out."""
-    found = [_value(e, metric) for e in group.seeds]
-    return [value for value in found if value is not None]
-
-
-def _value(evaluation: Evaluation, metric: str) -> float | None:
-    row = evaluation.row
-    name, _, k = metric.partition("@")
-    if k:
-        found = (row.get(f"{name}_at_k") or {}).get(str(row["n"]) if k == "n" else k)
-    elif metric == "tokens":
-        found = (row.get("length") or {}).get("mean")
-    else:
-        found = row.get(metric)
-    return found["value"] if isinstance(found, Mapping) else found
+    return [value for e in group.seeds if (value := e.summary.value(metric)) is not None]
 
 
 def _bound(value: float, metric: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,9 @@ import numpy as np
 from dphrl.config.load import build_config, flat, load_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
-from dphrl.files import damage_refused, read_json
-from dphrl.metrics import Scores, beside, per_prompt
+from dphrl.metrics import Scores, TaskSummary, joined, per_prompt
 from dphrl.report.labels import label
-from dphrl.runs.eval_dir import EvalDir, is_evaldir, read_evaldir
+from dphrl.runs.eval_dir import EvalDir, is_evaldir, read_evaldir, read_summaries
 from dphrl.runs.run_dir import FREE_KEYS
 from dphrl.runs.samples import Forms, read_forms, read_samples
 from dphrl.types import Completion
@@ -85,7 +85,7 @@ class Evaluation:
     method: str
     setting: str
     seed: int
-    row: Mapping[str, Any]
+    summary: TaskSummary
     """As `eval/MODEL/summary.json` holds it."""
     scores: Scores
     """Every metric of every prompt; see `counted`."""
@@ -95,7 +95,7 @@ class Evaluation:
     @property
     def dataset(self) -> str:
         """Name of the dataset."""
-        return str(self.row["dataset"])
+        return self.summary.dataset
 
 
 Bases = dict[Path, dict[str, tuple[Evaluation, list[Completion]]]]
@@ -160,7 +160,7 @@ def base_folder(run: Run) -> Path | None:
     return next((p / "eval" / "base" for p in places if (p / "eval" / "base" / "summary.json").is_file()), None)
 
 
-def read_rows(folder: Path, run: Run) -> list[dict[str, Any]]:
+def _summaries(folder: Path, run: Run) -> list[TaskSummary]:
     """The rows of `eval/MODEL/summary.json`.
 
     Raises:
@@ -169,17 +169,10 @@ def read_rows(folder: Path, run: Run) -> list[dict[str, Any]]:
     path, remedy = folder / "summary.json", _remedy(run)
     if not path.is_file():
         raise RunDirError(f"{run.path} holds no evaluation yet (no {path.relative_to(folder.parents[1])}); {remedy}")
-    with damage_refused(path, f"delete it and {remedy}"):
-        rows = read_json(path)["rows"]
-        names = [row["dataset"] for row in rows]
-    if not names:
+    rows = list(read_summaries(path).values())
+    if not rows:
         raise RunDirError(f"{path} has no rows; name at least one dataset in eval_tasks and {remedy}")
-    odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]
-    if odd:
-        raise RunDirError(
-            f"{path} has the dataset {odd[0]!r}, which is doubled or no file name; delete it and {remedy}"
-        )
-    return [dict(row) for row in rows]
+    return rows
 
 
 def read_evaluations(run: Run, setting: str, bases: Bases) -> tuple[list[Evaluation], list[Evaluation]]:
@@ -195,7 +188,7 @@ def read_evaluations(run: Run, setting: str, bases: Bases) -> tuple[list[Evaluat
     """
     base = base_folder(run)
     if base is not None and base not in bases:
-        bases[base] = {row["dataset"]: _read_base(run, base, row) for row in read_rows(base, run)}
+        bases[base] = {row.dataset: _read_base(run, base, row) for row in _summaries(base, run)}
     befores = bases[base] if base is not None else {}
     measured = [before for before, _ in befores.values()]
     if run.base_only:
@@ -212,10 +205,10 @@ def _read_model(
 ) -> list[Evaluation]:
     """One model on every dataset; `key` is its method, setting and seed."""
     folder, found = run.path / "eval" / name, []
-    for row in read_rows(folder, run):
-        before, base_draws = befores.get(row["dataset"], (None, None))
-        samples = _read_draws(folder / f"{row['dataset']}.parquet", run)
-        same_n = before is not None and before.row["n"] == row["n"]
+    for row in _summaries(folder, run):
+        before, base_draws = befores.get(row.dataset, (None, None))
+        samples = _read_draws(folder / f"{row.dataset}.parquet", run)
+        same_n = before is not None and before.summary.n == row.n
         scores = _scores(row, samples, base_draws if same_n else None, folder)
         found.append(Evaluation(run.path, *key, row, counted(scores), scores.sizes()))
     return found
@@ -255,8 +248,8 @@ def _remedy(run: Run) -> str:
     return f"run the `dphrl eval --model ... --out {run.path}` that made it again"
 
 
-def _read_base(run: Run, folder: Path, row: Mapping[str, Any]) -> tuple[Evaluation, list[Completion]]:
-    samples = _read_draws(folder / f"{row['dataset']}.parquet", run)
+def _read_base(run: Run, folder: Path, row: TaskSummary) -> tuple[Evaluation, list[Completion]]:
+    samples = _read_draws(folder / f"{row.dataset}.parquet", run)
     scores = _scores(row, samples, None, folder)
     seed = run.config.seed if run.evaldir is None or run.evaldir.base is None else run.evaldir.base.seed
     where = folder.parents[1]
@@ -277,19 +270,19 @@ def _read_draws(path: Path, run: Run) -> _Samples:
     return _Samples(read_samples(path, without=["token_ids"], remedy=remedy), read_forms(path, remedy=remedy))
 
 
-def _scores(row: Mapping[str, Any], samples: _Samples, base: Sequence[Completion] | None, folder: Path) -> Scores:
+def _scores(row: TaskSummary, samples: _Samples, base: Sequence[Completion] | None, folder: Path) -> Scores:
     """Per-prompt metrics that fit the row; those of style only where the solutions are in the file."""
-    ks = sorted(int(k) for k in row["pass_at_k"])
+    ks = sorted(row.pass_at_k)
     solution = samples.forms.solution
     scores = per_prompt(samples.completions, solution=solution or str, answer=samples.forms.answer, base=base, ks=ks)
-    found = np.nanmean(scores.column("mean_at_n"))
-    if abs(found - row["mean_at_n"]) > 1e-6 or len(scores.ids) != row["prompts"]:
+    mean, said = float(np.nanmean(scores.column("mean_at_n"))), math.nan if row.mean_at_n is None else row.mean_at_n
+    if not abs(mean - said) <= 1e-6 or len(scores.ids) != row.prompts:
         raise RunDirError(
-            f"{folder / 'summary.json'} does not fit the samples of {row['dataset']!r}: "
-            f"mean@n {row['mean_at_n']:.4f} of {row['prompts']} prompts there, {found:.4f} of {len(scores.ids)} "
+            f"{folder / 'summary.json'} does not fit the samples of {row.dataset!r}: "
+            f"mean@n {said:.4f} of {row.prompts} prompts there, {mean:.4f} of {len(scores.ids)} "
             "in its Parquet file; run `dphrl eval` again"
         )
     unknown = {"tokens"} if solution is not None else {"tokens", "style_entropy", "distinct_correct"}
     named = scores.only([name for name in scores.names if name not in unknown])
     last = Scores(scores.ids, ("pass@n",), scores.column(f"pass@{ks[-1]}")[:, None])
-    return beside([named, last])
+    return joined([named, last])

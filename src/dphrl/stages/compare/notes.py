@@ -37,7 +37,7 @@ def sampling_notes(runs: Sequence[Run]) -> list[str]:
 def same_base(one: Evaluation, other: Evaluation) -> bool:
     """Whether two evaluations of a base say the same of every prompt."""
     names = [name for name in one.scores.names if name in other.scores.names]
-    if one.scores.ids != other.scores.ids or one.row["n"] != other.row["n"]:
+    if one.scores.ids != other.scores.ids or one.summary.n != other.summary.n:
         return False
     return np.array_equal(one.scores.only(names).values_PM, other.scores.only(names).values_PM, equal_nan=True)
 
@@ -45,8 +45,8 @@ def same_base(one: Evaluation, other: Evaluation) -> bool:
 def base_note(one: Evaluation, other: Evaluation) -> str:
     """Two runs whose keep and explore do not refer to the same draws of a base."""
     return (
-        f"{one.dataset}: the bases of {one.run} and {other.run} differ (mean@n {one.row['mean_at_n']:.4f} and "
-        f"{other.row['mean_at_n']:.4f}, n={one.row['n']} and n={other.row['n']}); keep and explore of each refer to "
+        f"{one.dataset}: the bases of {one.run} and {other.run} differ (mean@n {one.summary.mean_at_n:.4f} and "
+        f"{other.summary.mean_at_n:.4f}, n={one.summary.n} and n={other.summary.n}); keep and explore of each refer to "
         "its own, and differences to the base to the first."
     )
 
@@ -80,7 +80,7 @@ def notes(groups: Sequence[Group], absent: str | None) -> list[str]:
 
 def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     said = []
-    draws = {e.row["n"]: e for g in groups for e in g.seeds}
+    draws = {e.summary.n: e for g in groups for e in g.seeds}
     if len(draws) > 1:
         sides = "; ".join(f"n={n} in {draws[n].run}" for n in sorted(draws))
         said.append(f"{dataset}: n differs ({sides}); keep, explore and distinct correct grow with n.")
@@ -88,7 +88,7 @@ def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
         if one.scores.ids != other.scores.ids:
             said.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
             break
-    unjudged = {g.name: sum(e.row.get("unjudged") or 0 for e in g.seeds) for g in groups}
+    unjudged = {g.name: sum(e.summary.unjudged or 0 for e in g.seeds) for g in groups}
     if any(unjudged.values()):
         counts = "; ".join(f"{name}: {count}" for name, count in unjudged.items() if count)
         said.append(f"{dataset}: some completions could not be judged and count as neither right nor wrong ({counts}).")
@@ -99,7 +99,7 @@ def _seen_in_training(dataset: str, groups: Sequence[Group]) -> list[str]:
     """One sentence for all methods whose training saw the same prompts."""
     seen: dict[str, list[str]] = {}
     for group in groups:
-        said = told(dataset, group.seeds[0].row.get("contaminated"), "the training of {}")
+        said = told(dataset, group.seeds[0].summary.contaminated, "the training of {}")
         if said and group.method != "base":
             seen.setdefault(said, []).append(group.name)
     return [f"{said.replace('{}', ', '.join(names), 1)}." for said, names in seen.items()]

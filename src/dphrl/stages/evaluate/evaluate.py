@@ -15,6 +15,7 @@ from typing import Any
 from dphrl.config.load import build_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
+from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.drawing import Speed, draw_missing
@@ -23,9 +24,9 @@ from dphrl.runs.eval_dir import (
     Model,
     base_samples,
     is_evaldir,
-    put_row,
+    put_summary,
     read_evaldir,
-    rows_of,
+    read_summaries,
     store,
     write_evaldir,
 )
@@ -57,18 +58,18 @@ class Subject:
     """None where it is the base itself, or there is none."""
     reference: Callable[[str], list[Completion] | None]
     """Task -> the base's completions."""
-    contaminated: Callable[[Task], dict[str, Any] | None] = lambda task: None
+    contaminated: Callable[[Task], SeenInTraining | None] = lambda task: None
     """Task -> which of its prompts training has seen; None where nothing was trained."""
 
     def to_draw(self) -> list[str]:
         """Tasks without samples or summary."""
-        rows = rows_of(self.folder / "summary.json")
+        rows = read_summaries(self.folder / "summary.json")
         return [name for name in self.tasks if name not in rows or not (self.folder / f"{name}.parquet").exists()]
 
     def to_score(self) -> list[str]:
         """Tasks whose drift is asked for and not there."""
-        draws, rows = self.config.eval.drift, rows_of(self.folder / "summary.json")
-        known = {name for name, row in rows.items() if (row.get("drift") or {}).get("draws") == draws}
+        draws, rows = self.config.eval.drift, read_summaries(self.folder / "summary.json")
+        known = {name for name, row in rows.items() if row.drift is not None and row.drift.draws == draws}
         return [name for name in self.tasks if draws and name not in known]
 
 
@@ -273,8 +274,8 @@ def _add_drift(subject: Subject, names: Sequence[str], progress: Progress) -> No
         )
         for name in names
     ]
-    for name, found in measure(config, subject.policy, subject.base, tasks, progress).items():
-        put_row(folder / "summary.json", {**rows_of(folder / "summary.json")[name], "drift": found})
+    for name, drift in measure(config, subject.policy, subject.base, tasks, progress).items():
+        put_summary(folder / "summary.json", replace(read_summaries(folder / "summary.json")[name], drift=drift))
 
 
 def _base_samples(base: RunDir, dataset: str) -> list[Completion]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dphrl.config.root import Config
 from dphrl.errors import ModelError
-from dphrl.metrics.kl import Pair, drift
+from dphrl.metrics.kl import BaseDrift, Pair, drift_from_base
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.types import Completion
@@ -46,7 +46,7 @@ def check_vocabulary(model: Policy, base: Policy) -> None:
 
 def measure(
     config: Config, model: Policy, base: Policy | None, tasks: Sequence[Drawn], progress: Progress
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, BaseDrift]:
     """Score eval.drift draws of every prompt by both models, at the temperature they were drawn at.
 
     Each model is loaded once and released, so that only one is in memory.
@@ -55,7 +55,7 @@ def measure(
         model: the one measured. base: None where it is the base itself.
         tasks: with token ids; of the base's completions those of prompts that `encoded` has.
     Returns:
-        Task -> what `metrics.drift` says, and "draws", the draws of a prompt that were scored.
+        Task -> the drift of its completions.
     Raises:
         ModelError: weights that cannot be loaded.
     """
@@ -65,15 +65,13 @@ def measure(
     base_sides = own_sides if base is None else _scored(config, base, tasks, mine, theirs, progress)
     found = {}
     for t, m, b, (own_m, own_b), (base_m, base_b) in zip(tasks, mine, theirs, own_sides, base_sides, strict=True):
-        found[t.task] = {
-            "draws": config.eval.drift,
-            **drift(
-                _pairs(m, own_m, base_m),
-                None if base is None else _pairs(b, base_b, own_b),
-                rng=np.random.default_rng(config.seed),
-                resamples=config.eval.resamples,
-            ),
-        }
+        found[t.task] = drift_from_base(
+            _pairs(m, own_m, base_m),
+            None if base is None else _pairs(b, base_b, own_b),
+            draws=config.eval.drift,
+            rng=np.random.default_rng(config.seed),
+            resamples=config.eval.resamples,
+        )
     return found
 
 

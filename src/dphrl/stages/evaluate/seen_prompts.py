@@ -6,23 +6,20 @@ import dataclasses
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import DphrlError
+from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.sampling.encoded_prompts import pick_ids, task_for_policy
 from dphrl.tasks.contamination import contaminated, told
 from dphrl.types import Prompt, Task
 
-Found = dict[str, Any] | None
-"""{"prompts", "exact", "ids"} of docs/evaluation.md; None where the training prompts cannot be read."""
-
 
 def contamination_check(
     config: Config, policy: Policy, *, base_dir: Path, progress: Progress
-) -> Callable[[Task], Found]:
+) -> Callable[[Task], SeenInTraining | None]:
     """A function that counts and shows a task's prompts that also stand in the run's training.
 
     The training prompts are read once, when the first task is checked; where they cannot be read here any more, that is
@@ -37,19 +34,19 @@ def contamination_check(
             progress("contamination", 0, 1, f"not known: the training prompts cannot be read ({error})")
             return None
 
-    def check(task: Task) -> Found:
+    def check(task: Task) -> SeenInTraining | None:
         prompts = trained()
         if prompts is None:
             return None
         matches = contaminated(task.prompts, prompts)
-        found = {
-            "prompts": len(matches),
-            "exact": sum(match.exact for match in matches),
-            "ids": {match.prompt_id: match.trained_id for match in matches},
-        }
+        seen = SeenInTraining(
+            prompts=len(matches),
+            exact=sum(match.exact for match in matches),
+            ids={match.prompt_id: match.trained_id for match in matches},
+        )
         if matches:
-            progress(f"contamination of {task.name}", len(matches), len(task.prompts), told(task.name, found))
-        return found
+            progress(f"contamination of {task.name}", len(matches), len(task.prompts), told(task.name, seen))
+        return seen
 
     return check
 
