@@ -67,6 +67,8 @@ class DemoSettings:
         Raises:
             ConfigError: an unknown method, a number out of range, or a sweep told which methods or eta.
         """
+        if quick and sweep:
+            raise ConfigError("--quick and --sweep exclude each other; give one of them")
         if sweep and (methods is not None or eta is not None):
             raise ConfigError("--sweep has its own methods and weights; leave out --methods and --eta")
         methods = DEFAULT_METHODS if methods is None else methods

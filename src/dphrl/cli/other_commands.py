@@ -1,0 +1,232 @@
+"""The commands of results, those that need no run, and those that show what ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click import argument, option
+
+import dphrl
+from dphrl.cli.run_commands import JSON, Overrides
+from dphrl.cli.settings_command import PATH, SettingsCommand, read_config
+from dphrl.errors import ConfigError, nearest
+
+RUNS = argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
+CONFIG = option("--config", type=PATH, help="Settings file of one more run.")
+OUT = option("--out", type=PATH, help="Folder of the page [RUN/report of a single run].")
+STORE = argument("folder", metavar="DIR", type=PATH)
+NEW_FOLDER = option("--out", type=PATH, required=True, help="Folder to write; it must not exist yet.")
+
+
+def _all_runs(runs: tuple[Path, ...], config: Path | None) -> tuple[list[Path], Path]:
+    """The runs that are named, the one of --config among them, and the folder that relative paths refer to."""
+    if config is not None:
+        settings, base_dir = read_config(config, {})
+        return [*runs, Path(settings.out)], base_dir
+    if not runs:
+        raise ConfigError("no run is named; give run directories, or --config FILE of one")
+    return list(runs), Path()
+
+
+@click.command()
+@RUNS
+@CONFIG
+@OUT
+@option("--no-drift", is_flag=True, help="Load no trained model to look at its anchors.")
+def report(runs: tuple[Path, ...], config: Path | None, out: Path | None, no_drift: bool) -> None:
+    """Write the page and figures of one or several runs."""
+    from dphrl.progress import shown
+    from dphrl.stages.report.write_report import report as stage
+
+    paths, base_dir = _all_runs(runs, config)
+    with shown() as progress:
+        page = stage(paths, out, base_dir=base_dir, drift=not no_drift, progress=progress)
+    click.echo(page)
+
+
+@click.command()
+@RUNS
+@CONFIG
+@OUT
+@option("--port", type=int, default=0, help="0 takes a free one [0].")
+def watch(runs: tuple[Path, ...], config: Path | None, out: Path | None, port: int) -> None:
+    """Serve the page on 127.0.0.1 while runs go on, until Ctrl-C. No model is loaded."""
+    from dphrl.stages.report.watch import server
+
+    paths, base_dir = _all_runs(runs, config)
+    with server(paths, out, port=port, base_dir=base_dir) as served:
+        click.echo(f"{served.url} shows {', '.join(map(str, paths))}; Ctrl-C ends it")
+        served.serve_forever()
+
+
+@click.command()
+@RUNS
+@CONFIG
+@option("--out", type=PATH, required=True, help="Folder for summary.json.")
+@option("--baseline", help="Method that differences refer to [grpo, or base].")
+@JSON
+def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: str | None, as_json: bool) -> None:
+    """Join runs and evaluation directories into one table with paired intervals."""
+    from dphrl.report.terminal import show
+    from dphrl.stages.compare.compare import compare as stage
+
+    show(stage(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
+
+
+@click.command("import")
+@argument("files", metavar="[NAME=]FILE...", nargs=-1, required=True)
+@option("--out", type=PATH, required=True, help="Evaluation directory to write; the report lies in it.")
+@option("--base", metavar="NAME", help="The model that keep and explore refer to.")
+@option("--threshold", type=float, help="Rewards from here on are right [1].")
+@option("--reward", metavar="NAME", help="The number that says what is right, where a line has several.")
+def import_files(
+    files: tuple[str, ...], out: Path, base: str | None, threshold: float | None, reward: str | None
+) -> None:
+    """Make an evaluation directory and a report of other tools' samples.
+
+    A FILE holds completions and verdicts, as JSON lines or Parquet. NAME is their model, NAME@SEED one of several
+    training seeds; without it the lines say it, or the file's name. `dphrl docs other-tools` tells more.
+    """
+    from dphrl.progress import shown
+    from dphrl.stages.import_samples.import_samples import import_samples, parse_source
+    from dphrl.stages.import_samples.shapes import Scale
+    from dphrl.stages.report.write_report import report as stage
+
+    sources, scale = [parse_source(text) for text in files], Scale(reward, threshold)
+    with shown() as progress:
+        directory, notes = import_samples(sources, out, base=base, scale=scale, progress=progress)
+        page = stage([directory.root], progress=progress)
+    click.echo("\n".join([*notes, str(page)]))
+
+
+@click.command()
+@option("--task", required=True, help="The verifier: sql, math, exact or module:function.")
+@option("--file", required=True, help="File of JSON lines; - is standard input.")
+@option("--out", type=PATH, help="Write id, correct, reward, status and detail here, as JSON lines.")
+@option(
+    "--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="For the verifier, e.g. db_dir=dbs; repeatable."
+)
+def verify(task: str, file: str, out: Path | None, arguments: tuple[str, ...]) -> None:
+    """Judge completions in a file, without a model.
+
+    Each line of the file is a JSON object: completion, gold, for SQL also db and perhaps mode, perhaps id; other keys
+    reach a verifier of your own as columns. `dphrl docs own-verifier` tells more.
+    """
+    from dphrl.progress import shown
+    from dphrl.stages.verify_file import verify_file
+
+    with shown() as progress:
+        summary = verify_file(task, file, arguments=arguments, out=out, progress=progress)
+    click.echo(summary.text() if out is None else f"{summary.text()}\nverdicts: {out}")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def tasks(context: click.Context) -> None:
+    """List the ready tasks, or show prompts of one."""
+    if context.invoked_subcommand is None:
+        from rich.console import Console
+
+        from dphrl.stages.show_tasks import list_tasks
+
+        list_tasks(Console())
+
+
+@tasks.command(cls=SettingsCommand, only="task.")
+@argument("name")
+@option("--data", help="Its file, folder or `datasets` name [the task's own].")
+@option("--split", help="Its split [the task's own].")
+@option("--prompt", metavar="ID", help="Show this prompt alone.")
+def show(name: str, data: str | None, split: str | None, prompt: str | None, overrides: Overrides) -> None:
+    """Print three prompts of a task (a ready one, or demo:NAME), their golds, and the verdicts on the golds."""
+    from rich.console import Console
+
+    from dphrl.stages.show_tasks import show_task
+
+    show_task(name, Console(), data=data, split=split, prompt=prompt, overrides=overrides)
+
+
+@click.group()
+def anchors() -> None:
+    """Look at, check, join or export stores of anchors."""
+
+
+@anchors.command()
+@STORE
+@option("--model", help="Folder or name whose tokenizer decodes the anchors [token ids].")
+@option("--show", type=int, default=3, help="Anchors shown, >= 0 [3].")
+def inspect(folder: Path, model: str | None, show: int) -> None:
+    """Print status, counts, lengths, tasks and a few anchors."""
+    from dphrl.stages import anchor_store
+
+    click.echo(anchor_store.inspect(folder, model=model, show=show))
+
+
+@anchors.command("verify")
+@STORE
+def verify_store(folder: Path) -> None:
+    """Compare every file's checksum, and look for doubled anchors."""
+    from dphrl.stages import anchor_store
+
+    click.echo(anchor_store.verify(folder))
+
+
+@anchors.command("merge")
+@argument("folders", metavar="DIR...", nargs=-1, required=True, type=PATH)
+@NEW_FOLDER
+def join_stores(folders: tuple[Path, ...], out: Path) -> None:
+    """Join stores of one policy that were made in one way."""
+    from dphrl.stages import anchor_store
+
+    click.echo(anchor_store.merge(folders, out))
+
+
+@anchors.command()
+@STORE
+@NEW_FOLDER
+def export(folder: Path, out: Path) -> None:
+    """Write a folder that datasets.load_from_disk reads."""
+    from dphrl.stages import anchor_store
+
+    click.echo(anchor_store.export(folder, out))
+
+
+@click.command()
+@argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """List the example settings, or print one: `dphrl recipes spider-tiny > my.yaml`."""
+    _list_or_print("recipes", name)
+
+
+@click.command()
+@argument("name", metavar="[PAGE]", required=False)
+def docs(name: str | None) -> None:
+    """List the pages of the documentation, or print one."""
+    _list_or_print("docs", name)
+
+
+def _list_or_print(folder: str, name: str | None) -> None:
+    """Each text in a folder that ships with the package, with its first line; or one of them whole.
+
+    Raises:
+        ConfigError: there is none of this name; it says the nearest.
+    """
+    root = Path(dphrl.__path__[0]) / folder
+    paths = sorted(path for kind in ("*.md", "*.yaml", "*.py") for path in [*root.glob(kind), *root.glob(f"*/{kind}")])
+    texts = {str(path.relative_to(root)).removesuffix(".md").removesuffix(".yaml"): path for path in paths}
+    if name is None:
+        first = {key: path.read_text(encoding="utf-8").splitlines()[0].lstrip('#" ') for key, path in texts.items()}
+        click.echo("\n".join(f"{key:<{max(map(len, texts))}}  {line}" for key, line in first.items()))
+    elif name in texts:
+        click.echo(texts[name].read_text(encoding="utf-8"), nl=False)
+    else:
+        raise ConfigError(f"{folder} holds no {name!r}{nearest(name, texts)}; there are: {', '.join(texts)}")
+
+
+@click.command()
+def doctor() -> None:
+    """Say what is installed, what works, and what to install."""
+    from dphrl.stages.doctor import doctor as stage
+
+    stage()

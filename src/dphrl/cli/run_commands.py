@@ -1,0 +1,262 @@
+"""`dphrl demo`, `run`, `plan`, `presample`, `merge`, `train` and `eval`: what makes a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+from click import option
+
+from dphrl.cli.settings_command import PATH, SettingsCommand, config_file, read_config
+from dphrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dphrl.config.root import Config
+    from dphrl.progress import Progress
+    from dphrl.runs.run_dir import RunDir
+    from dphrl.stages.evaluate.lm_eval import Target
+
+    _Harness = Callable[[Config, Sequence[Target], Progress], None]
+
+JSON = option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON instead of tables.")
+ALLOW_CHANGE = option("--allow-change", is_flag=True, help="Go on with a training though settings or data changed.")
+Overrides = dict[str, str]
+
+RUN_MODELS = ("base", "final", "both")
+"""What --model of `eval` names in a run; any other word is a model itself."""
+
+
+class _Stage(Protocol):
+    def __call__(self, config: Config, *, base_dir: Path, progress: Progress) -> RunDir: ...
+
+
+@click.command()
+@option(
+    "--methods",
+    callback=lambda _context, _option, text: text and tuple(filter(None, text.split(","))),
+    help="Of base, grpo, dapo, rkl, dph_f, dph_js, dph_alpha, replay [base,grpo,rkl,dph_f,dph_js].",
+)
+@option("--seeds", type=int, help="Training runs of each method, >= 1 [1; --sweep 3].")
+@option("--steps", type=int, help="Generations of each run, >= 1 [60; --sweep 120; --quick 4].")
+@option("--n", type=int, help="Samples per prompt when measuring, >= 8 [64; --quick 8].")
+@option("--eta", type=float, help="Weight of the anchor penalty [each method's own].")
+@option("--out", type=PATH, help="Folder of the runs [runs/demo; runs/sweep; runs/quick].")
+@option("--jobs", type=int, help="Runs side by side, a thread each, >= 1 [the number of cores].")
+@option("--quick", is_flag=True, help="A smoke run of every stage, at most a minute.")
+@option("--sweep", is_flag=True, help="Many weights of each method: the frontier figure.")
+@JSON
+def demo(as_json: bool, **options: Any) -> None:
+    """Compare methods on a small built-in world, on this machine.
+
+    The world holds text-to-SQL questions with several right readings. It was built to show diversity collapse.
+    """
+    from dphrl.stages.demo import demo as stage
+
+    stage.demo(stage.DemoSettings.of(**options), as_json=as_json)
+
+
+@click.command(cls=SettingsCommand)
+@config_file
+@ALLOW_CHANGE
+@JSON
+def run(config: Path | None, overrides: Overrides, allow_change: bool, as_json: bool) -> None:
+    """Pre-sample, train, measure and report."""
+    from dphrl.stages.run import run as stage
+
+    _end("run", _run("run", partial(stage, allow_change=allow_change), config, overrides), as_json)
+
+
+@click.command(cls=SettingsCommand)
+@config_file
+@option("--gpus", type=int, help="GPUs that train, >= 1 [8].")
+def plan(config: Path | None, overrides: Overrides, **gpus: int | None) -> None:
+    """Check settings, data and model files of a run, and print what it would do and cost.
+
+    No weights are loaded and nothing is written.
+    """
+    from dphrl.progress import shown
+    from dphrl.stages.plan.plan import plan_run as stage
+    from dphrl.stages.plan.plan_text import plan_text
+
+    settings, base_dir = read_config(config, overrides)
+    given = {name: number for name, number in gpus.items() if number is not None}
+    with shown() as progress:
+        planned = stage(settings, base_dir=base_dir, progress=progress, **given)
+    click.echo(plan_text(planned))
+
+
+@click.command(cls=SettingsCommand)
+@config_file
+@option("--shard", metavar="i/N", help="Draw for a share of the prompts only; `dphrl merge` joins the shares.")
+def presample(config: Path | None, overrides: Overrides, shard: str | None) -> None:
+    """Draw from the initial policy, verify, split the prompts, make the anchors."""
+    from dphrl.stages.presample.presample import presample as stage
+    from dphrl.stages.presample.shard import parse_shard
+
+    share = None if shard is None else parse_shard(shard)
+    _end("presample", _run("presample", partial(stage, shard=share), config, overrides))
+
+
+@click.command()
+@click.argument("runs", metavar="SHARD_RUN...", nargs=-1, required=True, type=PATH)
+@option("--out", type=PATH, required=True, help="The new run directory.")
+@option("--config", type=PATH, help="Its folder is where relative paths begin [as the shares had it].")
+def merge(runs: tuple[Path, ...], out: Path, config: Path | None) -> None:
+    """Join the runs of `dphrl presample --shard i/N` into one."""
+    from dphrl.progress import shown
+    from dphrl.stages.presample.merge_shards import merge as stage
+
+    with shown() as progress:
+        joined = stage(list(runs), out, base_dir=None if config is None else config.parent, progress=progress)
+    _end("merge", joined.root)
+
+
+@click.command(cls=SettingsCommand)
+@config_file
+@ALLOW_CHANGE
+def train(config: Path | None, overrides: Overrides, allow_change: bool) -> None:
+    """Train the policy on the prompts and anchors."""
+    from dphrl.stages.train.train import train as stage
+
+    _end("train", _run("train", partial(stage, allow_change=allow_change), config, overrides))
+
+
+def _run(name: str, stage: _Stage, config: Path | None, overrides: Overrides) -> Path:
+    """A stage on the settings of a file; the run directory."""
+    from dphrl.progress import shown
+    from dphrl.stages.train.launch import check_alone
+
+    if name != "train":
+        check_alone(name)
+    settings, base_dir = read_config(config, overrides)
+    with shown() as progress:
+        return stage(settings, base_dir=base_dir, progress=progress).root
+
+
+def _end(name: str, root: Path, as_json: bool | None = None) -> None:
+    """The last lines of a stage; as_json=None: it measured nothing, so there are no tables."""
+    if as_json is not None:
+        from dphrl.report.terminal import show
+        from dphrl.stages.compare.compare import compare
+
+        show(compare([root], root / "report", baseline="base"), as_json=as_json)
+    if not as_json:
+        click.echo(f"{name}: done, see {root}")
+
+
+@click.command("eval", cls=SettingsCommand)
+@config_file
+@option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="MODEL",
+    help="Of a run: base, final or both [both]. Without a run: NAME=PATH, a folder or name (the name may be left out; "
+    "NAME@SEED=PATH for one of several training seeds). May be repeated.",
+)
+@option("--tasks", help="With --model PATH: ready tasks and demo:NAME, e.g. gsm8k,math500.")
+@option("--base", metavar="NAME", help="With --model PATH: the model that keep and explore refer to [the first].")
+@option("--n", type=int, help="Completions drawn per prompt, as --eval.n.")
+@option("--drift", is_flag=True, help="Measure entropy and KL to the base too, on 4 draws a prompt (eval.drift).")
+@option("--lm-eval", metavar="TASKS", help="Run tasks of lm-evaluation-harness too (pip install 'dphrl[lm-eval]').")
+@option(
+    "--lm-eval-arg",
+    "lm_eval_args",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An argument of lm_eval.simple_evaluate, e.g. limit=100 or apply_chat_template=true, or include_path=FOLDER "
+    "of your own YAML tasks. May be repeated.",
+)
+@JSON
+def evaluate(
+    config: Path | None,
+    overrides: Overrides,
+    models: tuple[str, ...],
+    tasks: str | None,
+    base: str | None,
+    n: int | None,
+    drift: bool,
+    lm_eval: str | None,
+    lm_eval_args: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Sample from models; measure Pass@k with intervals, and what is kept and newly found."""
+    own = [word for word in models if word not in RUN_MODELS]
+    if own and len(own) < len(models):
+        named = next(word for word in models if word in RUN_MODELS)
+        raise ConfigError(
+            f"--model {named} names a model of a run, and the others are models themselves; give its folder, e.g. "
+            f"--model {named}=RUN/train/final"
+        )
+    for name, value in (("--tasks", tasks), ("--base", base)):
+        if value is not None and not own:
+            raise ConfigError(f"{name} needs models: --model NAME=PATH; a run says what it measures (eval_tasks)")
+    settings = overrides | _as_settings(overrides, n, drift)
+    harness = _harness(lm_eval, lm_eval_args)
+    if own:
+        root = _evaluate_models(own, tasks, base, config, settings, harness)
+    else:
+        root = _run("eval", partial(_evaluate_run, frozenset(models), harness), config, settings)
+    _end("eval", root, as_json)
+
+
+def _as_settings(overrides: Overrides, n: int | None, drift: bool) -> Overrides:
+    """--n and --drift of `eval` as the settings that they are."""
+    from dphrl.stages.evaluate.options import DRIFT_DRAWS
+
+    options = {"eval.n": n, "eval.drift": DRIFT_DRAWS if drift else None}
+    for key, value in options.items():
+        if value is not None and key in overrides:
+            raise ConfigError(f"--{key.removeprefix('eval.')} and --{key} say the same thing; give one of them")
+    return {key: str(value) for key, value in options.items() if value is not None}
+
+
+def _harness(tasks: str | None, arguments: tuple[str, ...]) -> _Harness:
+    """What --lm-eval asks for, checked before anything is drawn; it does nothing where it is not given."""
+    if tasks is None:
+        if arguments:
+            raise ConfigError("--lm-eval-arg is of lm-evaluation-harness; add --lm-eval TASKS, or take it out")
+        return lambda config, targets, progress: None
+    from dphrl.stages.evaluate.lm_eval import check_harness, measure, parse_arguments
+
+    parsed = parse_arguments(arguments)
+    names = check_harness(tasks, parsed)
+    return lambda config, targets, progress: measure(config, targets, names, parsed, progress)
+
+
+def _evaluate_run(
+    words: frozenset[str], harness: _Harness, config: Config, *, base_dir: Path, progress: Progress
+) -> RunDir:
+    from dphrl.stages.evaluate.evaluate import MODELS
+    from dphrl.stages.evaluate.evaluate import evaluate as stage
+    from dphrl.stages.evaluate.lm_eval import targets_of_run
+
+    models = tuple(words) if words in ({"base"}, {"final"}) else MODELS
+    finished = stage(config, base_dir=base_dir, models=models, progress=progress)
+    harness(config, targets_of_run(config, models), progress)
+    return finished
+
+
+def _evaluate_models(
+    words: list[str],
+    tasks: str | None,
+    base: str | None,
+    config: Path | None,
+    overrides: Overrides,
+    harness: _Harness,
+) -> Path:
+    """Models without a run: an evaluation directory."""
+    from dphrl.progress import shown
+    from dphrl.stages.evaluate.evaluate import evaluate_models
+    from dphrl.stages.evaluate.lm_eval import targets_of_evaldir
+    from dphrl.stages.evaluate.options import asked
+
+    request = asked(words, tasks=tasks, base=base, config=config, overrides=overrides)
+    with shown() as progress:
+        directory = evaluate_models(request.config, request.models, base_dir=request.base_dir, progress=progress)
+        targets = targets_of_evaldir(directory, [model.name for model in request.models])
+        harness(request.config, targets, progress)
+    return directory.root
