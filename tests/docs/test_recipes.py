@@ -163,7 +163,7 @@ def test_every_method_of_every_recipe_dry_runs(
     world: Path, name: str, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for gpus in GPUS:
-        command = ["run", "--dry-run", "--config", f"{name}.yaml", "--gpus", str(gpus), *shlex.split(VARIANTS[method])]
+        command = ["plan", f"{name}.yaml", "--gpus", str(gpus), *shlex.split(VARIANTS[method])]
         assert main(command) == 0
         out = capsys.readouterr().out
         with_anchors = method not in ("GRPO", "DAPO", "RKL")
@@ -180,7 +180,7 @@ def test_a_dry_run_writes_nothing(world: Path, path: Path, capsys: pytest.Captur
     before = files(world)
     one_line = ["--sampling.stop_tokens", "[]"] if path.stem == "gsm8k-smollm2" else []  # no token of the stand-in
     gpus = "8" if path.stem in PAPER else "1"
-    assert main(["run", "--dry-run", "--config", path.name, "--gpus", gpus, *one_line]) == 0
+    assert main(["plan", path.name, "--gpus", gpus, *one_line]) == 0
     assert f"on {gpus} GPU" in capsys.readouterr().out
     assert files(world) == before
 
@@ -206,7 +206,7 @@ def test_what_is_not_there_is_listed_all_at_once(
     (world / "data" / "bird" / "train" / "train_databases" / "db1" / "db1.sqlite").write_bytes(b"")
     (world / "data" / "math" / "aime24.jsonl").unlink()
     (world / "llama" / "model.safetensors").unlink()
-    arguments = ["run", "--dry-run", "--config", "llama31-8b-bird.yaml", "--model.path", "llama", "--gpus", "7"]
+    arguments = ["plan", "--config", "llama31-8b-bird.yaml", "--model.path", "llama", "--gpus", "7"]
     before = files(world)
     assert (
         main([*arguments, "--model.pad_token", "null", "--anchor.also", "[{task: gsm8k}, {task: {data: x.jsonl}}]"])

@@ -1,4 +1,4 @@
-"""`dphrl report --watch`: the page of a run that still goes on, on this machine alone; and its options."""
+"""`dphrl watch`: the page of a run that still goes on, on this machine alone; and its options."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ def test_a_run_that_goes_on_shows_its_curves_and_what_is_missing(tmp_path: Path)
 
 def test_options_that_would_be_ignored_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path), "--port", "8000"]) == 2
-    assert "add --watch" in capsys.readouterr().err
-    assert main(["report", str(tmp_path), "--watch", "--no-drift"]) == 2
-    assert "take --no-drift out" in capsys.readouterr().err
+    assert "--port is an option of `dphrl watch`" in capsys.readouterr().err
+    assert main(["watch", str(tmp_path), "--no-drift"]) == 2
+    assert "No such option '--no-drift'" in capsys.readouterr().err

@@ -56,10 +56,7 @@ def run_line(line: str) -> tuple[int, str]:
     if words[0] == "dphrl" and not set(line) & set("|<>&$;"):
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = main(words[1:])
-            except SystemExit as ended:  # argparse, after --help or wrong use
-                status = int(ended.code or 0)
+            status = main(words[1:])
         return status, out.getvalue() + err.getvalue()
     command = line if words[0] != "make" else shlex.join(words)
     done = subprocess.run(["bash", "-ec", command], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)

@@ -35,12 +35,12 @@ MOVED = {
     ("run", "--gpus"): "--gpus is an option of `dphrl plan`",
     ("report", "--watch"): "`dphrl watch RUN` serves the page while a run goes on",
     ("report", "--port"): "--port is an option of `dphrl watch`",
-    ("report", "--samples"): "`dphrl import FILE --out DIR` reads the samples of other tools",
+    ("report", "--samples"): "`dphrl import FILE... --out DIR` reads the samples of other tools",
     ("report", "--base"): "--base is an option of `dphrl import`",
     ("report", "--threshold"): "--threshold is an option of `dphrl import`",
     ("report", "--reward"): "--reward is an option of `dphrl import`",
 }
-"""(command, option that it had before 0.2) -> the command that does it now."""
+"""(command, option that it once had) -> the command that does it now."""
 
 AFTER_INTERRUPT = {
     "merge": "`dphrl presample` in --out goes on, if it is there",
@@ -148,7 +148,7 @@ def _interrupted(stop: KeyboardInterrupt, command: str | None) -> int:
 def _closed_output() -> bool:
     """Whether the reader of standard output has gone; what is still to be written is then dropped."""
     try:
-        sys.stdout.flush()
+        print(flush=True)  # a flush alone does not fail again
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return True

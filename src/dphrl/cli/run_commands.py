@@ -94,9 +94,9 @@ def plan(config: Path | None, overrides: Overrides, **gpus: int | None) -> None:
 def presample(config: Path | None, overrides: Overrides, shard: str | None) -> None:
     """Draw from the initial policy, verify, split the prompts, make the anchors."""
     from dphrl.stages.presample.presample import presample as stage
-    from dphrl.stages.presample.shard import parse_shard
+    from dphrl.stages.presample.prompt_share import parse_share
 
-    share = None if shard is None else parse_shard(shard)
+    share = None if shard is None else parse_share(shard)
     _end("presample", _run("presample", partial(stage, shard=share), config, overrides))
 
 

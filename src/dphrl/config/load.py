@@ -50,7 +50,7 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None, base_dir
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"config {path} does not exist; recipes/ holds examples") from None
+        raise ConfigError(f"config {path} does not exist; `dphrl recipes` lists examples") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:

@@ -306,7 +306,7 @@ def test_only_what_was_made_so_is_replaced(write: Write, tmp_path: Path) -> None
     assert not (where.root / "eval" / "a").exists()
     write_evaldir(tmp_path / "other", [Model("m")], made={"by": "dphrl eval"})
     for folder in (tmp_path / "other", tmp_path):
-        with pytest.raises(RunDirError, match="was not made by `dphrl report --samples`"):
+        with pytest.raises(RunDirError, match="was not made by `dphrl import`"):
             taken(tmp_path / "b.jsonl", folder)
 
 
@@ -321,27 +321,27 @@ def test_hostile_text_is_kept_as_text(write: Write, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_command_writes_a_report(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`dphrl report --samples` from files to page; its flags are refused where they mean nothing."""
+    """`dphrl import` from files to page; its flags are refused where they mean nothing."""
     rows = [
         {"prompt_id": i, "completions": ["x", "y"], "score": [0.9, i / 10], "prompt": f"why {i}?"} for i in range(10)
     ]
     base, tuned = write("b.jsonl", *rows), write("t.jsonl", *rows)
     out = tmp_path / "out"
-    files = ["--samples", f"base={base}", "--samples", f"grpo={tuned}", "--out", str(out)]
-    assert main(["report", *files, "--base", "base"]) == 2
+    files = [f"base={base}", f"grpo={tuned}", "--out", str(out)]
+    assert main(["import", *files, "--base", "base"]) == 2
     assert "is neither 0 nor 1" in capsys.readouterr().err
-    assert main(["report", *files, "--base", "base", "--threshold", "0.5"]) == 0
+    assert main(["import", *files, "--base", "base", "--threshold", "0.5"]) == 0
     assert capsys.readouterr().out.strip().endswith("index.html")
     assert "why 7?" in (out / "report" / "index.html").read_text(encoding="utf-8")
     summary = json.loads((out / "report" / "summary.json").read_text())
     assert {row["method"]: row["mean_at_n"] for row in summary["rows"]} == {"base": 0.75, "grpo": 0.75}
     assert read_evaldir(out).made["threshold"] == 0.5
     for wrong, why in (
-        (["report", str(out), "--threshold", "0.5"], "--threshold is of files of samples"),
-        (["report", *files, "--threshold", "nan"], "--threshold nan is no finite number"),
-        (["report", *files[:-2]], "--samples needs a folder"),
-        (["report", *files, str(out)], "a run and --samples exclude each other"),
-        (["report", *files, "--no-drift"], "--no-drift and --samples exclude each other"),
+        (["report", str(out), "--threshold", "0.5"], "--threshold is an option of `dphrl import`"),
+        (["import", *files, "--threshold", "nan"], "--threshold nan is no finite number"),
+        (["import", *files[:-2]], "Missing option '--out'"),
+        (["import", *files, "--no-drift"], "No such option '--no-drift'"),
+        (["report", "--samples", *files], "`dphrl import FILE... --out DIR` reads"),
     ):
         assert main(wrong) == 2
         assert why in capsys.readouterr().err

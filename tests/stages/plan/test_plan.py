@@ -59,12 +59,20 @@ def test_another_runs_folder_is_refused_and_other_settings_are_shown(demo_values
     assert any("seed: there 3, now 0" in line for line in planned(demo_values).unknown)
 
 
-@pytest.mark.parametrize(("options", "part"), [(["--gpus", "8"], "add --dry-run"), (["--dry-run", "--gpus", "0"], "1")])
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["run", "--gpus", "8"], "--gpus is an option of `dphrl plan`"),
+        (["run", "--dry-run"], "`dphrl plan FILE` checks"),
+        (["plan", "--gpus", "0"], "1"),
+        (["plan", "--allow-change"], "No such option"),
+    ],
+)
 def test_gpus_are_of_the_plan(
-    options: list[str], part: str, demo_values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], part: str, demo_values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(demo_values))
-    assert main(["run", "--config", str(tmp_path / "c.yaml"), *options]) == 2
+    assert main([*words, "--config", str(tmp_path / "c.yaml")]) == 2
     assert part in capsys.readouterr().err and not Path(demo_values["out"]).exists()
 
 

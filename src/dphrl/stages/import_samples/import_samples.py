@@ -1,4 +1,4 @@
-"""`dphrl report --samples`: other tools' completions and verdicts become an evaluation directory, and a report."""
+"""`dphrl import`: other tools' completions and verdicts become an evaluation directory, and a report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from dphrl.runs.eval_dir import NAME, EvalDir, Model, add_samples, is_evaldir, r
 from dphrl.stages.import_samples.shapes import Row, Sample, Scale, shape_of
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
-MADE_BY = "dphrl report --samples"
+MADE_BY = "dphrl import"
+MADE_BY_BEFORE = "dphrl report --samples"
+"""What the command was once called; directories that it made are replaced as well."""
 TASK = "samples"
 """What a task is called that the lines do not name."""
 PROMPTS = "prompts"
@@ -90,7 +92,7 @@ def import_samples(
     _check_out(out)
     read = [one for source in sources for one in _samples(source, scale, progress)]
     if not read:
-        raise DataError("--samples: the files hold no line; nothing to report")
+        raise DataError("the files hold no line; there is nothing to report")
     models = _models(read, base)
     groups = _groups(read)
     completions: dict[Group, list[Completion]] = {}
@@ -149,7 +151,7 @@ def read_prompts(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def _check_out(out: Path) -> None:
-    ours = is_evaldir(out) and read_evaldir(out).made.get("by") == MADE_BY
+    ours = is_evaldir(out) and read_evaldir(out).made.get("by") in (MADE_BY, MADE_BY_BEFORE)
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise RunDirError(f"{out} is there and was not made by `{MADE_BY}`; give another --out")
 
@@ -180,9 +182,7 @@ def _samples(source: Source, scale: Scale, progress: Progress) -> Iterator[_Read
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     if not path.is_file():
-        raise DataError(
-            f"--samples {path} is no file; name a file of JSON lines or Parquet, several --samples for several"
-        )
+        raise DataError(f"{path} is no file; name one or several files of JSON lines or Parquet")
     yield from enumerate(_parquet(path) if path.suffix == ".parquet" else _lines(path), start=1)
 
 
@@ -214,7 +214,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _model(sample: Sample, source: Source) -> Model:
-    """Who drew it: --samples NAME=FILE, else the line, else the file's name. Seeds of one method are models apart."""
+    """Who drew it: NAME=FILE, else the line, else the file's name. Seeds of one method are models apart."""
     said = source.name or sample.model or source.path.stem
     method = source.name or sample.method or said
     seed = sample.seed if source.seed is None else source.seed
@@ -252,7 +252,7 @@ def _groups(read: Iterable[_Read]) -> dict[Group, list[_Read]]:
         if mine and mine[0].sample.step != one.sample.step:
             raise DataError(
                 f"{one.where} is of step {one.sample.step}, and {mine[0].where} of step {mine[0].sample.step}: each "
-                "step is another policy; name each file apart, e.g. --samples step0=0.jsonl --samples step100=100.jsonl"
+                "step is another policy; name each file apart, e.g. step0=0.jsonl step100=100.jsonl"
             )
         mine.append(one)
     return dict(found)

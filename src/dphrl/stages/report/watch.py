@@ -1,4 +1,4 @@
-"""`dphrl report --watch`: the report of runs that still go on, as far as it can be made."""
+"""`dphrl watch`: the report of runs that still go on, as far as it can be made."""
 
 from __future__ import annotations
 
