@@ -23,6 +23,10 @@ Message = Mapping[str, str]
 """A chat message: {"role": "system" | "user" | "assistant", "content": text}."""
 
 
+MetricsRow = Mapping[str, float | None]
+"""One line of metrics.jsonl: "step", counted in optimiser steps, and every metric; None where it was not finite."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One problem: what the policy sees, and what the verifier needs."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dphrl.engines.trl.callbacks import CollapseWarnings, ShowProgress
-from dphrl.method.collapse import SIGNS, WINDOW, Warned, warnings_of
+from dphrl.method.collapse import SIGNS, WINDOW, TrainingWarning, warnings_of
 from dphrl.progress import PlainProgress
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -78,10 +78,10 @@ def test_the_signs_stand_in_the_docs() -> None:
 def test_each_is_told_once_a_run_however_often_it_is_resumed(tmp_path: Path) -> None:
     metrics, told = tmp_path / "metrics.jsonl", tmp_path / "warnings.jsonl"
 
-    def train(first: int, last: int) -> list[Warned]:
-        said: list[Warned] = []
+    def train(first: int, last: int) -> list[TrainingWarning]:
+        said: list[TrainingWarning] = []
 
-        def warn(warned: Warned) -> None:
+        def warn(warned: TrainingWarning) -> None:
             said.append(warned)
             with told.open("a") as file:
                 file.write(json.dumps(asdict(warned)) + "\n")
@@ -104,7 +104,7 @@ def test_each_is_told_once_a_run_however_often_it_is_resumed(tmp_path: Path) -> 
 
 
 def test_another_rank_and_other_logs_are_silent(tmp_path: Path) -> None:
-    def fail(warned: Warned) -> None:
+    def fail(warned: TrainingWarning) -> None:
         raise AssertionError(warned)
 
     callback = CollapseWarnings(tmp_path / "none", tmp_path / "none", fail)

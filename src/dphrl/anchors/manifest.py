@@ -71,10 +71,17 @@ class Manifest:
     def prompt_tokens(self) -> int:
         return sum(s.prompt_tokens for s in self.shards)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the file says, as hex digits."""
+        return _digest(self._content())
+
     def write(self, folder: Path) -> None:
         """Write FOLDER/manifest.json, whole or not at all."""
-        content = {"schema": SCHEMA, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
-        write_json(folder / "manifest.json", {"digest": _digest(content), **content})
+        write_json(folder / "manifest.json", {"digest": self.digest, **self._content()})
+
+    def _content(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
 
 
 def plain(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ those of DPH-RL to 0.09. That entropy falls and groups go flat as diversity does
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from dphrl.types import MetricsRow
 
 WINDOW = 5
 """Log lines that are averaged, so that one odd generation warns of nothing."""
@@ -30,13 +32,14 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
-    """A sign that was seen; a line of RUN/train/warnings.jsonl."""
+class TrainingWarning:
+    """A sign of collapse, or a step that was left out; a line of RUN/train/warnings.jsonl."""
 
     step: int
     metric: str
-    value: float
-    limit: float
+    value: float | None
+    """Mean of the metric over the last lines; None for a step that was left out."""
+    limit: float | None
     text: str
 
 
@@ -78,7 +81,7 @@ SIGNS: tuple[Sign, ...] = (
 """Metric -> when it is a sign of collapse, in the order in which they are told."""
 
 
-def warnings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Warned, ...]:
+def warnings_of(rows: Sequence[MetricsRow]) -> tuple[TrainingWarning, ...]:
     """The signs that hold at the end of these lines; only the first and last WINDOW of them are read.
 
     Args:
@@ -96,10 +99,10 @@ def warnings_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Warned, ...]:
         limit = sign.limit * first if sign.relative else sign.limit
         if last < limit if sign.side == "below" else last > limit:
             text = f"{sign.metric} is {last:.3g}, {sign.side} {limit:.3g}: {sign.text}; {sign.advice}"
-            found.append(Warned(int(rows[-1]["step"]), sign.metric, last, limit, text))
+            found.append(TrainingWarning(int(rows[-1]["step"] or 0), sign.metric, last, limit, text))
     return tuple(found)
 
 
-def _mean(rows: Iterable[Mapping[str, Any]], metric: str) -> float | None:
-    values = [row[metric] for row in rows if row.get(metric) is not None]
+def _mean(rows: Iterable[MetricsRow], metric: str) -> float | None:
+    values = [value for row in rows if (value := row.get(metric)) is not None]
     return sum(values) / len(values) if values else None

@@ -12,7 +12,7 @@ import yaml
 from dphrl.config.load import build_config, flat, to_dict, to_yaml
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.files import write_json, write_text
+from dphrl.files import damage_refused, read_json, write_json, write_text
 
 FREE_KEYS = frozenset(
     {
@@ -69,6 +69,11 @@ class RunDir:
     @property
     def config(self) -> Path:
         return self.root / "config.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """Package -> version, of what made the run."""
+        return self.root / "versions.json"
 
     @property
     def presample(self) -> Path:
@@ -157,8 +162,8 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
         _check_same(run, config, allow_change=allow_change)
     run.root.mkdir(parents=True, exist_ok=True)
     write_text(run.config, to_yaml(config))
-    if not (run.root / "versions.json").exists():
-        write_json(run.root / "versions.json", versions())
+    if not run.versions.exists():
+        write_json(run.versions, versions())
     return run
 
 
@@ -189,6 +194,18 @@ def read_run(root: Path) -> tuple[RunDir, Config]:
     if not run.config.exists():
         raise RunDirError(f"{root} is no run directory: it has no config.yaml")
     return run, build_config(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+
+
+def read_versions(run: RunDir) -> dict[str, str]:
+    """Versions of what made a run; empty where it does not say.
+
+    Raises:
+        RunDirError: the file is damaged.
+    """
+    if not run.versions.is_file():
+        return {}
+    with damage_refused(run.versions, "delete it"):
+        return {str(name): str(version) for name, version in read_json(run.versions).items()}
 
 
 def base_of(config: Config, run: RunDir) -> RunDir:

@@ -16,9 +16,11 @@ from dphrl.cli.main import main
 from dphrl.config.load import build_config
 from dphrl.engines.trl.trainer import DPHTrainer
 from dphrl.errors import RunDirError, Stopped
+from dphrl.runs.checkpoints import last_checkpoint
 from dphrl.runs.run_dir import RunDir
+from dphrl.runs.training_start import Digested, TrainingStart
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.train.resume import changes, clean, last_checkpoint
+from dphrl.stages.train.resume import changes_between, prepare_to_go_on
 from dphrl.stages.train.train import train
 
 VALUES: dict[str, Any] = {
@@ -289,22 +291,20 @@ def test_a_torn_checkpoint_goes_and_lines_of_steps_to_come(tmp_path: Path) -> No
         if whole:
             (run.train / f"checkpoint-{step}" / "dphrl-complete").touch()
     run.metrics.write_text('{"step": 9}\n\n{"step": 10, "a": "\u2028"}\n{"step": 11}\n{"step": 1')
-    clean(run, last_checkpoint(run.train))
+    prepare_to_go_on(run, last_checkpoint(run.train))
     assert sorted(p.name for p in run.train.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-8"]
     assert run.metrics.read_text() == '{"step": 9}\n{"step": 10, "a": "\u2028"}\n' and run.warnings.read_text() == ""
-    clean(run, None)
+    prepare_to_go_on(run, None)
     assert run.metrics.read_text() == ""
 
 
 def test_changes_are_named_without_the_empty_and_the_free() -> None:
-    old = {"settings": {"train": {"steps": 3, "trl": {}}, "threads": 1}, "anchors": None, "ranks": 1}
-    new = {
-        "settings": {"train": {"steps": 4, "trl": {"optim": "x"}}, "threads": 2},
-        "anchors": {"count": 3},
-        "ranks": 1,
-    }
-    assert changes(old, new) == {
+    same: dict[str, Any] = {"policy": {}, "prompts": Digested(2, "p"), "ranks": 1}
+    old = TrainingStart(settings={"train": {"steps": 3, "trl": {}}, "threads": 1}, anchors=None, **same)
+    settings = {"train": {"steps": 4, "trl": {"optim": "x"}}, "threads": 2}
+    assert changes_between(old, TrainingStart(settings=settings, anchors=Digested(3, "a"), **same)) == {
         "anchors.count": (None, 3),
+        "anchors.digest": (None, "a"),
         "train.steps": (3, 4),
         "train.trl.optim": (None, "x"),
     }

@@ -20,9 +20,9 @@ import torch
 from dphrl.config.load import build_config
 from dphrl.engines.trl.trainer import DPHTrainer
 from dphrl.errors import Stopped
+from dphrl.runs.checkpoints import last_checkpoint
 from dphrl.runs.run_dir import RunDir
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.train.resume import last_checkpoint
 from dphrl.stages.train.train import train
 
 VALUES: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from dphrl.method.collapse import WINDOW, Warned, warnings_of
+from dphrl.method.collapse import WINDOW, TrainingWarning, warnings_of
 from dphrl.progress import Progress
+from dphrl.runs.training_log import append_metrics, read_metrics, read_warnings
+from dphrl.types import MetricsRow
 
 
 class MetricsFile(TrainerCallback):  # type: ignore[misc]
@@ -23,9 +24,7 @@ class MetricsFile(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        row = {"step": state.global_step, **{k: _plain(v) for k, v in logs.items()}}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_metrics(self._path, {"step": state.global_step, **{k: _plain(v) for k, v in logs.items()}})
 
 
 class ShowProgress(TrainerCallback):  # type: ignore[misc]
@@ -59,17 +58,17 @@ class CollapseWarnings(TrainerCallback):  # type: ignore[misc]
 
     Args:
         metrics, told: metrics.jsonl and warnings.jsonl, without lines of steps that are trained again.
-        warn: called with each `Warned`.
+        warn: called with each `TrainingWarning`.
     """
 
-    def __init__(self, metrics: Path, told: Path, warn: Callable[[Warned], None]) -> None:
+    def __init__(self, metrics: Path, told: Path, warn: Callable[[TrainingWarning], None]) -> None:
         self._metrics, self._told, self._warn = metrics, told, warn
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[MetricsRow] = []
         self._known: set[str] = set()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._rows = _lines(self._metrics)
-        self._known = {line["metric"] for line in _lines(self._told)}
+        self._rows = read_metrics(self._metrics)
+        self._known = {warning.metric for warning in read_warnings(self._told)}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not logs or "loss" not in logs:
@@ -95,7 +94,3 @@ class BeforeFirstStep(TrainerCallback):  # type: ignore[misc]
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -15,9 +15,7 @@ from dphrl.engines.trl.reference_term import OnlineReference
 from dphrl.engines.trl.rollouts import Rollouts
 from dphrl.engines.trl.step_guard import StepGuard
 from dphrl.engines.trl.stopwatch import Throughput
-
-CHECKPOINT_DONE = "dphrl-complete"
-"""A file in each whole checkpoint: a run that is killed while it saves must not resume from the torn one."""
+from dphrl.runs.checkpoints import CHECKPOINT_DONE
 
 
 class DPHTrainer(Throughput, StepGuard, DynamicSampling, OnlineReference, AnchorForward, Rollouts):

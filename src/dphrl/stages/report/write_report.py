@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, to_dict, to_yaml
 from dphrl.errors import DphrlError, RunDirError
-from dphrl.files import damage_refused, read_json
 from dphrl.metrics import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.report.labels import display
 from dphrl.report.page.page import Extras, write_report
 from dphrl.report.page.sample_browser import Asked, browse
 from dphrl.report.view import Entry
+from dphrl.runs.run_dir import RunDir, read_versions
+from dphrl.runs.training_log import read_changes, read_metrics, read_warnings
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.compare.entries import Run, base_folder, main_setting, open_run, settings_of
 from dphrl.stages.import_samples.import_samples import read_prompts
@@ -155,23 +155,9 @@ def training_lines(
         if run.base_only:
             continue
         key = f"{run.label} {setting}".strip()
-        for row in _json_lines(run.path / "train" / "metrics.jsonl", running=running):
+        for row in read_metrics(RunDir(run.path).metrics, running=running):
             found.setdefault(key, []).append({**row, "seed": run.config.seed})
     return found
-
-
-def _json_lines(path: Path, *, running: bool = False) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; none where it is not there."""
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line or "null")
-        except ValueError as error:
-            if running and number == len(lines):
-                return
-            raise RunDirError(f"{path} line {number} is no JSON ({error}); delete the line or train again") from None
-        if isinstance(row, dict):
-            yield row
 
 
 def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]:
@@ -194,15 +180,15 @@ def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]
         "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
         "Runs": told,
         "Changed while training": [
-            {"method": name, "seed": run.config.seed, "after step": row["step"], "setting": key, **row["changes"][key]}
+            {"method": name, "seed": run.config.seed, "after step": change.step, "setting": key, "old": old, "new": new}
             for run, name in zip(runs, names, strict=True)
-            for row in _json_lines(run.path / "train" / "changes.jsonl")
-            for key in row["changes"]
+            for change in read_changes(RunDir(run.path).changes)
+            for key, (old, new) in change.changes.items()
         ],
         "Warnings while training": [
-            {"method": name, "seed": run.config.seed, "step": row["step"], "warning": row["text"]}
+            {"method": name, "seed": run.config.seed, "step": warning.step, "warning": warning.text}
             for run, name in zip(runs, names, strict=True)
-            for row in _json_lines(run.path / "train" / "warnings.jsonl")
+            for warning in read_warnings(RunDir(run.path).warnings)
         ],
         "Versions": _versions(first),
         "Fingerprints": _fingerprints(runs),
@@ -250,6 +236,4 @@ def _versions(run: Run) -> dict[str, Any]:
     """Versions of what made the run; empty when it holds none."""
     if run.evaldir is not None:
         return dict(run.evaldir.made.get("versions") or {})
-    path = run.path / "versions.json"
-    with damage_refused(path, "delete it"):
-        return dict(read_json(path)) if path.is_file() else {}
+    return dict(read_versions(RunDir(run.path)))

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
 from dphrl.errors import AnchorError, Stopped
+from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
+from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
 from dphrl.runs.run_dir import RunDir, base_of, open_run
+from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.presample.keep_sets import training_ids
 from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
-from dphrl.stages.train.resume import begun_with, check_unchanged, clean, last_checkpoint, step_of
+from dphrl.stages.train.resume import check_unchanged, prepare_to_go_on, training_start
 
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
@@ -51,19 +53,21 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_
     base = base_of(config, run)
     ids = set(training_ids(config, task, base, progress)) & set(encode_prompts(task, policy, config, progress).encoded)
     anchors = open_anchors(config, policy, base)
-    begun = begun_with(config, policy, base, [p for p in task.prompts if p.id in ids], anchors)
+    prompts = [prompt for prompt in task.prompts if prompt.id in ids]
+    start = training_start(config, policy, base, prompts, anchors, ranks=1)  # before an adapter renames the weights
     trainer = make_trainer(config, run, task, policy, ids, anchors, progress)
     main = trainer.accelerator.is_main_process
     checkpoint = last_checkpoint(run.train)
-    begun["ranks"] = trainer.accelerator.num_processes
-    check_unchanged(run, begun, checkpoint, allow=allow_change, write=main, progress=progress)
+    start = replace(start, ranks=trainer.accelerator.num_processes)
+    check_unchanged(run, start, checkpoint, allow=allow_change, write=main, progress=progress)
     if main:
-        clean(run, checkpoint)
+        prepare_to_go_on(run, checkpoint)
     if anchors and checkpoint is None:
         trainer.add_callback(BeforeFirstStep(partial(_check_anchors, trainer, config, len(anchors), progress)))
     trainer.remove_callback(PrinterCallback)  # metrics go to a file, progress to the screen
-    trainer.watch.report = lambda step, text, facts: _warn(run, progress, step, {"metric": "loss", "text": text})
-    for callback in _callbacks(config, run, progress):
+    warn = partial(_warn, run, progress)
+    trainer.watch.report = lambda step, text, facts: warn(TrainingWarning(step, "loss", None, None, text))
+    for callback in _callbacks(config, run, progress, warn):
         trainer.add_callback(callback)
     with _caught_signals() as asked:
         trainer.watch.asked = asked
@@ -92,7 +96,7 @@ def _check_reference(log_u_abs_mean: float, config: Config) -> None:
 
 
 def _stopped(number: int, checkpoint: Path | None) -> Stopped:
-    return Stopped(number, f"ended by {signal.Signals(number).name}; step {step_of(checkpoint)} is saved")
+    return Stopped(number, f"ended by {signal.Signals(number).name}; step {checkpoint_step(checkpoint)} is saved")
 
 
 @contextmanager
@@ -123,18 +127,17 @@ def _caught_signals() -> Iterator[Callable[[], int]]:
             signal.signal(number, before[number])
 
 
-def _callbacks(config: Config, run: RunDir, progress: Progress) -> list[Any]:
+def _callbacks(config: Config, run: RunDir, progress: Progress, warn: Callable[[TrainingWarning], None]) -> list[Any]:
     from dphrl.engines.trl.callbacks import CollapseWarnings, MetricsFile, ShowProgress
 
     return [
         MetricsFile(run.metrics),
         ShowProgress(progress, f"train {config.method}", config.train.updates),
-        CollapseWarnings(run.metrics, run.warnings, lambda w: _warn(run, progress, w.step, asdict(w))),
+        CollapseWarnings(run.metrics, run.warnings, warn),
     ]
 
 
-def _warn(run: RunDir, progress: Progress, step: int, line: dict[str, Any]) -> None:
+def _warn(run: RunDir, progress: Progress, warning: TrainingWarning) -> None:
     """To the screen, and a line of RUN/train/warnings.jsonl."""
-    with run.warnings.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n")
-    progress(f"warning, step {step}", 0, 0, line["text"])
+    append_warning(run.warnings, warning)
+    progress(f"warning, step {warning.step}", 0, 0, warning.text)
