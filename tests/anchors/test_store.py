@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +17,9 @@ from jaxtyping import TypeCheckError
 
 from dphrl.anchors import (
     StoreWriter,
+    anchor_key,
     anchor_lengths,
     is_sealed,
-    key_of,
     merge_stores,
     open_store,
     write_anchors,
@@ -54,7 +53,7 @@ def anchor(number: int, task: str = "task", draw: int = 0, topk: int = 0) -> Anc
 
 
 ANCHORS = (anchor(0), anchor(0, draw=1), anchor(0, task="math"), anchor(1), anchor(2))
-KEYS = [key_of(a) for a in ANCHORS]
+KEYS = [anchor_key(a) for a in ANCHORS]
 
 
 @pytest.fixture
@@ -74,20 +73,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     data=st.data(),
 )
 @settings(max_examples=25, deadline=None)
-def test_what_goes_in_comes_out_in_the_order_asked_for(
+def test_what_goes_in_comes_out_in_order(
     keys: list[tuple[str, str, int]], topk: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     made = [replace(anchor(i, topk=topk), task=t, prompt_id=p, draw=d) for i, (t, p, d) in enumerate(keys)]
-    order = data.draw(st.permutations(range(len(made))))
     cut = data.draw(st.integers(0, len(made)))
     path = tmp_path_factory.mktemp("store")
     writer = StoreWriter(path, PRINT, MADE, topk)
     writer.add(made[:cut])
     writer.add(made[cut:])
-    assert set(writer.done) == set(keys)
-    writer.seal(keys[i] for i in order)
+    assert list(writer.done) == keys
+    writer.seal()
     store = open_store(path, PRINT)
-    assert list(store) == [made[i] for i in order]
+    assert list(store) == made
     assert store.lengths.tolist() == [len(a.completion_ids) for a in store] == anchor_lengths(tuple(store)).tolist()
     assert store.manifest.tokens == store.lengths.sum() and store.manifest.anchors == len(store) == len(keys)
 
@@ -107,20 +105,37 @@ def test_a_store_is_a_sequence(folder: Path) -> None:
 def test_the_bytes_depend_on_the_anchors_and_their_order_alone(folder: Path, tmp_path: Path) -> None:
     for cuts in ((1, 2, 3, 4), (3,)):
         path = tmp_path / str(cuts)
-        parts = np.split(np.arange(5)[::-1], cuts)
-        for part in parts:  # a new writer each time: a run that was killed and goes on
+        for part in np.split(np.arange(5), cuts):  # a new writer each time: a run that was killed and goes on
             StoreWriter(path, PRINT, MADE).add([ANCHORS[i] for i in part])
-        StoreWriter(path, PRINT, MADE).seal(KEYS)
+        StoreWriter(path, PRINT, MADE).seal()
         assert contents(path) == contents(folder)
 
 
 def test_many_shards_are_one_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [anchor(i) for i in range(40)]
-    monkeypatch.setattr(writer_module, "SHARD_BYTES", 500)
+    monkeypatch.setattr(writer_module, "FILE_BYTES", 500)
+    monkeypatch.setattr("dphrl.anchors.arrow_files.BATCH_BYTES", 200)
     write_anchors(tmp_path / "s", made, PRINT, MADE)
     store = open_store(tmp_path / "s", PRINT, check="full")
-    assert len(store.shards) > 5 and list(store) == made
+    assert len(store.files) > 5 and list(store) == made
     assert [made[i] for i in (17, 3, 39)] == [store[i] for i in (17, 3, 39)]
+
+
+def test_a_store_of_schema_2_is_read_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schema 2 had one record batch in each file; all else was the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr("dphrl.anchors.manifest.SCHEMA", 2)
+        patch.setattr("dphrl.anchors.arrow_files.BATCH_BYTES", 10**12)
+        write_anchors(tmp_path / "old", ANCHORS, PRINT, MADE)
+        StoreWriter(tmp_path / "half", PRINT, MADE).add(ANCHORS[:3])
+    assert read_json(tmp_path / "old" / "manifest.json")["schema"] == 2
+    store = open_store(tmp_path / "old", PRINT, check="full")
+    assert store.manifest.schema == 2 and tuple(store) == ANCHORS
+    half = StoreWriter(tmp_path / "half", PRINT, MADE)
+    half.add(ANCHORS[3:])
+    half.seal()
+    new = merge_stores([tmp_path / "old"], tmp_path / "new")
+    assert new.manifest.schema == 3 and tuple(new) == ANCHORS and contents(tmp_path / "half") == contents(new.folder)
 
 
 def test_what_was_killed_before_its_manifest_leaves_the_store_as_it_was(
@@ -142,8 +157,8 @@ def test_what_was_killed_before_its_manifest_leaves_the_store_as_it_was(
         assert not is_sealed(path) and set(StoreWriter(path, PRINT, MADE).done) == set(KEYS[:2])
         assert [p.name for p in path.glob("*.arrow")] == ["scored-00000.arrow"]
     again = StoreWriter(path, PRINT, MADE)
-    again.add([a for a in ANCHORS if key_of(a) not in again.done])
-    again.seal(KEYS)
+    again.add([a for a in ANCHORS if anchor_key(a) not in again.done])
+    again.seal()
     assert contents(path) == contents(folder)
 
 
@@ -152,13 +167,13 @@ def test_a_full_disk_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pyt
     writer.add(ANCHORS[:2])
     before = contents(tmp_path)
 
-    def full(path: Path, batch: pa.RecordBatch) -> None:
+    def full(path: Path, anchors: Any) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     for step in (lambda: writer.add(ANCHORS[2:]), writer.seal):
-        with monkeypatch.context() as patch, pytest.raises(AnchorError, match=r"No space left.*whole"):
-            patch.setattr(writer_module, "write_shard", full)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match=r"No space left"):
+            patch.setattr(writer_module, "write_anchor_file", full)
             step()
         assert contents(tmp_path) == before
     writer.add(ANCHORS[2:])
@@ -180,27 +195,17 @@ def test_anchors_that_cannot_be_stored_are_refused_and_nothing_is_stored(tmp_pat
     ):
         with pytest.raises(AnchorError, match=message):
             writer.add(bad)
-    assert list(writer.done) == [key_of(good)]
+    assert list(writer.done) == [anchor_key(good)]
     writer.seal()
     assert tuple(open_store(tmp_path, PRINT)) == (good,)
 
 
-def test_an_order_of_other_anchors_cannot_be_sealed(tmp_path: Path) -> None:
-    writer = StoreWriter(tmp_path, PRINT, MADE)
+def test_an_empty_store_cannot_be_sealed(tmp_path: Path) -> None:
     with pytest.raises(EmptyAnchorStore, match="threshold"):
-        writer.seal()
+        StoreWriter(tmp_path, PRINT, MADE).seal()
     with pytest.raises(EmptyAnchorStore, match=rf"write to {tmp_path / 's'};"):
         write_anchors(tmp_path / "s", (), PRINT, MADE)
-    assert not (tmp_path / "s").exists()
-    writer.add(ANCHORS)
-    for order, message in (
-        ([*KEYS, ("task", "x", 0)], r"not stored: \[\('task', 'x', 0\)\]"),
-        (KEYS[1:], r"not in the order: \[\('task', 'prompt 0 é', 0\)\]"),
-        ([*KEYS, KEYS[0]], "one comes twice"),
-    ):
-        with pytest.raises(AnchorError, match=message):
-            writer.seal(order)
-    assert not is_sealed(tmp_path)
+    assert not (tmp_path / "s").exists() and not is_sealed(tmp_path)
 
 
 def test_a_sealed_store_takes_no_more_but_may_be_sealed_again(folder: Path) -> None:
@@ -209,9 +214,7 @@ def test_a_sealed_store_takes_no_more_but_may_be_sealed_again(folder: Path) -> N
     assert writer.sealed and list(writer.done) == KEYS
     with pytest.raises(AnchorError, match="is sealed; delete it"):
         writer.add([anchor(9)])
-    writer.seal(KEYS)
-    with pytest.raises(AnchorError, match="another order"):
-        writer.seal(KEYS[::-1])
+    writer.seal()
     assert contents(folder) == before
 
 
@@ -256,11 +259,14 @@ def edit(folder: Path, **changes: Any) -> None:
         (lambda f: (f / "part-00000.arrow").unlink(), "is missing.*5 anchors.*copy part-00000.arrow again.*presample"),
         (lambda f: os.truncate(f / "part-00000.arrow", 100), "is truncated: 100 bytes.*presample"),
         (lambda f: os.truncate(f / "part-00000.arrow", 100_000), "is longer than it was"),
-        (lambda f: flip(f / "part-00000.arrow", -1), "no whole shard"),
+        (lambda f: flip(f / "part-00000.arrow", -1), "no whole file"),
         (lambda f: flip(f / "index.arrow", 200), "index.arrow is damaged.*presample"),
         (lambda f: (f / "index.arrow").unlink(), "index.arrow is missing"),
-        (lambda f: edit(f, schema=99), "schema 99, newer than the 2.*install"),
-        (lambda f: write_json(f / "manifest.json", {"format": 1}), "schema 1.*presample"),
+        (lambda f: edit(f, schema=99), "schema 99, newer than the 3.*install"),
+        (
+            lambda f: write_json(f / "manifest.json", {"format": 1}),
+            "schema 1.*presample.*draws are kept",
+        ),
         (lambda f: edit(f, topk=4), "manifest.json is damaged or was edited"),
         (lambda f: (f / "manifest.json").write_text("{"), "no JSON object.*presample"),
         (lambda f: (f / "manifest.json").unlink(), "holds no anchors; run `dphrl presample`"),
@@ -311,15 +317,14 @@ def test_no_flipped_bit_is_read_unnoticed(tmp_path: Path) -> None:
 
 def test_a_bit_that_flips_after_opening_is_noticed_at_the_read(folder: Path) -> None:
     store = open_store(folder, PRINT, check="full")
-    rows = store.shards[0]
     path = folder / "part-00000.arrow"
     ids = np.array(ANCHORS[3].completion_ids, np.int32).tobytes()
     flip(path, path.read_bytes().rindex(ids))
-    assert len(rows) == 5 and store[4] == ANCHORS[4]
+    assert store[4] == ANCHORS[4]
     with pytest.raises(AnchorError, match=r"damaged: the checksum of row 3.*anchors verify.*presample"):
         store[3]
     os.truncate(path, 64)
-    with pytest.raises(AnchorError, match="ends too early"):
+    with pytest.raises(AnchorError, match=r"part-00000.arrow is damaged.*anchors verify"):
         store[4]
 
 
@@ -329,7 +334,7 @@ def test_stores_of_one_policy_are_merged(folder: Path, tmp_path: Path) -> None:
     parts = [tmp_path / "a", tmp_path / "b"]
     assert tuple(merge_stores(parts, tmp_path / "ab")) == ANCHORS
     assert contents(tmp_path / "ab") == contents(folder)
-    assert tuple(merge_stores(parts, tmp_path / "ba", order=KEYS[::-1])) == ANCHORS[::-1]
+    assert tuple(merge_stores(parts[::-1], tmp_path / "ba")) == (*ANCHORS[3:], *ANCHORS[:3])
 
 
 @pytest.mark.parametrize(
@@ -349,10 +354,8 @@ def test_stores_that_do_not_belong_together_are_not_merged(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_merge_needs_stores_a_new_folder_and_an_order_of_their_anchors(folder: Path, tmp_path: Path) -> None:
+def test_a_merge_needs_stores_and_a_new_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AnchorError, match="no store to merge"):
         merge_stores([], tmp_path / "out")
     with pytest.raises(AnchorError, match="is there already"):
         merge_stores([folder], folder)
-    with pytest.raises(AnchorError, match="names 1 anchors, the stores hold 5"):
-        merge_stores([folder], tmp_path / "out", order=KEYS[:1])

@@ -15,7 +15,7 @@ import torch
 from docs_pages import ROOT
 from docs_run import quickstart_folder
 
-from dphrl.anchors.columns import schema
+from dphrl.anchors.arrow_files import anchor_schema
 from dphrl.anchors.manifest import SCHEMA as STORE_SCHEMA
 from dphrl.cli.main import main
 from dphrl.method.divergences import GENERATORS, generator
@@ -44,7 +44,7 @@ def names(heading: str) -> list[str]:
 
 def test_columns_of_samples_and_anchors() -> None:
     assert names("Samples") == [*SCHEMA.names, *FORMS.names]
-    assert names("anchors/part-*.arrow") == schema(4).names
+    assert names("anchors/part-*.arrow") == anchor_schema(4).names
     kinds = {"text": pa.string(), "whole number": pa.int32(), "true or false": pa.bool_(), "number": pa.float64()}
     for name, kind, _ in table(FORMATS, "Samples")[: len(SCHEMA)]:
         wanted = pa.list_(pa.int32()) if kind.startswith("list of ") else kinds[kind.removesuffix(" or null")]
@@ -66,7 +66,7 @@ def test_files_of_a_run_have_the_documented_keys(quickstart: Path) -> None:
     beside = [*keys("presample/drawn.json"), *keys("presample/speed.json")]
     assert beside == names("drawn.json, speed.json, shard.json")[: len(beside)]
     manifest = json.loads((run / "anchors/manifest.json").read_text())
-    assert list(manifest) == names("anchors/manifest.json") and manifest["schema"] == STORE_SCHEMA == 2
+    assert list(manifest) == names("anchors/manifest.json") and manifest["schema"] == STORE_SCHEMA == 3
     assert list(manifest["fingerprint"]) == names("Fingerprint")
     assert keys("train/started.json") == names("train/")
     [row] = json.loads((run / "eval/final/summary.json").read_text())["rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from dphrl.anchors import StoreWriter, open_store, write_anchors
+from dphrl.anchors.arrow_files import anchor_table
+from dphrl.anchors.writer import write_sealed
 from dphrl.cli.main import main
 from dphrl.files import write_json
 from dphrl.types import Anchor
@@ -104,13 +107,9 @@ def test_verify_finds_what_checksums_cannot(
     folder: Path, called: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that was written wrong: an anchor in two shards, an index of other lengths."""
-    from dphrl.anchors import columns as rows
-    from dphrl.anchors import writer
-
     manifest = open_store(folder, PRINT).manifest
-    batches = [rows.batch_of(part, 0) for part in (ANCHORS[:2], ANCHORS[1:3])]
     (tmp_path / "twice").mkdir()
-    writer.write_sealed(tmp_path / "twice", manifest, batches)
+    write_sealed(tmp_path / "twice", manifest, anchor_table((*ANCHORS[:2], *ANCHORS[1:3]), 0))
     status, _, err = called("verify", tmp_path / "twice")
     assert status == 2 and "holds anchors twice: [('task', 'p2', 0)]" in err
     store = open_store(folder, PRINT)
@@ -128,6 +127,17 @@ def test_merge_joins_stores(folder: Path, called: Any, tmp_path: Path) -> None:
     assert list(open_store(tmp_path / "m", PRINT)) == [*ANCHORS, *more]
     status, out, err = called("merge", folder, folder, "--out", tmp_path / "n")
     assert (status, out) == (2, "") and err.count("\n") == 1 and "('arithmetic', 'p8', 0)" in err
+
+
+def test_a_full_disk_is_one_message_and_leaves_no_half_store(
+    folder: Path, called: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, anchors: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("dphrl.anchors.writer.write_anchor_file", full)
+    status, _, err = called("merge", folder, "--out", tmp_path / "m")
+    assert status == 2 and "could not be written: No space left" in err and not (tmp_path / "m").exists()
 
 
 def test_export_writes_a_folder_of_datasets(folder: Path, called: Any, tmp_path: Path) -> None:

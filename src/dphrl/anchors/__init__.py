@@ -1,18 +1,18 @@
 """The anchor store: shards and a manifest that ties them to a model; docs/anchors.md."""
 
-from dphrl.anchors.columns import Key, key_of
+from dphrl.anchors.arrow_files import AnchorKey, anchor_key
 from dphrl.anchors.manifest import Manifest, is_sealed
 from dphrl.anchors.store import AnchorStore, anchor_lengths, open_store
 from dphrl.anchors.writer import StoreWriter, merge_stores, write_anchors
 
 __all__ = [
+    "AnchorKey",
     "AnchorStore",
-    "Key",
     "Manifest",
     "StoreWriter",
+    "anchor_key",
     "anchor_lengths",
     "is_sealed",
-    "key_of",
     "merge_stores",
     "open_store",
     "write_anchors",

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dphrl.errors import AnchorError
 from dphrl.files import write_json
 
-SCHEMA = 2
-"""Version of the store's files: 1 was a single Parquet file."""
+SCHEMA = 3
+"""Version of the store's files: 1 was a single Parquet file, 2 had one record batch in each Arrow file."""
+READABLE = (2, 3)
+
+Made = Mapping[str, Any]
+"""How anchors are made: sampling settings, tasks, seed; what JSON holds. It is compared and shown, never used."""
 
 REMEDIES = {
     "weights": "pre-sample again with this model, or train the model that they were made with",
@@ -27,7 +31,7 @@ REMEDIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class ShardInfo:
+class StoredFile:
     """One file of a store."""
 
     file: str
@@ -44,15 +48,20 @@ class Manifest:
     """What a store is; anchors and tokens are the sums over its shards."""
 
     status: Literal["scoring", "sealed"]
-    fingerprint: dict[str, str]
+    fingerprint: Mapping[str, str]
     """Of the policy that drew and scored the anchors (`models.fingerprint`)."""
-    made: dict[str, Any]
-    """How they were made: sampling settings, tasks, verifier version, seed."""
+    made: Made
     topk: int
     """Likeliest tokens stored at each position; 0 = none."""
-    shards: tuple[ShardInfo, ...]
-    index: ShardInfo | None = None
+    shards: tuple[StoredFile, ...]
+    index: StoredFile | None = None
     """File with the completion tokens of each anchor; a sealed store has one."""
+    schema: int = SCHEMA
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """All files of the store beside the manifest."""
+        return self.shards if self.index is None else (*self.shards, self.index)
 
     @property
     def sealed(self) -> bool:
@@ -78,15 +87,16 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write FOLDER/manifest.json, whole or not at all."""
-        write_json(folder / "manifest.json", {"digest": self.digest, **self._content()})
+        current = replace(self, schema=SCHEMA)
+        write_json(folder / "manifest.json", {"digest": current.digest, **current._content()})
 
     def _content(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
+        return {"schema": self.schema, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
 
 
-def plain(made: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(made: Made) -> Made:
     """A mapping as JSON gives it back, so that it can be compared with a manifest's."""
-    content: dict[str, Any] = json.loads(json.dumps(dict(made), allow_nan=False))
+    content: Made = json.loads(json.dumps(dict(made), allow_nan=False))
     return content
 
 
@@ -109,15 +119,18 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} has schema {version}, newer than the {SCHEMA} that this version reads; "
             "install the dphrl that wrote it, or a later one"
         )
-    if version != SCHEMA:
-        raise AnchorError(f"{path} has schema {version}; this version reads {SCHEMA}; {_again(folder)}")
+    if version not in READABLE:
+        raise AnchorError(
+            f"{path} has schema {version}, made by an older dphrl; this version reads {READABLE[0]} to {SCHEMA}; "
+            f"{_again(folder)}: the draws are kept, and only scoring is done anew"
+        )
     if content.pop("digest", None) != _digest(content):
         raise AnchorError(
             f"{path} is damaged or was edited: its digest differs; copy it again from its source, or {_again(folder)}"
         )
     values = {f.name: content[f.name] for f in fields(Manifest)}
-    index = values["index"] and ShardInfo(**values["index"])
-    return Manifest(**{**values, "shards": tuple(ShardInfo(**s) for s in values["shards"]), "index": index})
+    index = values["index"] and StoredFile(**values["index"])
+    return Manifest(**{**values, "shards": tuple(StoredFile(**s) for s in values["shards"]), "index": index})
 
 
 def is_sealed(folder: Path) -> bool:
@@ -139,8 +152,7 @@ def check_fingerprint(
     Raises:
         AnchorError: names what differs, both sides, and a remedy for each.
     """
-    different = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
-    if different:
+    if different := _different(theirs, ours):
         lines = [f"  {k}: anchors {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
         todo = dict.fromkeys(REMEDIES.get(k, "pre-sample again") for k in different)
         raise AnchorError(
@@ -150,16 +162,17 @@ def check_fingerprint(
         )
 
 
-def check_made(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], whose: str) -> None:
+def check_made(folder: Path, stored: Manifest, made: Made, topk: int, whose: str = "this run") -> None:
     """Anchors of one store must be made in one way.
 
     Args:
-        whose: what `ours` is, for the message ("this run").
+        made, topk: how ours are made.
+        whose: what ours are, for the message.
     Raises:
         AnchorError: names what differs, and both sides.
     """
-    different = [k for k in sorted({*theirs, *ours}) if theirs.get(k) != ours.get(k)]
-    if different:
+    theirs, ours = {**stored.made, "topk": stored.topk}, {**as_json(made), "topk": topk}
+    if different := _different(theirs, ours):
         lines = [f"  {k}: there {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
         raise AnchorError(
             f"the anchors in {folder} were made with other settings:\n"
@@ -174,21 +187,21 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_file(folder: Path, shard: ShardInfo, *, checksum: bool) -> None:
+def check_file(folder: Path, file: StoredFile, *, checksum: bool) -> None:
     """A file must be there, of the size that the manifest gives, and with `checksum` of its SHA-256.
 
     Raises:
         AnchorError: it is missing, of another size (both are named), or its bytes differ.
     """
-    path = folder / shard.file
+    path = folder / file.file
     again = f"copy {path.name} again from its source, or {_again(folder)}"
     if not path.exists():
-        raise AnchorError(f"{path} is missing: the manifest gives it {shard.anchors} anchors; {again}")
+        raise AnchorError(f"{path} is missing: the manifest gives it {file.anchors} anchors; {again}")
     size = path.stat().st_size
-    if size != shard.bytes:
-        how = "truncated" if size < shard.bytes else "longer than it was"
-        raise AnchorError(f"{path} is {how}: {size} bytes, the manifest says {shard.bytes}; {again}")
-    if checksum and sha256_of(path) != shard.sha256:
+    if size != file.bytes:
+        how = "truncated" if size < file.bytes else "longer than it was"
+        raise AnchorError(f"{path} is {how}: {size} bytes, the manifest says {file.bytes}; {again}")
+    if checksum and sha256_of(path) != file.sha256:
         raise AnchorError(f"{path} is damaged: its SHA-256 differs from its manifest; {again}")
 
 
@@ -196,5 +209,9 @@ def _again(folder: Path) -> str:
     return f"delete {folder} and run `dphrl presample` again"
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def _different(theirs: Made, ours: Made) -> list[str]:
+    return [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+
+
+def _digest(content: Made) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -11,11 +11,10 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int32, Integer
 
-from dphrl.anchors.columns import KEY, Key, Shard
-from dphrl.anchors.manifest import Manifest, ShardInfo, check_file, check_fingerprint, read_manifest
+from dphrl.anchors.arrow_files import AnchorFile, list_lengths
+from dphrl.anchors.manifest import Manifest, StoredFile, check_file, check_fingerprint, read_manifest
 from dphrl.errors import AnchorError, nearest
 from dphrl.types import Anchor
 
@@ -29,14 +28,14 @@ class AnchorStore(Sequence[Anchor]):
     """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, shards: Sequence[Shard], lengths: Int32[np.ndarray, anchors]
+        self, folder: Path, manifest: Manifest, files: Sequence[AnchorFile], lengths: Int32[np.ndarray, anchors]
     ) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.shards = shards
+        self.files = files
         self.lengths = lengths
         """Completion tokens of each anchor."""
-        self._starts = list(accumulate(map(len, shards), initial=0))
+        self._starts = list(accumulate(map(len, files), initial=0))
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -58,14 +57,14 @@ class AnchorStore(Sequence[Anchor]):
         if not 0 <= place < len(self):
             raise IndexError(f"anchor {index} of {len(self)}")
         number = bisect_right(self._starts, place) - 1
-        shard = self.shards[number]
+        file = self.files[number]
         try:
-            anchor = shard.anchor(place - self._starts[number])
+            anchor = file.anchor(place - self._starts[number])
             if len(anchor.completion_ids) != self.lengths[place]:
                 raise ValueError(f"anchor {place} is longer or shorter than the index says")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, pa.ArrowException) as error:
             raise AnchorError(
-                f"{shard.path} is damaged: {error}; run `dphrl anchors verify {self.folder}`, then copy it again "
+                f"{file.path} is damaged: {error}; run `dphrl anchors verify {self.folder}`, then copy it again "
                 f"from its source, or delete {self.folder} and run `dphrl presample` again"
             ) from None
         return anchor
@@ -77,8 +76,8 @@ def open_store(folder: Path | str, fingerprint: Mapping[str, str] | None, *, che
     Args:
         folder: where the store lies.
         fingerprint: of the policy (`models.fingerprint`); None leaves it unchecked, for tools that only look.
-        check: `sizes` looks at the manifest, the lengths index, and each shard's size and footer, under a second at
-            any size; `full` also reads all shards and compares their SHA-256. A single anchor's checksum is compared
+        check: `sizes` looks at the manifest, the lengths index, and each file's size and footer, under a second at
+            any size; `full` also reads all files and compares their SHA-256. A single anchor's checksum is compared
             at each read, so damage never trains unnoticed.
     Raises:
         AnchorError: no store, not sealed, of another schema or policy, with a file missing, truncated or damaged.
@@ -95,16 +94,16 @@ def open_store(folder: Path | str, fingerprint: Mapping[str, str] | None, *, che
     if fingerprint is not None:
         check_fingerprint(folder, manifest.fingerprint, fingerprint)
     check_file(folder, manifest.index, checksum=True)
-    for shard in manifest.shards:
-        check_file(folder, shard, checksum=check == "full")
-    shards = [open_shard(folder, shard, manifest.topk) for shard in manifest.shards]
+    for file in manifest.shards:
+        check_file(folder, file, checksum=check == "full")
+    files = [open_anchor_file(folder, file, manifest) for file in manifest.shards]
     lengths = read_index(folder / manifest.index.file)
     if len(lengths) != manifest.anchors:
         raise AnchorError(
-            f"{folder} has an index of {len(lengths)} anchors and {manifest.anchors} in its shards; "
+            f"{folder} has an index of {len(lengths)} anchors and {manifest.anchors} in its files; "
             f"delete {folder} and run `dphrl presample` again"
         )
-    return AnchorStore(folder, manifest, shards, lengths)
+    return AnchorStore(folder, manifest, files, lengths)
 
 
 def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
@@ -114,38 +113,28 @@ def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
     return np.array([len(a.completion_ids) for a in anchors], dtype=np.int64)
 
 
-def open_shard(folder: Path, shard: ShardInfo, topk: int) -> Shard:
-    """Map a shard.
+def open_anchor_file(folder: Path, file: StoredFile, manifest: Manifest) -> AnchorFile:
+    """A file of the store, for reading.
 
     Raises:
-        AnchorError: no whole Arrow file of these columns, or another number of rows than its manifest says.
+        AnchorError: no whole Arrow file of these columns, or another number of rows than the manifest says.
     """
-    rows = Shard(folder / shard.file, topk)
-    if len(rows) != shard.anchors:
+    opened = AnchorFile(folder / file.file, manifest.topk, mapped=manifest.schema == 2)
+    if len(opened) != file.anchors:
         raise AnchorError(
-            f"{rows.path} holds {len(rows)} anchors, its manifest says {shard.anchors}; copy it again from its "
+            f"{opened.path} holds {len(opened)} anchors, its manifest says {file.anchors}; copy it again from its "
             f"source, or delete {folder} and run `dphrl presample` again"
         )
-    return rows
+    return opened
 
 
-def write_index(path: Path, lengths: Integer[np.ndarray, anchors]) -> None:
-    """The lengths index: an Arrow file with the completion tokens of each anchor."""
-    batch = pa.record_batch({"tokens": pa.array(lengths, pa.int32())})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+def write_index(path: Path, anchors: pa.Table) -> None:
+    """The lengths index of a store's anchors: an Arrow file with the completion tokens of each."""
+    lengths = pa.table({"tokens": pa.array(list_lengths(anchors, "completion_ids"), pa.int32())})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, lengths.schema) as writer:
+        writer.write_table(lengths)
 
 
 def read_index(path: Path) -> Int32[np.ndarray, anchors]:
     """The lengths index, mapped."""
-    with pa.memory_map(str(path)) as file:
-        batch = pa.ipc.open_file(file).get_batch(0)
-    return np.frombuffer(batch.column("tokens").buffers()[1], np.int32)[: batch.num_rows]
-
-
-def doubled(shards: Sequence[Shard]) -> list[Key]:
-    """Some of the keys that come more than once, sorted; empty when every key is of one anchor."""
-    keys = pa.Table.from_batches([s.batch().select(list(KEY)) for s in shards])
-    counts = keys.group_by(list(KEY)).aggregate([([], "count_all")])
-    many = counts.filter(pc.greater(counts["count_all"], 1)).select(list(KEY)).slice(0, 10)
-    return sorted((row["task"], row["prompt_id"], row["draw"]) for row in many.to_pylist())
+    return np.from_dlpack(pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)["tokens"])

@@ -1,42 +1,49 @@
-"""Making a store: shards are added while scoring; sealing rewrites them, so that only anchors and their order count."""
+"""Making a store: files are added while scoring; sealing joins them, so that only the anchors and their order count."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+import pyarrow.compute as pc
 
-from dphrl.anchors.columns import Key, Rows, Shard, batch_of, key_of, schema, write_shard
+from dphrl.anchors.arrow_files import (
+    KEY,
+    AnchorFile,
+    AnchorKey,
+    anchor_key,
+    anchor_table,
+    list_lengths,
+    row_bytes,
+    write_anchor_file,
+)
 from dphrl.anchors.manifest import (
+    SCHEMA,
+    Made,
     Manifest,
-    ShardInfo,
+    StoredFile,
+    as_json,
     check_file,
     check_fingerprint,
     check_made,
-    plain,
     read_manifest,
     sha256_of,
 )
-from dphrl.anchors.store import AnchorStore, doubled, open_shard, open_store, write_index
+from dphrl.anchors.store import AnchorStore, open_anchor_file, open_store, write_index
 from dphrl.errors import AnchorError, EmptyAnchorStore
 from dphrl.files import replaced, replaced_dir
 from dphrl.types import Anchor
 
-INDEX = "index.arrow"
-
-SHARD_BYTES = 256_000_000
-"""Size of a sealed shard: few files at 1e7 anchors, and sealing holds only a few of them in memory."""
+FILE_BYTES = 256_000_000
+"""Size of a sealed file: few files at 1e7 anchors, and sealing holds only one of them in memory."""
 
 
 class StoreWriter:
-    """A store while its anchors are scored. Each `add` is one shard, whole or not at all; a later writer goes on from
+    """A store while its anchors are scored. Each `add` is one file, whole or not at all; a later writer goes on from
     what an earlier one added. Its memory grows with the keys (about 500 bytes an anchor), not with the tokens.
 
     Args:
@@ -48,26 +55,21 @@ class StoreWriter:
         AnchorError: the folder holds another policy's anchors, anchors made otherwise, or a damaged store.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, str], made: Mapping[str, Any], topk: int = 0) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, str], made: Made, topk: int = 0) -> None:
         self.folder = folder
-        self.topk = topk
-        self._manifest = Manifest("scoring", dict(fingerprint), plain(made), topk, ())
+        self._manifest = Manifest("scoring", dict(fingerprint), as_json(made), topk, ())
         if (folder / "manifest.json").exists():
-            found = read_manifest(folder)
-            check_fingerprint(folder, found.fingerprint, fingerprint)
-            ours = {**self._manifest.made, "topk": topk}
-            check_made(folder, {**found.made, "topk": found.topk}, ours, "this run")
-            self._manifest = found
-            _sweep(folder, found)
-        for shard in self._manifest.shards:  # keys are read from them, so they must be what was written
-            check_file(folder, shard, checksum=True)
-        self._shards = [open_shard(folder, shard, topk) for shard in self._manifest.shards]
-        self._places = _places(self._shards)
+            stored = read_manifest(folder)
+            check_fingerprint(folder, stored.fingerprint, fingerprint)
+            check_made(folder, stored, made, topk)
+            self._manifest = stored
+            _sweep(folder, stored)
+        self._keys = {key: None for file in self._checked_files() for key in file.read_keys()}
 
     @property
-    def done(self) -> KeysView[Key]:
-        """(task, prompt_id, draw) of the anchors that are stored."""
-        return self._places.keys()
+    def done(self) -> KeysView[AnchorKey]:
+        """(task, prompt_id, draw) of the anchors that are stored, in the order in which they were added."""
+        return self._keys.keys()
 
     @property
     def sealed(self) -> bool:
@@ -75,75 +77,53 @@ class StoreWriter:
         return self._manifest.sealed
 
     def add(self, anchors: Sequence[Anchor]) -> None:
-        """Store one shard of anchors; they are safe once this returns.
+        """Store one file of anchors; they are safe once this returns.
 
         Raises:
             AnchorError: the store is sealed, an anchor is stored already or comes twice, its top-K are of another
-                size, a log-probability is not finite, or the disk is full; nothing of the shard is stored then.
+                size, or a log-probability is not finite; nothing of the anchors is stored then.
+            OSError: the disk is full; what was stored before is whole.
         """
         if self.sealed:
             raise AnchorError(f"{self.folder} is sealed; delete it, or give another --out, to store other anchors")
-        keys = [key_of(a) for a in anchors]
-        twice = [key for key, count in Counter(keys).items() if count > 1 or key in self._places]
+        keys = [anchor_key(a) for a in anchors]
+        twice = [key for key, count in Counter(keys).items() if count > 1 or key in self._keys]
         if twice:
             raise AnchorError(f"{self.folder} would hold an anchor twice: {twice[:3]}; leave out those in `done`")
         if not keys:
             return
         name = f"scored-{len(self._manifest.shards):05d}.arrow"
-        batch = batch_of(anchors, self.topk)
-        with _disk_errors(self.folder):
-            info = _write(self.folder / name, batch, self.topk)
-            manifest = replace(self._manifest, shards=(*self._manifest.shards, info))
-            manifest.write(self.folder)
+        file = _write(self.folder / name, anchor_table(anchors, self._manifest.topk), write_anchor_file)
+        manifest = replace(self._manifest, shards=(*self._manifest.shards, file))
+        manifest.write(self.folder)
         self._manifest = manifest
-        self._shards.append(open_shard(self.folder, info, self.topk))
-        self._places |= {key: len(self._places) + i for i, key in enumerate(keys)}
+        self._keys |= dict.fromkeys(keys)
 
-    def seal(self, order: Iterable[Key] | None = None) -> None:
-        """Finish the store: the same anchors in the same order give the same bytes, however they were added.
+    def seal(self) -> None:
+        """Finish the store: the same anchors, added in the same order, give the same bytes. Sealing twice is no error.
 
-        Args:
-            order: keys of exactly the anchors that are stored; None keeps the order in which they were added.
         Raises:
             EmptyAnchorStore: nothing is stored.
-            AnchorError: `order` names other anchors, a shard was damaged, the disk is full, or the store is sealed in
-                another order.
+            AnchorError: a file was damaged.
+            OSError: the disk is full (the store takes its size twice for a moment); what was stored before is whole.
         """
-        keys = list(self._places if order is None else order)
-        if not keys:
+        if not self._keys:
             raise EmptyAnchorStore(
                 f"no anchor to seal in {self.folder}: no prompt gave one; "
                 "lower anchor.threshold or draw more presamples"
             )
-        self._check_order(keys)
-        if self.sealed:
-            if keys != list(self._places):
-                raise AnchorError(f"{self.folder} is sealed in another order; delete it to store the anchors again")
-            return
-        for shard in self._manifest.shards:
-            check_file(self.folder, shard, checksum=True)
-        places = np.fromiter((self._places[key] for key in keys), np.int64, len(keys))
-        with _disk_errors(self.folder):
-            self._manifest = write_sealed(self.folder, self._manifest, arranged(self._shards, places, self.topk))
-        self._shards = [open_shard(self.folder, shard, self.topk) for shard in self._manifest.shards]
-        self._places = {key: place for place, key in enumerate(keys)}
-        _sweep(self.folder, self._manifest)
+        if not self.sealed:
+            self._manifest = write_sealed(self.folder, self._manifest, joined(self._checked_files()))
+            _sweep(self.folder, self._manifest)
 
-    def _check_order(self, keys: Sequence[Key]) -> None:
-        wanted = set(keys)
-        missing, extra = sorted(wanted - self.done)[:3], sorted(self.done - wanted)[:3]
-        if missing or extra or len(wanted) != len(keys):
-            what = f"stored, but not in the order: {extra}" if extra else "one comes twice"
-            what = f"not stored: {missing}" if missing else what
-            raise AnchorError(
-                f"{self.folder} cannot be sealed: the order has {len(keys)} keys, {len(self._places)} anchors are "
-                f"stored ({what}); score what is missing, or delete {self.folder} and run `dphrl presample` again"
-            )
+    def _checked_files(self) -> list[AnchorFile]:
+        """The files of the store; what is copied from them must be what was written."""
+        for file in self._manifest.shards:
+            check_file(self.folder, file, checksum=True)
+        return [open_anchor_file(self.folder, file, self._manifest) for file in self._manifest.shards]
 
 
-def write_anchors(
-    folder: Path, anchors: Sequence[Anchor], fingerprint: Mapping[str, str], made: Mapping[str, Any]
-) -> None:
+def write_anchors(folder: Path, anchors: Sequence[Anchor], fingerprint: Mapping[str, str], made: Made) -> None:
     """Write a sealed store at once, whole or not at all.
 
     Args:
@@ -161,72 +141,15 @@ def write_anchors(
         writer.seal()
 
 
-def write_sealed(folder: Path, manifest: Manifest, batches: Iterable[pa.RecordBatch]) -> Manifest:
-    """Write shards, lengths index and, last, the manifest that makes them a sealed store.
+def merge_stores(folders: Sequence[Path], out: Path) -> AnchorStore:
+    """One sealed store of the anchors of several, one store behind the other, whole or not at all.
 
     Args:
-        manifest: gives fingerprint, `made` and top-K; its shards are replaced.
-        batches: one a shard, of `schema(topk)`.
-    Returns:
-        The manifest as written.
-    """
-    shards: list[ShardInfo] = []
-    lengths: list[np.ndarray] = []
-    for number, batch in enumerate(batches):
-        shards.append(_write(folder / f"part-{number:05d}.arrow", batch, manifest.topk))
-        lengths.append(Rows(batch, manifest.topk).tokens().astype(np.int32))
-    with replaced(folder / INDEX) as staging:
-        write_index(staging, np.concatenate(lengths))
-    index = ShardInfo(
-        INDEX,
-        sum(s.anchors for s in shards),
-        sum(s.prompt_tokens for s in shards),
-        sum(s.tokens for s in shards),
-        (folder / INDEX).stat().st_size,
-        sha256_of(folder / INDEX),
-    )
-    sealed = Manifest("sealed", manifest.fingerprint, manifest.made, manifest.topk, tuple(shards), index)
-    sealed.write(folder)
-    return sealed
-
-
-def arranged(shards: Sequence[Shard], places: Int64[np.ndarray, anchors], topk: int) -> Iterator[pa.RecordBatch]:
-    """The anchors at `places`, counted through all shards, in batches of at most about SHARD_BYTES."""
-    starts = np.cumsum([0, *map(len, shards)])
-    prompts = np.concatenate([s.prompt_tokens() for s in shards])[places]
-    tokens = np.concatenate([s.tokens() for s in shards])[places]
-    ends = np.cumsum(4 * prompts + (8 + 8 * topk) * tokens + 64)  # 64: names, offsets and checksum of a row
-    first = 0
-    while first < len(places):
-        before = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, before + SHARD_BYTES, side="right")), first + 1)
-        yield _taken(shards, starts, places[first:last], topk)
-        first = last
-
-
-def _taken(shards: Sequence[Shard], starts: np.ndarray, places: Int64[np.ndarray, some], topk: int) -> pa.RecordBatch:
-    """Rows of many shards in one batch: taken shard by shard, since taking from them joined would copy them whole."""
-    numbers = np.searchsorted(starts, places, side="right") - 1
-    by_shard = np.argsort(numbers, kind="stable")
-    tables = []
-    for number in np.unique(numbers):
-        rows = places[numbers == number] - starts[number]
-        tables.append(pa.Table.from_batches([shards[number].batch().take(pa.array(rows))]))
-    joined = pa.concat_tables(tables).combine_chunks()
-    back = np.argsort(by_shard, kind="stable")
-    return joined.take(pa.array(back)).cast(schema(topk)).combine_chunks().to_batches()[0]
-
-
-def merge_stores(folders: Sequence[Path], out: Path, order: Iterable[Key] | None = None) -> AnchorStore:
-    """One sealed store of the anchors of several, whole or not at all.
-
-    Args:
-        folders: sealed stores of one policy, made in one way; every shard's SHA-256 is compared.
+        folders: sealed stores of one policy, made in one way; the SHA-256 of every file is compared.
         out: must not exist yet, or be empty.
-        order: as for `StoreWriter.seal`; None puts one store behind the other.
     Raises:
-        AnchorError: a store that cannot be opened, another fingerprint, `made` or top-K than the first one's, an
-            anchor that several stores hold, or an `order` of other anchors.
+        AnchorError: a store that cannot be opened, another fingerprint, `made` or top-K than the first one's, or an
+            anchor that several stores hold.
     """
     if not folders:
         raise AnchorError("no store to merge; name them, e.g. `dphrl anchors merge a/anchors b/anchors --out c`")
@@ -236,52 +159,64 @@ def merge_stores(folders: Sequence[Path], out: Path, order: Iterable[Key] | None
     first = stores[0].manifest
     for store in stores[1:]:
         check_fingerprint(store.folder, store.manifest.fingerprint, first.fingerprint, str(folders[0]))
-        ours = {**first.made, "topk": first.topk}
-        check_made(store.folder, {**store.manifest.made, "topk": store.manifest.topk}, ours, str(folders[0]))
-    shards = [shard for store in stores for shard in store.shards]
-    if twice := doubled(shards):
+        check_made(store.folder, store.manifest, first.made, first.topk, str(folders[0]))
+    files = [file for store in stores for file in store.files]
+    if twice := doubled_keys(files):
         raise AnchorError(f"more than one of the stores holds anchor {twice[:3]}; merge stores of different prompts")
-    places = np.arange(sum(map(len, shards))) if order is None else _ordered(_places(shards), order)
-    with _disk_errors(out), replaced_dir(out) as staging:
-        write_sealed(staging, first, arranged(shards, places, first.topk))
+    with replaced_dir(out) as staging:
+        write_sealed(staging, first, joined(files))
     return open_store(out, None)
 
 
-def _places(shards: Sequence[Shard]) -> dict[Key, int]:
-    """Where each anchor lies, counted through all shards."""
-    return {key: place for place, key in enumerate(key for shard in shards for key in shard.read_keys())}
+def write_sealed(folder: Path, manifest: Manifest, table: pa.Table) -> Manifest:
+    """Write files, lengths index and, last, the manifest that makes them a sealed store.
+
+    Args:
+        manifest: gives fingerprint, `made` and top-K; its files are replaced.
+        table: all anchors, of `anchor_schema(topk)`; it may be larger than memory where its files are mapped.
+    Returns:
+        The manifest as written.
+    """
+    files = [_write(folder / f"part-{i:05d}.arrow", part, write_anchor_file) for i, part in enumerate(_parts(table))]
+    index = _write(folder / "index.arrow", table, write_index)
+    sealed = replace(manifest, status="sealed", shards=tuple(files), index=index, schema=SCHEMA)
+    sealed.write(folder)
+    return sealed
 
 
-def _ordered(known: Mapping[Key, int], order: Iterable[Key]) -> Int64[np.ndarray, anchors]:
-    keys = list(order)
-    if len(keys) != len(known) or set(keys) != set(known):
-        raise AnchorError(f"the order names {len(keys)} anchors, the stores hold {len(known)}; it must name those")
-    return np.fromiter((known[key] for key in keys), np.int64, len(keys))
+def doubled_keys(files: Sequence[AnchorFile]) -> list[AnchorKey]:
+    """Some of the keys that come more than once, sorted; empty when every key is of one anchor."""
+    counts = joined(files).select(list(KEY)).group_by(list(KEY)).aggregate([([], "count_all")])
+    many = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 10)
+    return sorted(zip(*(many[name].to_pylist() for name in KEY), strict=True))
 
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise AnchorError(
-            f"{folder} cannot be written: {error.strerror or error}; what was stored before is whole: "
-            "mend that (sealing needs the store's size once more) and run the same command again"
-        ) from None
+def joined(files: Sequence[AnchorFile]) -> pa.Table:
+    return pa.concat_tables(file.table() for file in files)
 
 
-def _write(path: Path, batch: pa.RecordBatch, topk: int) -> ShardInfo:
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    """The rows in order, in tables of at most about FILE_BYTES."""
+    ends = np.cumsum(row_bytes(table))
+    first = 0
+    while first < len(table):
+        before = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, before + FILE_BYTES, side="right")), first + 1)
+        yield table.slice(first, last - first)
+        first = last
+
+
+def _write(path: Path, table: pa.Table, write: Callable[[Path, pa.Table], None]) -> StoredFile:
     with replaced(path) as staging:
-        write_shard(staging, batch)
+        write(staging, table)
         size, digest = staging.stat().st_size, sha256_of(staging)
-    rows = Rows(batch, topk)
-    return ShardInfo(path.name, len(rows), int(rows.prompt_tokens().sum()), int(rows.tokens().sum()), size, digest)
+    prompt_tokens, tokens = (int(list_lengths(table, name).sum()) for name in ("prompt_ids", "completion_ids"))
+    return StoredFile(path.name, len(table), prompt_tokens, tokens, size, digest)
 
 
 def _sweep(folder: Path, manifest: Manifest) -> None:
-    """Remove what a kill left behind: shards and temporary files that the manifest does not name."""
-    named = {s.file for s in (*manifest.shards, *filter(None, [manifest.index]))}
-    for pattern in ("*.arrow", ".*.tmp"):
-        for path in folder.glob(pattern):
-            if path.name not in named:
-                path.unlink()
+    """Remove what a kill left behind: Arrow files and temporary files that the manifest does not name."""
+    named = {file.file for file in manifest.files}
+    for path in [*folder.glob("*.arrow"), *folder.glob(".*.tmp")]:
+        if path.name not in named:
+            path.unlink()

@@ -160,7 +160,7 @@ def inspect(folder: Path, model: str | None, show: int) -> None:
     """Print status, counts, lengths, tasks and a few anchors."""
     from dphrl.stages import anchor_store
 
-    click.echo(anchor_store.inspect(folder, model=model, show=show))
+    click.echo(anchor_store.inspect_store(folder, model=model, show=show))
 
 
 @anchors.command("verify")
@@ -169,7 +169,7 @@ def verify_store(folder: Path) -> None:
     """Compare every file's checksum, and look for doubled anchors."""
     from dphrl.stages import anchor_store
 
-    click.echo(anchor_store.verify(folder))
+    click.echo(anchor_store.verify_store(folder))
 
 
 @anchors.command("merge")
@@ -179,7 +179,7 @@ def join_stores(folders: tuple[Path, ...], out: Path) -> None:
     """Join stores of one policy that were made in one way."""
     from dphrl.stages import anchor_store
 
-    click.echo(anchor_store.merge(folders, out))
+    click.echo(anchor_store.join_stores(folders, out))
 
 
 @anchors.command()
@@ -189,7 +189,7 @@ def export(folder: Path, out: Path) -> None:
     """Write a folder that datasets.load_from_disk reads."""
     from dphrl.stages import anchor_store
 
-    click.echo(anchor_store.export(folder, out))
+    click.echo(anchor_store.export_store(folder, out))
 
 
 @click.command()

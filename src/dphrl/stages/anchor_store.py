@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from dphrl.anchors.columns import CHECKSUM
+from dphrl.anchors.arrow_files import CHECKSUM, list_lengths
 from dphrl.anchors.manifest import Manifest, check_file, read_manifest
-from dphrl.anchors.store import AnchorStore, doubled, open_store
-from dphrl.anchors.writer import merge_stores
+from dphrl.anchors.store import AnchorStore, open_store
+from dphrl.anchors.writer import doubled_keys, joined, merge_stores
 from dphrl.errors import AnchorError
 from dphrl.files import read_json, replaced_dir
+from dphrl.runs.lock import disk_errors
 from dphrl.types import Anchor
 
 BINS = 10
@@ -29,7 +29,7 @@ TOKENS_SHOWN = 24
 """Tokens of an anchor that are listed where no tokenizer can decode them (count)."""
 
 
-def inspect(folder: Path, *, model: str | None = None, show: int = 3) -> str:
+def inspect_store(folder: Path, *, model: str | None = None, show: int = 3) -> str:
     """What a store holds, in words: status, counts, lengths, how it was made, and a few of its anchors.
 
     Args:
@@ -47,24 +47,24 @@ def inspect(folder: Path, *, model: str | None = None, show: int = 3) -> str:
     if not manifest.sealed:
         return "\n".join([*lines, "not sealed: run `dphrl presample` again with the same config to finish it"])
     store = open_store(folder, None)
-    lines += ["tasks: " + ", ".join(f"{name} {count}" for name, count in _tasks(store).items()), *_histogram(store)]
+    tasks = pc.value_counts(joined(store.files)["task"]).to_pylist()
+    lines += ["tasks: " + ", ".join(f"{task['values']} {task['counts']}" for task in tasks), *_histogram(store)]
     tokenizer = _tokenizer(model) if model else None
     for place in np.unique(np.linspace(0, len(store) - 1, show).astype(int)) if show else ():
         lines += ["", *_rendered(int(place), store[int(place)], tokenizer, model)]
     return "\n".join(lines)
 
 
-def verify(folder: Path) -> str:
-    """Compare the SHA-256 of every file, the lengths index with the shards, and look for doubled anchors.
+def verify_store(folder: Path) -> str:
+    """Compare the SHA-256 of every file, the lengths index with the anchors, and look for doubled anchors.
 
     Returns:
         One line that says what was found right.
     Raises:
         AnchorError: anything is wrong; every damaged file is named.
     """
-    manifest = read_manifest(folder)
     wrong = []
-    for file in (*manifest.shards, *filter(None, [manifest.index])):
+    for file in read_manifest(folder).files:
         try:
             check_file(folder, file, checksum=True)
         except AnchorError as error:
@@ -72,45 +72,53 @@ def verify(folder: Path) -> str:
     if wrong:
         raise AnchorError("\n".join(wrong))
     store = open_store(folder, None)
-    if not np.array_equal(np.concatenate([s.tokens() for s in store.shards]), store.lengths):
-        raise AnchorError(f"the lengths index of {folder} is not of its shards; delete {folder} and pre-sample again")
-    if twice := doubled(store.shards):
+    if not np.array_equal(list_lengths(joined(store.files), "completion_ids"), store.lengths):
+        raise AnchorError(f"the lengths index of {folder} is not of its anchors; delete {folder} and pre-sample again")
+    if twice := doubled_keys(store.files):
         raise AnchorError(f"{folder} holds anchors twice: {twice[:3]}; delete it and run `dphrl presample` again")
-    return f"{folder}: {len(store)} anchors in {len(store.shards)} shards, every checksum is right, no anchor twice"
+    return f"{folder}: {len(store)} anchors in {len(store.files)} shards, every checksum is right, no anchor twice"
 
 
-def merge(folders: Sequence[Path], out: Path) -> str:
+def join_stores(folders: Sequence[Path], out: Path) -> str:
     """Join stores of one policy that were made in one way into OUT; see `anchors.merge_stores`."""
-    store = merge_stores(folders, out)
+    with disk_errors(out):
+        store = merge_stores(folders, out)
     return f"{out}: {len(store)} anchors of {len(folders)} stores"
 
 
-def export(folder: Path, out: Path) -> str:
+def export_store(folder: Path, out: Path) -> str:
     """Write a store as a folder that `datasets.load_from_disk` reads; its checksums are compared first.
 
     Raises:
         AnchorError: a store that cannot be opened or is damaged, or `out` is there already.
+        RunDirError: the disk is full.
     """
-    from datasets import Dataset, disable_progress_bars, enable_progress_bars
-    from datasets.utils import are_progress_bars_disabled
+    from datasets import Dataset
 
     if out.exists():
         raise AnchorError(f"{out} is there already; give another --out")
     store = open_store(folder, None, check="full")
-    columns = [pa.Table.from_batches([s.batch()]).drop_columns(CHECKSUM) for s in store.shards]
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        with replaced_dir(out) as staging:
-            Dataset(pa.concat_tables(columns)).save_to_disk(staging)
-    finally:
-        if shown:
-            enable_progress_bars()
+    with disk_errors(out), _no_progress_bars(), replaced_dir(out) as staging:
+        Dataset(joined(store.files).drop_columns(CHECKSUM)).save_to_disk(staging)
     return f"{out}: {len(store)} anchors; datasets.load_from_disk({str(out)!r}) reads them"
 
 
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
+
+
 def _facts(folder: Path, manifest: Manifest) -> list[str]:
-    size = sum(s.bytes for s in manifest.shards) / 1e6
+    size = sum(file.bytes for file in manifest.shards) / 1e6
     mean = manifest.tokens / max(manifest.anchors, 1)
     return [
         f"{folder}: {manifest.status}, {manifest.anchors} anchors in {len(manifest.shards)} shards, {size:.1f} MB",
@@ -125,16 +133,8 @@ def _facts(folder: Path, manifest: Manifest) -> list[str]:
 def _statuses(folder: Path) -> list[str]:
     """What the verifier said of the draws, where the store lies in a run directory."""
     path = folder.parent / "presample" / "partition.json"
-    found: dict[str, Any] = read_json(path).get("statuses", {}) if path.exists() else {}
-    return ["draws: " + ", ".join(f"{name} {count}" for name, count in found.items())] if found else []
-
-
-def _tasks(store: AnchorStore) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for shard in store.shards:
-        for found in pc.value_counts(shard.batch().column("task")).to_pylist():
-            counts[found["values"]] += found["counts"]
-    return counts
+    counts = read_json(path).get("statuses", {}) if path.exists() else {}
+    return ["draws: " + ", ".join(f"{name} {count}" for name, count in counts.items())] if counts else []
 
 
 def _histogram(store: AnchorStore) -> list[str]:

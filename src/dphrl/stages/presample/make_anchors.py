@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain, takewhile
 
 import numpy as np
 
-from dphrl.anchors import Key, StoreWriter
-from dphrl.anchors.manifest import plain
+from dphrl.anchors import AnchorKey, StoreWriter
+from dphrl.anchors.manifest import Made, as_json, read_manifest
 from dphrl.config.root import Config
-from dphrl.files import read_json
 from dphrl.method.partition import Selection
 from dphrl.models.policy import Policy
 from dphrl.models.scoring import score
@@ -57,7 +56,7 @@ def store_anchors(
     policy: Policy,
     chosen: Sequence[Chosen],
     print_of: Mapping[str, str],
-    made: Mapping[str, Any],
+    made: Made,
     progress: Progress,
 ) -> None:
     """Score what the store does not hold yet and seal it; a store of other anchors is replaced.
@@ -69,10 +68,10 @@ def store_anchors(
     """
     parts = [(some, some.keys[at : at + CHUNK]) for some in chosen for at in range(0, len(some.keys), CHUNK)]
     keys_of = [[(some.prompts.task.name, *key) for key in part] for some, part in parts]
-    order: list[Key] = [key for keys in keys_of for key in keys]
+    total = sum(map(len, keys_of))
     writer = _writer(run, config, print_of, made, keys_of)
     tokens: dict[str, dict[DrawKey, np.ndarray]] = {}
-    progress("score anchors", len(writer.done), len(order))
+    progress("score anchors", len(writer.done), total)
     for (some, part), keys in zip(parts, keys_of, strict=True):
         if keys[0] in writer.done:
             continue
@@ -80,8 +79,8 @@ def store_anchors(
         if name not in tokens:  # one pass over the shards a task; only one task's tokens are held
             tokens = {name: {draw_key(c): np.array(c.token_ids, np.int32) for c in some.shards.take(some.keys)}}
         writer.add(_scored(config, policy, some.prompts, part, tokens[name]))
-        progress("score anchors", len(writer.done), len(order))
-    writer.seal(order)
+        progress("score anchors", len(writer.done), total)
+    writer.seal()
 
 
 def discard(run: RunDir) -> None:
@@ -91,18 +90,20 @@ def discard(run: RunDir) -> None:
 
 
 def _writer(
-    run: RunDir, config: Config, print_of: Mapping[str, str], made: Mapping[str, Any], parts: Sequence[Sequence[Key]]
+    run: RunDir, config: Config, print_of: Mapping[str, str], made: Made, chunks: Sequence[Sequence[AnchorKey]]
 ) -> StoreWriter:
-    """A writer that goes on with what is there, or starts anew where that is not part of what is wanted now."""
+    """A writer that goes on with what is stored, or starts anew where that is not the beginning of what is wanted."""
+    topk = config.anchor.topk
     if (run.anchors / "manifest.json").exists():
-        there = read_json(run.anchors / "manifest.json")
-        if there.get("made") != plain(made) or there.get("topk") != config.anchor.topk:
+        stored = read_manifest(run.anchors)
+        if stored.made != as_json(made) or stored.topk != topk:
             discard(run)
-    writer = StoreWriter(run.anchors, print_of, made, config.anchor.topk)
-    whole = {key for part in parts if set(part) <= set(writer.done) for key in part}
-    if whole != set(writer.done):
+    writer = StoreWriter(run.anchors, print_of, made, topk)
+    beginning = takewhile(lambda chunk: chunk[0] in writer.done, chunks)
+    whole = list(chain.from_iterable(beginning))
+    if list(writer.done) != whole or (writer.sealed and len(whole) != sum(map(len, chunks))):
         discard(run)
-        writer = StoreWriter(run.anchors, print_of, made, config.anchor.topk)
+        writer = StoreWriter(run.anchors, print_of, made, topk)
     return writer
 
 
