@@ -97,18 +97,21 @@ def dataset(rows: int = 32) -> Dataset:
 
 
 class Recorder(TrainerCallback):
-    """Of each optimiser step: the gradient, and the weights it was taken at; of each micro-batch: its inputs."""
+    """Of each optimiser step: the gradient, and the weights it was taken at; of each micro-batch: inputs and loss."""
 
     def __init__(self, trainer: DPHTrainer) -> None:
         self.trainer, self.model = trainer, trainer.model
         self.inputs: list[dict[str, Any]] = []
+        self.losses: list[float] = []
         self.gradients: list[Tensor] = []
         self.states: list[dict[str, Tensor]] = []
         compute_loss = trainer.compute_loss
 
         def recorded(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
             self.inputs.append(inputs)
-            return compute_loss(model, inputs, *args, **kwargs)
+            loss = compute_loss(model, inputs, *args, **kwargs)
+            self.losses.append(loss.item())
+            return loss
 
         trainer.compute_loss = recorded
         trainer.add_callback(self)
