@@ -1,7 +1,9 @@
-"""Verdicts of drawn completions, from a verifier that may fail for a while: retried, then recorded, never as wrong."""
+"""Verdicts of drawn completions. A verifier may fail for a while: it is asked again, and what stays without a verdict is
+recorded as such, never as wrong."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -17,13 +19,13 @@ TRIES = 3
 class Judge:
     """Gives completions of one task their verdicts.
 
-    An exception in the verifier: the batch is tried again after each of PAUSES, then one completion at a time, so that
+    Where the verifier raises, the batch is tried again after each of PAUSES, then one completion at a time, so that
     only those at fault are recorded as `verifier_error`. A verdict `verifier_error` is asked for TRIES times.
     """
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self._prompts = {p.id: p for p in task.prompts}
+        self._prompts = {prompt.id: prompt for prompt in task.prompts}
         self._ever_worked = False
 
     def __call__(self, completions: Sequence[Completion]) -> list[Completion]:
@@ -36,46 +38,43 @@ class Judge:
         items = [item_of(self._prompts[c.prompt_id], c.text) for c in completions]
         verdicts = self._verdicts(items)
         for _ in range(TRIES - 1):
-            again = [i for i, v in enumerate(verdicts) if v.status == "verifier_error"]
-            if not again:
+            unjudged = [i for i, verdict in enumerate(verdicts) if verdict.status == "verifier_error"]
+            if not unjudged:
                 break
-            for i, verdict in zip(again, self._verdicts([items[i] for i in again]), strict=True):
+            for i, verdict in zip(unjudged, self._verdicts([items[i] for i in unjudged]), strict=True):
                 verdicts[i] = verdict
-        return [
-            Completion(c.prompt_id, c.draw, c.token_ids, c.text, c.finish_reason, v)
-            for c, v in zip(completions, verdicts, strict=True)
-        ]
+        return [dataclasses.replace(c, verdict=v) for c, v in zip(completions, verdicts, strict=True)]
 
     def _verdicts(self, items: Sequence[Item]) -> list[Verdict]:
         for pause in PAUSES:
             time.sleep(pause)
-            try:
-                return self._asked(items)
-            except DphrlError:
-                raise
-            except Exception:  # whatever a verifier may raise; what is left after the tries is recorded
-                continue
-        return self._one_by_one(items)
-
-    def _one_by_one(self, items: Sequence[Item]) -> list[Verdict]:
-        verdicts: list[Verdict] = []
-        failure: Exception | None = None
-        for item in items:
-            try:
-                verdicts += self._asked([item])
-            except DphrlError:
-                raise
-            except Exception as error:  # as above
-                failure = error
-                verdicts.append(Verdict(False, None, "verifier_error", f"{type(error).__name__}: {error}"[:500]))
-        if failure is not None and not self._ever_worked:
+            verdicts = self._ask(items)
+            if not isinstance(verdicts, Exception):
+                return verdicts
+        answers = [self._ask([item]) for item in items]
+        failures = [answer for answer in answers if isinstance(answer, Exception)]
+        if failures and not self._ever_worked:
             raise VerifierError(
                 f"the verifier of task {self._task.name!r} raised on each of {len(items)} completions, in "
-                f"{len(PAUSES) + 1} tries, last {type(failure).__name__}: {failure}; mend it and run again"
-            ) from failure
-        return verdicts
+                f"{len(PAUSES) + 1} tries, last {_named(failures[-1])}; mend it and run again"
+            ) from failures[-1]
+        return [_failed(answer) if isinstance(answer, Exception) else answer[0] for answer in answers]
 
-    def _asked(self, items: Sequence[Item]) -> list[Verdict]:
-        verdicts = list(self._task.verify(items))
+    def _ask(self, items: Sequence[Item]) -> list[Verdict] | Exception:
+        """The verdicts, or what the verifier raised; a mistake of the user's ends the run at once."""
+        try:
+            verdicts = list(self._task.verify(items))
+        except DphrlError:
+            raise
+        except Exception as error:  # a verifier may raise anything
+            return error
         self._ever_worked = self._ever_worked or bool(items)
         return verdicts
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _failed(error: Exception) -> Verdict:
+    return Verdict(False, None, "verifier_error", _named(error)[:500])
