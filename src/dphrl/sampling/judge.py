@@ -1,5 +1,4 @@
-"""Verdicts of drawn completions. A verifier may fail for a while: it is asked again, and what stays without a verdict is
-recorded as such, never as wrong."""
+"""Verdicts of drawn completions. A verifier that fails is asked again; what stays unjudged is recorded, never as wrong."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dphrl.files import replaced
 from dphrl.progress import Progress, silent
 from dphrl.types import NO_REWARD, Item, Verdict
 from dphrl.verifiers.registry import verifier_of, with_arguments
-from dphrl.verifiers.verifier import Verifier
+from dphrl.verifiers.verifier import Arguments, Verifier
 
 BATCH_LINES = 1024
 BATCH_BYTES = 32 << 20
@@ -104,7 +104,7 @@ def verify_file(
     return Summary(dict(statuses.most_common()), unjudged, time.monotonic() - began)
 
 
-def verifier_arguments(verifier: Verifier, words: Sequence[str]) -> dict[str, Any]:
+def verifier_arguments(verifier: Verifier, words: Sequence[str]) -> Arguments:
     """["mode=bird", "deadline_s=2"] -> {"mode": "bird", "deadline_s": 2.0}.
 
     Args:
@@ -115,7 +115,7 @@ def verifier_arguments(verifier: Verifier, words: Sequence[str]) -> dict[str, An
     Raises:
         ConfigError: no name=value, a name given twice, a value of the wrong type.
     """
-    values: dict[str, Any] = {}
+    values = {}
     for word in words:
         name, equals, raw = word.partition("=")
         if not equals or not name:

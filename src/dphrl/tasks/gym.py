@@ -11,15 +11,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.record import ReadyTask, TaskFamily
 from dphrl.tasks.rows import Loaded
+from dphrl.verifiers.gym.generate_rows import GeneratedRows
 from dphrl.verifiers.gym.verify_gym import INSTALL, VERIFIER
+from dphrl.verifiers.verifier import Arguments
 
 DEFAULT_ROWS = 500
 SEEDS = {"train": 0, "test": 1_000_000_000}
@@ -57,29 +57,29 @@ def generated_rows(cfg: TaskConfig, base_dir: Path) -> Loaded:
     if taken:
         raise ConfigError(f"task.verifier_args.{taken[0]} of {cfg.name} follows from task.split, offset and limit")
     size = cfg.offset + (cfg.limit or DEFAULT_ROWS)
-    made = _make({"name": name, "settings": settings, "seed": SEEDS[cfg.split], "size": size})
-    if "unknown" in made:
-        allowed = [known for known in made["unknown"] if known not in EXCLUDED]
+    made = _make(name, settings=settings, seed=SEEDS[cfg.split], size=size)
+    if made.known:
+        allowed = [known for known in made.known if known not in EXCLUDED]
         raise ConfigError(
             f"{name!r} is no generator of reasoning-gym{nearest(name, allowed)}; there are {', '.join(allowed)}"
         )
-    if "bad_settings" in made:
+    if made.bad_settings:
         raise ConfigError(
-            f"task.verifier_args of {cfg.name}: {made['bad_settings']}; the generator has {', '.join(made['allowed'])}"
+            f"task.verifier_args of {cfg.name}: {made.bad_settings}; the generator has {', '.join(made.allowed)}"
         )
-    if "failed" in made:
-        raise DataError(f"task.name={cfg.name}: the generator failed at row {made['row']}: {made['failed']}")
-    return Loaded([row | {"gym": name, "gym_settings": settings} for row in made["rows"]])
+    if made.failed:
+        raise DataError(f"task.name={cfg.name}: the generator failed at row {len(made.rows)}: {made.failed}")
+    return Loaded([row | {"gym": name, "gym_settings": settings} for row in made.rows])
 
 
-def _make(request: Mapping[str, Any]) -> dict[str, Any]:
+def _make(name: str, *, settings: Arguments, seed: int, size: int) -> GeneratedRows:
     if importlib.util.find_spec("reasoning_gym") is None:
-        raise ConfigError(f"task.name=reasoning_gym:{request['name']} needs reasoning-gym; {INSTALL}")
+        raise ConfigError(f"task.name=reasoning_gym:{name} needs reasoning-gym; {INSTALL}")
     path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         # -P: a file of the current directory must not shadow a module of the package
         [sys.executable, "-P", "-m", "dphrl.verifiers.gym.generate_rows"],
-        input=json.dumps(request),
+        input=json.dumps({"name": name, "settings": settings, "seed": seed, "size": size}),
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
@@ -87,8 +87,7 @@ def _make(request: Mapping[str, Any]) -> dict[str, Any]:
     )
     if done.returncode:
         raise DataError(f"reasoning-gym's process ended with status {done.returncode}; its own message stands above")
-    made: dict[str, Any] = json.loads(done.stdout)
-    return made
+    return GeneratedRows(**json.loads(done.stdout))
 
 
 _TASK = ReadyTask(

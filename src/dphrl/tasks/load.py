@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError
@@ -17,6 +16,7 @@ from dphrl.tasks.rows import find_path
 from dphrl.tasks.template import parse_template
 from dphrl.types import Prompt, Task
 from dphrl.verifiers.registry import verifier_of, with_arguments
+from dphrl.verifiers.verifier import Arguments
 
 
 def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: CountTokens | None = None) -> Task:
@@ -82,11 +82,11 @@ def task_from(
     )
 
 
-def _verifier_args(cfg: TaskConfig, base_dir: Path) -> dict[str, Any]:
-    args = dict(cfg.verifier_args)
-    if "db_dir" in args:
-        args["db_dir"] = str(find_path(str(args["db_dir"]), base_dir, "task.verifier_args.db_dir"))
-    return args
+def _verifier_args(cfg: TaskConfig, base_dir: Path) -> Arguments:
+    db_dir = cfg.verifier_args.get("db_dir")
+    if "db_dir" not in cfg.verifier_args:
+        return cfg.verifier_args
+    return cfg.verifier_args | {"db_dir": str(find_path(str(db_dir), base_dir, "task.verifier_args.db_dir"))}
 
 
 def _template_text(cfg: TaskConfig, base_dir: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ class Renderer:
                 break
         return text, lost
 
-    def _fill(self, columns: Mapping[str, Any]) -> str:
+    def _fill(self, columns: Row) -> str:
         return self.template.fill({name: _text(columns[name]) for name in self.template.fields})
 
     def _fits(self, text: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.tasks.rows import Loaded, Row, rows_of_data
+from dphrl.verifiers.verifier import Arguments
 
 Source = Callable[[TaskConfig, Path], Loaded]
 """(settings with the task's defaults filled in, folder of the config) -> rows, and where their databases lie."""
@@ -30,7 +30,7 @@ class ReadyTask:
     template: str = "{question}"
     chat: bool = True
     verifier: str = "math"
-    verifier_args: Mapping[str, Any] = field(default_factory=dict)
+    verifier_args: Arguments = field(default_factory=dict)
     fields: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Field -> columns it may stand in; the first that the first row has."""
     source: Source = rows_of_data

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
-from typing import Any
 
 from dphrl.errors import VerifierError, nearest
 from dphrl.types import VerifyFn
 from dphrl.verifiers.user_function import user_verifier
-from dphrl.verifiers.verifier import Verifier
+from dphrl.verifiers.verifier import Arguments, Verifier
 
 VERIFIERS: dict[str, str] = {
     "math": "dphrl.verifiers.math.verify_math",
@@ -41,7 +39,7 @@ def verifier_of(spec: str) -> Verifier:
     return record
 
 
-def load_verifier(spec: str, args: Mapping[str, Any]) -> VerifyFn:
+def load_verifier(spec: str, args: Arguments) -> VerifyFn:
     """The verifier a task names, with its arguments.
 
     Args:
@@ -56,7 +54,7 @@ def load_verifier(spec: str, args: Mapping[str, Any]) -> VerifyFn:
     return with_arguments(verifier_of(spec), args)
 
 
-def with_arguments(verifier: Verifier, args: Mapping[str, Any]) -> VerifyFn:
+def with_arguments(verifier: Verifier, args: Arguments) -> VerifyFn:
     """The verifier's `judge` with its keyword arguments.
 
     Raises:

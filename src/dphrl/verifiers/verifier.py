@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dphrl.errors import VerifierError
 from dphrl.types import NO_REWARD, Item, Status, Verdict
+
+Arguments = Mapping[str, Any]
+"""Keyword arguments of a verifier, by name: `task.verifier_args`."""
 
 
 def text_style(completion: str) -> str:

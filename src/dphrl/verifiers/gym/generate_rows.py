@@ -10,38 +10,47 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 
-def make_rows(request: dict[str, Any]) -> dict[str, Any]:
-    """Make the rows of a request.
+@dataclasses.dataclass(frozen=True)
+class GeneratedRows:
+    """Rows, or what is wrong: one of `known`, `bad_settings` and `failed` is set then."""
 
-    Args:
-        request: name, settings, seed, size.
-    Returns:
-        {"rows": [{"question", "gold", "entry"}]}; or what is wrong: {"unknown": all generators}, {"bad_settings": why,
-        "allowed": names}, {"failed": why, "row": number}.
-    """
+    rows: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    """Each with question, gold and entry."""
+    known: list[str] = dataclasses.field(default_factory=list)
+    """All generators, where the one asked for is not among them."""
+    bad_settings: str = ""
+    """Why the generator does not take its settings."""
+    allowed: list[str] = dataclasses.field(default_factory=list)
+    """The settings that it has."""
+    failed: str = ""
+    """What the generator raised at the row after the last of `rows`."""
+
+
+def make_rows(name: str, settings: Mapping[str, Any], seed: int, size: int) -> GeneratedRows:
+    """Make the rows 0 .. size of a generator."""
     from reasoning_gym.factory import DATASETS, create_dataset
 
-    name = request["name"]
     if name not in DATASETS:
-        return {"unknown": sorted(DATASETS)}
+        return GeneratedRows(known=sorted(DATASETS))
     try:
-        dataset = create_dataset(name, seed=request["seed"], size=request["size"], **request["settings"])
+        dataset = create_dataset(name, seed=seed, size=size, **settings)
     except (TypeError, ValueError, AssertionError) as error:
         allowed = [f.name for f in dataclasses.fields(DATASETS[name][1]) if f.name not in ("seed", "size")]
-        return {"bad_settings": f"{type(error).__name__}: {error}", "allowed": allowed}
+        return GeneratedRows(bad_settings=f"{type(error).__name__}: {error}", allowed=allowed)
     rows: list[dict[str, str]] = []
-    for index in range(request["size"]):
+    for index in range(size):
         try:
             rows.append(_row(dataset[index]))
         except Exception as error:  # a generator may raise anything; the parent says at which row
-            return {"failed": f"{type(error).__name__}: {error}", "row": index}
-    return {"rows": rows}
+            return GeneratedRows(rows, failed=f"{type(error).__name__}: {error}")
+    return GeneratedRows(rows)
 
 
-def _row(entry: dict[str, Any]) -> dict[str, str]:
+def _row(entry: Any) -> dict[str, str]:
     """A row of texts; `entry` is what the scorer reads, as a Python literal: JSON would turn tuples into lists."""
     kept = {key: value for key, value in entry["metadata"].items() if _is_literal(value)}
     answer = str(entry["answer"])
@@ -62,7 +71,7 @@ def _main() -> None:
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some generators print
     with os.fdopen(replies, "w", encoding="utf-8") as file:
-        json.dump(make_rows(json.load(sys.stdin)), file)
+        json.dump(dataclasses.asdict(make_rows(**json.load(sys.stdin))), file)
 
 
 if __name__ == "__main__":

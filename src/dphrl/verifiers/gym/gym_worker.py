@@ -12,13 +12,13 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import sympy
 from reasoning_gym.factory import create_dataset
 
 from dphrl.verifiers.gym.verify_gym import SCORE
+from dphrl.verifiers.verifier import Arguments
 from dphrl.verifiers.workers.job import Job, Reply
 
 _SYMPY_PARSE = sympy.parse_expr
@@ -30,7 +30,7 @@ MAX_ALGEBRA = 2_000
 """Characters of the longest answer that is parsed as algebra."""
 
 
-def score_answer(item: tuple[str, Mapping[str, Any], str, str], _: None) -> Reply:
+def score_answer(item: tuple[str, Arguments, str, str], _: None) -> Reply:
     """Score one answer.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,10 @@ from dphrl.types import Status
 
 Reply = tuple[Status, str]
 """What is said of one item: the status, and why."""
+
+
+Settings = Mapping[str, Any]
+"""Keyword arguments of `Job.settings`: the same for all items of a batch."""
 
 
 def _no_settings(**_: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dphrl.errors import VerifierError
-from dphrl.verifiers.workers.job import Reply
+from dphrl.verifiers.workers.job import Reply, Settings
 from dphrl.verifiers.workers.process import Process, WorkerDied
 
 CHUNK = 64
@@ -55,7 +55,7 @@ class Pool:
     def run(
         self,
         items: Sequence[Any],
-        settings: Mapping[str, Any],
+        settings: Settings,
         *,
         cpu_s: float,
         workers: int | None = None,
@@ -153,7 +153,7 @@ class _Batch:
     def __init__(
         self,
         items: Sequence[Any],
-        settings: Mapping[str, Any],
+        settings: Settings,
         cpu_s: float,
         needs: Sequence[str],
         shared: Mapping[str, Sequence[str]],
@@ -183,19 +183,18 @@ class _Batch:
 
     def request(self, chunk: Sequence[int], worker: Process) -> bytes:
         """The message for a chunk, with the shared values the worker has not been sent yet."""
-        message: dict[str, Any] = {
+        forget = worker.held_bytes > SHARED_BYTES
+        if forget:
+            worker.held.clear()
+        new = {self.needs[index] for index in chunk} - worker.held.keys() if self.needs else set()
+        worker.held.update({key: self._weight(key) for key in new})
+        message = {
             "items": [self.items[index] for index in chunk],
             "settings": self.settings,
             "orphan_s": ORPHAN_FACTOR * self.cpu_s,
+            "shared": {key: self.shared[key] for key in new},
+            "forget": forget,
         }
-        if self.needs:
-            wanted = {self.needs[index] for index in chunk}
-            if worker.held_bytes > SHARED_BYTES:
-                message["forget"] = True
-                worker.held.clear()
-            new = wanted - worker.held.keys()
-            message["shared"] = {key: self.shared[key] for key in new}
-            worker.held.update({key: self._weight(key) for key in new})
         return json.dumps(message).encode() + b"\n"
 
     def _weight(self, key: str) -> int:

@@ -1,9 +1,9 @@
 """The process behind `Process`: reads chunks of items from a socket, writes one line for each item once it is judged.
 
-Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}, "shared": {...}},
-with "forget" where what was shared before must go first; every item is answered by [status, detail] before the next
-one is begun, so the parent always knows which item a dead worker was at. Replies wait in a pipe until the worker rings:
-a byte through the socket, at the end of a chunk, every RING_S, and when the pipe is full.
+Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}, "orphan_s": seconds,
+"shared": {...}, "forget": whether what was shared before must go first}. Every item is answered by [status, detail]
+before the next one is begun, so the parent always knows which item a dead worker was at. Replies wait in a pipe until
+the worker rings: a byte through the socket, at the end of a chunk, every RING_S, and when the pipe is full.
 """
 
 from __future__ import annotations
@@ -62,12 +62,13 @@ def serve(module: str, parent: int) -> None:
     with open(_SOCKET, "rb", buffering=_REQUEST_BUFFER, closefd=False) as requests:
         for line in requests:
             if line.endswith(b"\n"):  # else the parent was killed while it wrote
-                _answer_all(job, json.loads(line), replies)
+                _answer_all(job, line, replies)
 
 
-def _answer_all(job: Job, request: dict[str, Any], replies: _Replies) -> None:
-    if job.remember is not None and "shared" in request:
-        job.remember(request["shared"], forget=request.get("forget", False))
+def _answer_all(job: Job, line: bytes, replies: _Replies) -> None:
+    request = json.loads(line)
+    if job.remember is not None:
+        job.remember(request["shared"], forget=request["forget"])
     settings, orphan_s = job.settings(**request["settings"]), request["orphan_s"]
     # the parent keeps the deadline; the kernel's is for a parent that died meanwhile
     arm_cpu_deadline(orphan_s)
