@@ -1,4 +1,4 @@
-"""Verdicts of drawn completions. A verifier that fails is asked again; what stays unjudged is recorded, never as wrong."""
+"""Verdicts of drawn completions. Where a verifier fails it is asked again; nothing unjudged is recorded as wrong."""
 
 from __future__ import annotations
 
