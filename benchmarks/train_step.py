@@ -216,7 +216,7 @@ class Anchors:
     """The anchors of a generation without a trainer's step: the plain NLL's batches, and the loader's time."""
 
     def __init__(self, trainer: DPHTrainer) -> None:
-        self._trainer, self._store = trainer, trainer._anchors
+        self._trainer, self._store = trainer, trainer._anchors._anchors
         self._indices = partial(step_anchors, len(self._store), trainer.args.anchors_per_step, seed=trainer.args.seed)
 
     def of(self, step: int) -> list[Any]:

@@ -1,21 +1,13 @@
-"""The weight of the anchor penalty: schedules by hand, the controller in a closed loop, both inside the trainer."""
+"""The weight of the anchor penalty: schedules by hand, the controller in a closed loop."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import shutil
-from itertools import pairwise
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from dphrl.config.load import build_config
-from dphrl.errors import ConfigError
-from dphrl.method.eta import GAIN, SCHEDULES, EtaControl, controlled_eta, scheduled_eta
+from dphrl.method.eta import GAIN, SCHEDULES, controlled_eta, scheduled_eta
 
 
 def test_schedules_start_and_end_where_they_say() -> None:
@@ -70,111 +62,3 @@ def test_what_cannot_be_held_ends_at_a_bound() -> None:
     assert eta == 20.0
     _, eta = closed_loop(push=0.0, lag=1, noise=0.0, start=0.2)
     assert eta == 0.002
-
-
-@pytest.mark.parametrize(
-    ("objective", "part"),
-    [
-        ({"eta_schedule": "target"}, "needs objective.drift_target > 0.*nats per token"),
-        ({"eta_schedule": "target", "drift_target": 0.05, "eta": 0}, "0 < low <= eta <= high"),
-        ({"eta_schedule": "target", "drift_target": 0.05, "eta_bounds": [0.5, 1.0]}, "eta=0.2 within"),
-        ({"eta_schedule": "target", "drift_target": 0.05, "eta_bounds": [0.1]}, "eta_bounds="),
-        ({"eta_schedule": "target", "drift_target": 0.05, "eta_end": 0.1}, "eta_end is read with .*linear or cosine"),
-        ({"drift_target": 0.05}, "drift_target is read with objective.eta_schedule=target, but it is constant"),
-        ({"eta_schedule": "linear", "eta_bounds": [0.1, 1.0]}, "eta_bounds is read with"),
-        ({"eta_schedule": "square"}, "eta_schedule"),
-        ({"anchors_per_step": 8, "anchor_ratio": 0.1}, "same thing twice"),
-    ],
-)
-def test_settings_that_contradict_each_other_are_refused(objective: dict[str, Any], part: str) -> None:
-    with pytest.raises(ConfigError, match=part):
-        build_config({"objective": objective})
-
-
-def test_anchors_follow_the_completions_of_an_optimiser_step() -> None:
-    """64 completions in 2 updates: 0.125 x 32 = 4 anchors; never none; where nothing is said 32,
-    or an eighth of the completions."""
-    from dphrl.engines.trl.settings import anchors_per_step
-
-    def count(train: dict[str, Any] | None = None, **objective: Any) -> int:
-        return anchors_per_step(build_config({"objective": objective, "train": train or {}}))
-
-    assert [count(anchor_ratio=r) for r in (0.125, 0.7, 1.0, 2.5, 1e-6)] == [4, 22, 32, 80, 1]
-    assert count() == 32 and count(anchors_per_step=5) == 5
-    assert count({"prompts_per_step": 128, "group_size": 16}) == 128, "1,024 completions in each of 2 updates"
-
-
-@pytest.fixture
-def trained(demo_values: dict[str, Any]) -> Any:
-    """Run the stages on the shipped model; the lines of metrics.jsonl and the run directory."""
-    from dphrl.stages.presample.presample import presample
-    from dphrl.stages.train.train import train
-
-    def make(out: str, base: str | None = None, **objective: Any) -> tuple[list[dict[str, Any]], Path]:
-        values = {**demo_values, "out": str(Path(demo_values["out"]).parent / out), "base_run": base}
-        values["objective"] = {**demo_values["objective"], **objective}
-        values["train"] = {**demo_values["train"], "steps": 4, "log_every": 1}
-        config = build_config(values)
-        if base is None:
-            presample(config, base_dir=Path())
-        run = train(config, base_dir=Path())
-        return [json.loads(line) for line in run.metrics.read_text().splitlines()], run.root
-
-    return make
-
-
-@pytest.mark.slow
-def test_eta_in_training_is_scheduled_logged_and_resumed_to_the_bit(trained: Any) -> None:
-    rows, base = trained("linear", eta_schedule="linear", eta=0.4, eta_end=0.05)
-    assert [row["anchor/eta"] for row in rows] == pytest.approx([0.4 - 0.05 * i for i in range(8)])
-
-    target = {"eta_schedule": "target", "eta": 0.5, "drift_target": 0.01, "eta_bounds": [0.05, 5.0]}
-    rows, root = trained("target", base=str(base), **target)
-    for before, after in pairwise(rows):
-        want = controlled_eta(before["anchor/eta"], before["anchor/forward_kl"], target=0.01, low=0.05, high=5.0)
-        assert after["anchor/eta"] == want
-    assert len({row["anchor/eta"] for row in rows}) > 4
-
-    weights = (root / "train/final/model.safetensors").read_bytes()
-    shutil.rmtree(root / "train/final")
-    shutil.rmtree(root / "train/checkpoint-8")
-    again, _ = trained("target", base=str(base), **target)  # goes on from checkpoint-6
-    timed = {k for r in rows for k in r if k in ("step_time", "train_runtime", "epoch") or k.startswith("throughput/")}
-    assert [{k: v for k, v in r.items() if k not in timed} for r in again] == [
-        {k: v for k, v in r.items() if k not in timed} for r in rows
-    ]
-    assert (root / "train/final/model.safetensors").read_bytes() == weights
-
-
-def state_of(step: int, **callbacks: Any) -> Any:
-    return SimpleNamespace(global_step=step, max_steps=10, stateful_callbacks=dict(callbacks))
-
-
-def test_a_resumed_controller_goes_on_from_its_checkpoint() -> None:
-    """Two controllers with the same measurements, one of them carried over through JSON: the same eta to the bit."""
-    settings = build_config({"objective": {"eta_schedule": "target", "drift_target": 0.03, "eta": 0.3}}).objective
-    drifts = [0.01, 0.2, 0.035, 0.029, 0.07]
-
-    def run(control: EtaControl, first: int, last: int) -> None:
-        for step in range(first, last):
-            control.on_step_begin(None, state_of(step), None)
-            control.on_step_end(None, state_of(step), None)
-
-    whole, before = (EtaControl(settings, iter(drifts).__next__) for _ in range(2))
-    run(whole, 0, 5)
-    run(before, 0, 3)
-    after = EtaControl(settings, iter(drifts[3:]).__next__)
-    after.on_train_begin(None, state_of(3, EtaControl=json.loads(json.dumps(before.state()))), None)
-    run(after, 3, 5)
-    assert after.state() == whole.state() and after.eta == whole.eta != before.eta
-    with pytest.raises(ConfigError, match="step 3 holds no eta"):
-        after.on_train_begin(None, state_of(3), None)
-
-
-def test_a_schedule_needs_nothing_of_a_checkpoint() -> None:
-    settings = build_config({"objective": {"eta_schedule": "linear", "eta": 0.9}}).objective
-    control = EtaControl(settings, lambda: math.nan)
-    state = state_of(3)
-    control.on_train_begin(None, state, None)
-    control.on_step_begin(None, state, None)
-    assert control.eta == pytest.approx(0.6) and "EtaControl" in state.stateful_callbacks

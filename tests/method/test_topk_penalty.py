@@ -15,6 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
+from dphrl.engines.common.anchor_term import AnchorBatch
 from dphrl.errors import AnchorError, ConfigError
 from dphrl.method.divergences import generator, topk_divergence
 from dphrl.method.penalties import topk_penalty
@@ -162,7 +163,7 @@ def test_the_gradient_is_that_of_full_logits(divergence: str, build: Built, anch
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     chosen = list(anchors[:6])
     tokens = sum(len(a.completion_ids) for a in chosen)
-    loss = trainer._anchor_penalty(trainer.model, chosen, tokens)
+    loss = trainer._anchor_penalty(trainer.model, AnchorBatch(tuple(chosen), tokens))
     loss.backward()
     found = gradient_of(trainer.model)
     trainer.model.zero_grad()
@@ -181,7 +182,7 @@ def test_the_gradient_is_that_of_full_logits(divergence: str, build: Built, anch
     want = gradient_of(trainer.model)
     assert loss.item() == pytest.approx(reference.item(), rel=1e-3)
     assert want.abs().max() > 0.01 and (found - want).abs().max() < 1e-3 * want.abs().max()
-    stats = trainer._anchor_stats[-1].metrics()
+    stats = trainer._anchors.stats[-1].metrics()
     assert stats["anchor/forward_kl"].item() == pytest.approx(-torch.cat(log_u).mean().item(), rel=1e-4)
     assert stats["anchor/penalty"].item() == pytest.approx(loss.item(), rel=1e-5)
 
@@ -207,7 +208,7 @@ def test_the_whole_vocabulary_has_no_sampling_noise(build: Built, anchors: tuple
         for p in trainer.model.parameters():
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
         now = trainer.model(row).logits[0, len(a.prompt_ids) - 1 : -1].log_softmax(-1)
-        found = trainer._anchor_penalty(trainer.model, [whole], len(ref))
+        found = trainer._anchor_penalty(trainer.model, AnchorBatch((whole,), len(ref)))
     want = (ref.exp() * (ref - now)).sum(1).mean()
     assert found.item() == pytest.approx(want.item(), rel=1e-3)
     assert topk_divergence(now, ref, generator("forward_kl")).mean().item() == pytest.approx(want.item(), rel=1e-3)
@@ -249,7 +250,7 @@ def test_accumulation_changes_nothing(build: Built, anchors: tuple[Anchor, ...])
 def test_the_untrained_policy_is_the_reference(build: Built, anchors: tuple[Anchor, ...]) -> None:
     trainer = build(anchors)
     assert trainer.initial_log_u() < 1e-5
-    assert trainer._anchor_penalty(trainer.model, list(anchors[:4]), 10).item() < 1e-5
+    assert trainer._anchor_penalty(trainer.model, AnchorBatch(anchors[:4], 10)).item() < 1e-5
 
 
 def test_what_top_k_needs_is_asked_for_by_name(build: Built, anchors: tuple[Anchor, ...]) -> None:

@@ -39,6 +39,13 @@ def anchors() -> tuple[Anchor, ...]:
     return tuple(moved)
 
 
+class Unchecked(DPHTrainer):
+    """Trains a model that has moved already, or anchors with log-probabilities that are not its own."""
+
+    def check_anchors(self) -> None:
+        """The trainer would refuse them."""
+
+
 def by_length(completions: list[str], **columns: Any) -> list[float]:
     return [float(len(text.split()) < 14) + 0.01 * len(text.split()) for text in completions]
 
@@ -154,7 +161,7 @@ def record(tmp_path: Path) -> Recorded:
 
     def run(anchors: Any = None, **changes: Any) -> Recorder:
         policy = load_policy(CONFIG)
-        trainer = DPHTrainer(
+        trainer = Unchecked(
             model=moved_model(),
             reward_funcs=right_or_wrong if changes["method"] == "dapo" else by_length,
             args=DPHConfig(**settings(tmp_path, **changes)),

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from dphrl import DPHConfig, DPHTrainer
+from dphrl.engines.common.anchor_term import AnchorBatch
 from dphrl.models.policy import load_policy
 from dphrl.models.positions import needs_positions
 from dphrl.models.scoring import score
@@ -27,7 +28,7 @@ Built = Callable[..., DPHTrainer]
 def build(tmp_path: Path) -> Built:
     def make(anchors: Any, model: Any, peft_config: Any = None, **changes: Any) -> DPHTrainer:
         policy = load_policy(cases.CONFIG)
-        trainer = DPHTrainer(
+        trainer = cases.Unchecked(
             model=model,
             reward_funcs=cases.by_length,
             args=DPHConfig(**cases.settings(tmp_path, **changes)),
@@ -118,9 +119,9 @@ def test_bfloat16_follows_the_float32_gradient(build: Built, anchors: tuple[Anch
     model = demo_model().to(torch.bfloat16)
     trainer = build(scored_by(model, anchors), model, method="dph", bf16=True)
     assert trainer.initial_log_u() < 2e-3  # rounding: rows are padded otherwise
-    chosen = list(anchors[:8])  # far from the policy
+    chosen = anchors[:8]  # far from the policy
     model.train()
-    (0.4 * trainer._anchor_penalty(model, chosen, sum(len(a.completion_ids) for a in chosen))).backward()
+    (0.4 * trainer._anchor_penalty(model, AnchorBatch(chosen, sum(len(a.completion_ids) for a in chosen)))).backward()
     found = gradient(model)
     exact = demo_model()
     exact.load_state_dict(model.state_dict())
@@ -175,7 +176,7 @@ def test_lora_pulls_the_adapter_to_the_base(build: Built, anchors: tuple[Anchor,
     assert trainer.initial_log_u() > 1e-2
     trainer.model.train()
     tokens = sum(len(a.completion_ids) for a in own)
-    (0.4 * trainer._anchor_penalty(trainer.model, own, tokens)).backward()
+    (0.4 * trainer._anchor_penalty(trainer.model, AnchorBatch(tuple(own), tokens))).backward()
     found = gradient(trainer.model)
     trainer.model.zero_grad()
     s = {"T": cases.TEMPERATURE, "eta": 0.4, "f": "js", "cap": 5.0}

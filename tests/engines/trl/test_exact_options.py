@@ -15,6 +15,7 @@ from trl import GRPOConfig
 
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
+from dphrl.engines.common.anchor_term import AnchorBatch
 from dphrl.engines.trl.refused_options import ACTS_ONLY_WITH, CHOICES, CLASHES, SET_BY_THE_STAGE, TOKEN_MEAN_LOSSES
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
@@ -39,7 +40,7 @@ Built = Callable[..., DPHTrainer]
 def build(tmp_path: Path) -> Built:
     def make(anchors: Any = None, **changes: Any) -> DPHTrainer:
         policy = load_policy(cases.CONFIG)
-        trainer = DPHTrainer(
+        trainer = cases.Unchecked(
             model=cases.moved_model(),
             reward_funcs=cases.by_length,
             args=DPHConfig(**cases.settings(tmp_path, **changes)),
@@ -82,8 +83,8 @@ def test_beside_every_loss_of_trl_the_anchors_add_the_stated_gradient(
     trainer = build(anchors, method="dph", eta=0.4, loss_type=loss_type, importance_sampling_level=level, **clip)
     batch = generation(trainer)
     alone = gradient_of(trainer, batch)
-    chosen = list(anchors[:8])
-    both = gradient_of(trainer, {**batch, "anchors": (chosen, sum(len(a.completion_ids) for a in chosen))})
+    chosen = anchors[:8]
+    both = gradient_of(trainer, {**batch, "anchors": AnchorBatch(chosen, sum(len(a.completion_ids) for a in chosen))})
     trainer.model.zero_grad()
     reference.anchor_loss(trainer.model, chosen, ETA).backward()
     expected = gradient(trainer.model)

@@ -13,7 +13,8 @@ import torch
 
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
-from dphrl.engines.trl.anchor_term import Rows, join_rows
+from dphrl.engines.common.anchor_term import AnchorBatch
+from dphrl.engines.common.padded_rows import PaddedRows, join_rows
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
@@ -28,7 +29,7 @@ Built = Callable[..., DPHTrainer]
 def build(tmp_path: Path) -> Built:
     def make(anchors: Any, model: Any = None, **changes: Any) -> DPHTrainer:
         policy = load_policy(cases.CONFIG)
-        return DPHTrainer(
+        return cases.Unchecked(
             model=model or cases.moved_model(),
             reward_funcs=cases.by_length,
             args=DPHConfig(**cases.settings(tmp_path, method="dph", **changes)),
@@ -46,8 +47,8 @@ def build(tmp_path: Path) -> Built:
 
 def test_joined_rows_keep_their_tokens_around_one_edge() -> None:
     """Prompts 1 and 3 tokens wide, completions 2 and 1: joined 3 + 2."""
-    first = Rows(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]]), time=2)
-    second = Rows(torch.tensor([[1, 2, 3, 4], [0, 8, 9, 9]]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]), time=1)
+    first = PaddedRows(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]]), time=2)
+    second = PaddedRows(torch.tensor([[1, 2, 3, 4], [0, 8, 9, 9]]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]), time=1)
     joined = join_rows(first, second, pad_id=0)
     assert joined.time == 2
     assert joined.input_ids_BL.tolist() == [[0, 0, 5, 6, 7], [1, 2, 3, 4, 0], [0, 8, 9, 9, 0]]
@@ -67,7 +68,7 @@ def test_merged_is_one_forward_of_all_rows(
     trainer.model.model.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
     trainer.compute_loss(trainer.model, inputs).backward()
     assert rows == forwards
-    assert trainer._anchor_stats[-1].tokens == sum(len(a.completion_ids) for a in inputs["anchors"][0])
+    assert trainer._anchors.stats[-1].tokens == sum(len(a.completion_ids) for a in inputs["anchors"].anchors)
 
 
 def test_a_mixture_s_balancing_loss_refuses_to_be_merged(build: Built, anchors: tuple[Anchor, ...]) -> None:
@@ -79,7 +80,7 @@ def test_a_mixture_s_balancing_loss_refuses_to_be_merged(build: Built, anchors: 
 
 def test_rows_with_images_refuse_to_be_merged(build: Built, anchors: tuple[Anchor, ...]) -> None:
     trainer = build(anchors, anchor_forward="merged")
-    trainer._joining = trainer._rows(list(anchors[:2]))[0]
+    trainer._merged.add(trainer._anchors.rows(anchors[:2]).padded)
     ids = torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(ConfigError, match="pixel_values beside it"):
         trainer._get_per_token_logps_and_entropies(trainer.model, ids, ids, 1, pixel_values=torch.zeros(1))
@@ -119,9 +120,9 @@ def test_a_reference_model_is_there_where_a_half_needs_it(
 
 def test_anchors_of_reverse_kl_as_defined_are_only_measured(build: Built, anchors: tuple[Anchor, ...]) -> None:
     trainer = build(anchors, divergence="reverse_kl", form="definition")
-    penalty = trainer._anchor_penalty(trainer.model, list(anchors[:4]), 40)
+    penalty = trainer._anchor_penalty(trainer.model, AnchorBatch(anchors[:4], 40))
     assert penalty == 0 and not penalty.requires_grad
-    assert trainer._anchor_stats[-1].metrics()["anchor/log_u_abs_mean"] > 0
+    assert trainer._anchors.stats[-1].metrics()["anchor/log_u_abs_mean"] > 0
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -67,6 +67,9 @@ class FixedRollouts(DPHTrainer):
 
     answers: dict[tuple[int, ...], list[int]]
 
+    def check_anchors(self) -> None:
+        """The anchors' log-probabilities are made up."""
+
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[Any, None]:
         return [self.answers[tuple(ids)][i % GROUP :] for i, ids in enumerate(prompt_ids)], None
 
@@ -260,12 +263,12 @@ def test_anchors_in_buckets_of_like_length_change_nothing(
     widths: list[set[int]] = []
 
     def bucket(indices: Any, *, micro: int, micros: int, **ranks: int) -> Any:
-        by_length = indices[np.argsort(trainer._anchor_lengths[indices], kind="stable")]
+        by_length = indices[np.argsort(trainer._anchors._lengths[indices], kind="stable")]
         mine = np.array_split(by_length, micros)[micro]
-        widths.append(set(trainer._anchor_lengths[mine].tolist()))
+        widths.append(set(trainer._anchors._lengths[mine].tolist()))
         return mine
 
-    monkeypatch.setattr("dphrl.engines.trl.anchor_term.share", bucket)
+    monkeypatch.setattr("dphrl.engines.common.anchor_term.share", bucket)
     found = trained(trainer)
     assert len(widths) == 4 * STEPS and max(max(w) for w in widths) > 2 * min(max(w) for w in widths)
     assert (found - whole(**DPH)).abs().max() < TOLERANCE

@@ -11,14 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
-from exact_cases import CONFIG, anchors, by_length, dataset, moved_model, settings
+from exact_cases import CONFIG, Unchecked, anchors, by_length, dataset, moved_model, settings
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainerCallback
 
-from dphrl import DPHConfig, DPHTrainer
-from dphrl.engines.trl.step_guard import NAMED, bad_step_line
+from dphrl import DPHConfig
 from dphrl.errors import TrainingError
 from dphrl.models.policy import load_policy
 
@@ -27,7 +25,7 @@ __all__ = ["anchors"]
 Spoil = Callable[[Any, Tensor], Tensor]
 
 
-class Spoiled(DPHTrainer):
+class Spoiled(Unchecked):
     """Does something to the loss of the second micro-batch of some optimiser steps."""
 
     steps: tuple[int, ...] = ()
@@ -85,7 +83,7 @@ def trained(folder: Path, stored: Any, steps: tuple[int, ...], spoil: Spoil, **c
     )
     states, said = States(), []
     trainer.add_callback(states)
-    trainer.watch.report = lambda *told: said.append(told)
+    trainer.step_guard.report = lambda bad, line: said.append((bad, line))
     torch.manual_seed(1)
     try:
         trainer.train()
@@ -118,8 +116,8 @@ def test_a_bad_step_changes_nothing_and_the_next_one_goes_on(
     assert not same(states.weights[2], states.weights[1]) and not same(states.moments[2], states.moments[1])
     assert all(p.isfinite().all() for p in trainer.model.parameters())
     assert states.rates == pytest.approx([7.5e-4, 5e-4, 2.5e-4, 0.0])  # a step is a step, taken or not
-    ((step, line, _),) = said
-    assert step == 2 and "step 2 is left out" in line and str(tmp_path / "out/bad-steps/step-2.json") in line
+    ((bad, line),) = said
+    assert bad.step == 2 and "step 2 is left out" in line and str(tmp_path / "out/bad-steps/step-2.json") in line
     assert trainer.state.global_step == 4
 
 
@@ -127,7 +125,8 @@ def test_a_bad_step_changes_nothing_and_the_next_one_goes_on(
 def test_what_is_kept_is_the_batch_of_the_step(anchors: Any, tmp_path: Path) -> None:
     trainer, _, said = trained(tmp_path, anchors, (3,), nan_gradient)
     facts = json.loads((tmp_path / "out/bad-steps/step-4.json").read_text())
-    assert facts == json.loads(json.dumps(said[0][2]))
+    said[0][0].write(tmp_path)
+    assert facts == json.loads((tmp_path / "step-4.json").read_text())
     assert facts["step"] == 4 and facts["grad_norm"] == "nan" and facts["in_a_row"] == 1
     (rank,) = facts["ranks"]
     first, second = rank["micro_batches"]
@@ -177,47 +176,19 @@ def test_finite_steps_are_those_of_a_trainer_without_a_guard(anchors: Any, tmp_p
     """The guard reads; the moments after 4 steps are the same to the bit as with it taken out."""
     _, guarded, _ = trained(tmp_path, anchors, (), nan_gradient)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dphrl.engines.trl.step_guard.StepWatch.on_pre_optimizer_step", lambda *a, **k: None)
+        patch.setattr("dphrl.engines.trl.callbacks.GuardSteps.on_pre_optimizer_step", lambda *a, **k: None)
         _, bare, _ = trained(tmp_path / "bare", anchors, (), nan_gradient)
     assert same(guarded.weights[-1], bare.weights[-1]) and same(guarded.moments[-1], bare.moments[-1])
 
 
-class Seen:
-    """An object with some of its attributes replaced."""
-
-    def __init__(self, of: Any, **attributes: Any) -> None:
-        self.__dict__.update(of=of, **attributes)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.of, name)
-
-
 @pytest.mark.slow
 def test_what_steps_within_backward_ends_at_the_first_bad_step(tmp_path: Path) -> None:
-    """DeepSpeed is not here: the watch is only told that it trains."""
+    """DeepSpeed is not here: the guard is only told that it trains."""
 
     def spoil(trainer: Any, loss: Tensor) -> Tensor:
-        accelerator = Seen(trainer.accelerator, distributed_type=DistributedType.DEEPSPEED)
-        trainer.watch._trainer = Seen(trainer, accelerator=accelerator)
+        trainer.step_guard.applied_in_backward = True
         return loss * math.nan
 
     trainer, _, said = trained(tmp_path, None, (1,), spoil, method="grpo")
     assert trainer.state.global_step == 1 and "DeepSpeed has applied it already" in said[-1]
     assert (tmp_path / "out/bad-steps/step-2.json").exists()
-
-
-def test_the_line_names_the_micro_batches_whose_own_loss_is_bad() -> None:
-    """Two ranks; only rank 1's second loss is not finite. Long lists are cut."""
-    anchor = {"task": "task", "prompt_id": "p", "draw": 3}
-    micro = [
-        {"loss": "0.5", "prompts": ["a"], "anchors": []},
-        {"loss": "nan", "prompts": [f"b{i}" for i in range(NAMED + 2)], "anchors": [anchor]},
-    ]
-    facts = {"step": 7, "grad_norm": "nan", "ranks": [{"micro_batches": micro[:1]}, {"micro_batches": micro}]}
-    line = bad_step_line(facts, Path("x"))
-    assert line == (
-        "step 7 is left out: loss nan, gradient norm nan; prompts b0, b1, b2, b3, b4, b5, b6, b7 and 2 more; "
-        "anchors task/p/3; kept in x/step-7.json"
-    )
-    finite = {**facts, "grad_norm": "inf", "ranks": [{"micro_batches": micro[:1]}]}
-    assert "loss 0.5, gradient norm inf; prompts a; kept" in bad_step_line(finite, Path("x"))

@@ -15,7 +15,8 @@ from trl import GRPOConfig, GRPOTrainer
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
-from dphrl.engines.trl.dynamic_sampling import flat_groups
+from dphrl.engines.common.anchor_term import AnchorBatch
+from dphrl.engines.common.dynamic_sampling import flat_groups
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.models.policy import Policy, load_policy
@@ -178,7 +179,7 @@ def test_anchor_gradient_is_the_stated_objective(build: Built, anchors: tuple[An
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     chosen = list(anchors[:6])
     tokens = sum(len(a.completion_ids) for a in chosen)
-    loss = 0.3 * trainer._anchor_penalty(trainer.model, chosen, tokens)
+    loss = 0.3 * trainer._anchor_penalty(trainer.model, AnchorBatch(tuple(chosen), tokens))
     loss.backward()
     found = gradient(trainer.model)
     trainer.model.zero_grad()

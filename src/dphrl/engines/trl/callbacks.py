@@ -1,4 +1,5 @@
-"""What happens beside training: metrics to a file, progress and warnings to the screen."""
+"""What happens beside training, as transformers calls it: metrics to a file, progress and warnings to the screen, the
+first check, eta of each step, the guard of each step."""
 
 from __future__ import annotations
 
@@ -8,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
+from dphrl.engines.common.eta_control import EtaCourse
+from dphrl.engines.common.step_guard import StepGuard
 from dphrl.method.collapse import WINDOW, TrainingWarning, warnings_of
 from dphrl.progress import Progress
 from dphrl.runs.training_log import append_metrics, read_metrics, read_warnings
@@ -83,13 +87,70 @@ class CollapseWarnings(TrainerCallback):  # type: ignore[misc]
 
 
 class BeforeFirstStep(TrainerCallback):  # type: ignore[misc]
-    """Calls `check` once the weights lie as they will train: under ZeRO-3 no forward is possible before."""
+    """Calls `check` once the weights lie as they will train: under ZeRO-3 no forward is possible before.
+
+    A training that goes on from a checkpoint is not checked, since its weights have moved.
+    """
 
     def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
+        self._check: Callable[[], None] | None = check
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._check()
+        check, self._check = self._check, None
+        if check is not None and state.global_step == 0:
+            check()
+
+
+class EtaControl(TrainerCallback, ExportableState):  # type: ignore[misc]
+    """Moves an `EtaCourse` along; checkpoints hold its next eta under the name of this class.
+
+    Args:
+        drift: forward-KL of the anchors of the step that ends (nats a token), the same number on every process.
+    """
+
+    def __init__(self, course: EtaCourse, drift: Callable[[], float]) -> None:
+        self._course, self._drift = course, drift
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        name = type(self).__name__
+        saved = state.stateful_callbacks.get(name)
+        self._course.begin(state.global_step, float(saved["attributes"]["eta"]) if saved else None)
+        state.stateful_callbacks.setdefault(name, self.state())  # saving writes only what is there
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._course.begin_step(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._course.end_step(self._drift)
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """What a checkpoint holds: the eta of the step after it."""
+        return {"args": {}, "attributes": {"eta": self._course.next}}
+
+
+class GuardSteps(TrainerCallback):  # type: ignore[misc]
+    """Lets `judge` decide whether the optimiser acts, and ends the training when the guard says so.
+
+    Args:
+        judge: optimiser step (from 1) -> whether its gradients must be dropped.
+    """
+
+    def __init__(self, guard: StepGuard, judge: Callable[[int], bool]) -> None:
+        self._guard, self._judge = guard, judge
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._guard.begin()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        if self._judge(state.global_step + 1):
+            model.zero_grad(set_to_none=True)  # an optimiser passes over parameters without a gradient
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._guard.ends_training:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._guard.raise_failure()
 
 
 def _plain(value: Any) -> Any:

@@ -1,24 +1,60 @@
-"""TRL's GRPO trainer, extended: `DPHTrainer(GRPOTrainer)`.
+"""`DPHTrainer(GRPOTrainer)`: the one file that overrides methods of TRL's trainer or reads its private attributes.
 
-One trainer for every method: `grpo`, `dapo`, `rkl`, `dph`, `replay`. Wiring only; formulas live in the pure core, and
+Each override says what it relies on; AGENTS.md lists them all. Work is done by the plain objects of `engines.common`.
 TRL's own loss is always reached through `super()`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dphrl.engines.trl.anchor_term import AnchorForward
-from dphrl.engines.trl.dynamic_sampling import DynamicSampling
-from dphrl.engines.trl.reference_term import OnlineReference
-from dphrl.engines.trl.rollouts import Rollouts
-from dphrl.engines.trl.step_guard import StepGuard
-from dphrl.engines.trl.stopwatch import Throughput
+import torch
+from accelerate.utils import DistributedType, gather_object
+from torch import Tensor
+from trl import GRPOTrainer
+
+from dphrl.config.root import ANCHOR_METHODS
+from dphrl.engines.common.anchor_term import (
+    AnchorBatch,
+    AnchorLogps,
+    AnchorRows,
+    AnchorSettings,
+    AnchorTerm,
+    check_reference,
+)
+from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
+from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
+from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
+from dphrl.engines.common.exact_resume import (
+    GivenSettings,
+    InFlight,
+    in_flight_file,
+    other_batches,
+    pass_over,
+)
+from dphrl.engines.common.padded_rows import MergedForward, PaddedRows, Scores
+from dphrl.engines.common.processes import Processes
+from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
+from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
+from dphrl.engines.common.step_guard import StepGuard
+from dphrl.engines.common.stopwatch import Stopwatch, throughput
+from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps
+from dphrl.engines.trl.refused_options import check_ranks
+from dphrl.errors import ConfigError
+from dphrl.models.positions import needs_positions, with_positions
+from dphrl.models.topk_head import add_topk_head, topk_logps
 from dphrl.runs.checkpoints import CHECKPOINT_DONE
+from dphrl.types import Anchor, Prompt
+
+CHECKED_ANCHORS = 64
+"""Anchors whose log-probabilities are compared before the first step, at most."""
 
 
-class DPHTrainer(Throughput, StepGuard, DynamicSampling, OnlineReference, AnchorForward, Rollouts):
+class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO, DAPO, reverse-KL, DPH-RL or replay on one loop: L = L_exp + eta * sum f(log u) / N over the step's anchors.
 
     Args:
@@ -29,11 +65,384 @@ class DPHTrainer(Throughput, StepGuard, DynamicSampling, OnlineReference, Anchor
         The rest: as `trl.GRPOTrainer`.
     Raises:
         EmptyAnchorStore: `dph` or `replay` without anchors. ConfigError: anchors for a method that has no use for them.
+        AnchorError: from `train`, before the first step: the anchors are not of the model that is trained.
     Source: DPH-RL, arXiv:2509.07430.
     """
 
+    beta: float
+    """TRL's weight of the KL; anything but 0 makes it load the reference model and score each generation with it."""
+
+    def __init__(
+        self,
+        *args: Any,
+        anchors: Sequence[Anchor] | None = None,
+        encode: Callable[[Prompt], list[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        accelerator = self.accelerator
+        self._encode, self._gives_positions = encode, needs_positions(self.model)
+        self._processes = Processes(
+            int(accelerator.process_index),
+            int(accelerator.num_processes),
+            accelerator.device,
+            accelerator.gather,
+            gather_object,
+        )
+        self._stopwatch = Stopwatch(accelerator.device)
+        self._reference = reference_term(self.args)
+        self._advantage = chosen_advantage(self.args)
+        self.step_guard = StepGuard(Path(self.args.output_dir) / BAD_STEPS, self.args.max_bad_steps, self._processes)
+        self.step_guard.applied_in_backward = accelerator.distributed_type == DistributedType.DEEPSPEED
+        self.report_log_u: Callable[[float], None] = lambda log_u: None
+        """Told of the anchors' mean |log u| before the first step (nats), on every process."""
+        self._eta = EtaCourse(EtaSettings.of(self.args))
+        self._anchors = self._anchor_term(anchors)
+        if self._anchors is not None:
+            self.add_callback(BeforeFirstStep(self.check_anchors))
+            self.add_callback(EtaControl(self._eta, self._anchors.step_drift))
+        self.add_callback(GuardSteps(self.step_guard, self._is_bad))
+        self._sampler: Any = None
+        self._grad_norm: Any = None  # of the running optimiser step, before clipping
+        self._rewards: Tensor | None = None  # of the last generation, one column for each reward function
+        self._logps: Tensor | None = None  # of the rollouts in the last forward, with their graph
+        self._merged = MergedForward(self.processing_class.pad_token_id)
+
+    def _anchor_term(self, anchors: Sequence[Anchor] | None) -> AnchorTerm | None:
+        if self.args.method not in ANCHOR_METHODS:
+            if anchors:
+                raise ConfigError(f"method {self.args.method} has no use for anchors; leave them out or use method dph")
+            return None
+        settings = AnchorSettings.of(self.args)
+        term = AnchorTerm(anchors, settings, self._processes, self.processing_class.pad_token_id)
+        check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled)
+        if self.args.anchor_forward == "merged" and self.aux_loss_enabled:
+            raise ConfigError(
+                "anchor_forward='merged' would put anchors into the mixture's balancing loss (output_router_logits of "
+                "the model's config), which TRL adds to its own; use anchor_forward='separate'"
+            )
+        if settings.estimator == "topk":
+            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+            add_topk_head(base, self.temperature)
+        return term
+
+    # -- rollouts ------------------------------------------------------------------------------------------------------
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
+        """TRL: returns (token ids, images, multimodal fields), and takes each prompt as the dataset has it."""
+        if self._encode is None:
+            output: tuple[Any, ...] = super()._tokenize_prompts(prompts)
+            return output
+        records = [Prompt("", p if isinstance(p, str) else tuple(p)) for p in prompts]
+        return [self._encode(record) for record in records], None, {}
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL: draws a whole generation; entry 1 of what it returns holds the completions' token ids."""
+        with self._stopwatch.on_host("generation"):
+            output = super()._generate(*args, **kwargs)
+        self._stopwatch.drawn += sum(len(ids) for ids in output[1])
+        return output
+
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL: returns rewards of all processes, a column for each function, nan where it gave None."""
+        with self._stopwatch.on_host("verification"):
+            self._rewards = super()._calculate_rewards(*args, **kwargs)
+        return self._rewards
+
+    def _generate_and_score_completions(self, inputs: list[Batch]) -> Batch:
+        """TRL: rows of the dataset -> this process's padded generation with its advantages; in evaluation too."""
+        batch = self._scored_generation(inputs)
+        if not self.model.training or self.args.method != "dapo":
+            return batch
+        resampled = replace_flat_groups(
+            batch,
+            self._fresh_generation,
+            size=self.num_generations,
+            most=self.args.max_resample,
+            pad_id=self.processing_class.pad_token_id,
+            processes=self._processes,
+        )
+        self._metrics["train"]["dapo/resample_rounds"].append(float(resampled.rounds))
+        self._metrics["train"]["dapo/flat_groups_left"].append(resampled.flat_left)
+        return resampled.batch
+
+    def _fresh_generation(self, groups: int, attempt: int) -> Batch:
+        picked = fresh_prompts(
+            groups,
+            len(self.train_dataset),
+            seed=self.args.seed,
+            step=self.state.global_step,
+            attempt=attempt,
+            rank=self._processes.rank,
+        )
+        return self._scored_generation([self.train_dataset[i] for i in picked for _ in range(self.num_generations)])
+
+    def _scored_generation(self, inputs: list[Batch]) -> Batch:
+        """TRL's generation with each completion's reward beside it, and the advantages that were asked for."""
+        batch: Batch = super()._generate_and_score_completions(inputs)
+        if not self.model.training:
+            return batch
+        assert self._rewards is not None
+        rewards, old_logps = weighted_rewards(self._rewards, self.reward_weights), partial(self._old_logps, batch)
+        groups: dict[str, Any] = {"group_size": self.num_generations, "processes": self._processes}
+        batch["rewards"] = self._processes.own_rows(rewards, len(inputs))
+        if self._advantage is not None:
+            batch["advantages"] = group_advantages(
+                self._advantage, rewards, old_logps, batch["completion_mask"], **groups
+            )
+        if self._reference is not None and self._reference.as_reward:
+            kl, mean = centred_k1(old_logps(), batch["ref_per_token_logps"], batch["completion_mask"], **groups)
+            batch["advantages"] = batch["advantages"] - self.beta * kl
+            self._metrics["train"][self._reference.metric].append(mean)
+        return batch
+
+    def _old_logps(self, batch: Batch) -> Tensor:
+        old: Tensor | None = batch.get("old_per_token_logps")
+        if old is None:  # one optimiser step a generation: TRL has no need of them
+            with torch.no_grad():
+                old = self._get_per_token_logps_and_entropies(
+                    self.model,
+                    input_ids=torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                    attention_mask=torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                    logits_to_keep=batch["completion_ids"].shape[1],
+                    batch_size=self.args.per_device_train_batch_size,
+                )[0]
+        return old
+
+    # -- the loss of a micro-batch -------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> Batch:
+        """TRL: returns the micro-batch at its place, out of a buffer that is used again; hence the copy."""
+        inputs: Batch = super()._prepare_inputs(generation_batch)
+        if self._anchors is not None and self.model.training:
+            batch = self._anchors.next_batch(self.state.global_step, self.current_gradient_accumulation_steps)
+            inputs = {**inputs, "anchors": batch}
+        return inputs
+
+    def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL: a micro-batch's share of the loss, divided already; it scores through the method below, once.
+
+        In this order: the anchors' forward where it is separate; TRL's loss, with the anchors' rows in its forward
+        where they are merged; eta times the anchors' penalty; the term on the reference.
+        Separate anchors go first: backward starts with what was computed last, so that the exploration forward, the
+        larger one, has given up its activations before the anchors' gradients are there.
+        """
+        rollouts = {name: value for name, value in inputs.items() if name != "anchors"}
+        batch: AnchorBatch | None = inputs.get("anchors")
+        eta = self._eta.now
+        penalty = None
+        if self.model.training:
+            self._stopwatch.trained += inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
+        if self._anchors is not None and batch is not None:
+            if self.args.anchor_forward == "merged" and self._anchors.pulls(eta):
+                self._merged.add(self._anchors.rows(batch.anchors).padded)
+            else:
+                penalty = self._anchor_penalty(model, batch)
+        with self._own_kl_alone():
+            loss: Tensor = super().compute_loss(model, rollouts, *args, **kwargs)
+        if batch is not None and penalty is None:
+            penalty = self._anchor_penalty(model, batch)
+        if penalty is not None and eta != 0:
+            loss = loss + eta * penalty
+        if self._reference is not None and self._reference.in_loss is not None:
+            weight = self.beta if self.args.method == "rkl" else eta
+            term = self._reference_loss(inputs)
+            loss = loss if weight == 0 else loss + weight * term
+        self._logps = None
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        """TRL: (log-probabilities, entropies, balancing loss) of padded rows; the only way by which it scores."""
+        score = super()._get_per_token_logps_and_entropies
+        called = self._called(model)
+
+        def forward(rows: PaddedRows) -> Scores:
+            return score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)  # type: ignore[no-any-return]
+
+        scores = self._merged.call(PaddedRows(input_ids, attention_mask, logits_to_keep), forward, beside=kwargs)
+        self._logps = scores[0]
+        return scores
+
+    def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
+        assert self._anchors is not None
+        with self._stopwatch.on_device("anchor"):
+            penalty = self._anchors.penalty(batch, partial(self._anchor_logps, model), self._eta.now)
+        self._stopwatch.anchors += sum(len(a.prompt_ids) + len(a.completion_ids) for a in batch.anchors)
+        return penalty
+
+    def _anchor_logps(self, model: Any, rows: AnchorRows) -> AnchorLogps:
+        """From the joined forward, the top-K head, or a forward of their own through TRL."""
+        ids, mask, time = rows.padded.input_ids_BL, rows.padded.attention_mask_BL, rows.padded.time
+        if self.args.anchor_estimator == "topk":
+            inputs = {"input_ids": ids, "attention_mask": mask}
+            with self.accelerator.autocast():
+                return AnchorLogps(*topk_logps(self._called(model), inputs, rows.mask_BT, rows.anchors))
+        logps = self._merged.take()
+        if logps is None:
+            logps = super()._get_per_token_logps_and_entropies(self._called(model), ids, mask, time)[0]
+        return AnchorLogps(logps)
+
+    def _called(self, model: Any) -> Any:
+        """What to call in the model's place: TRL leaves positions to the model."""
+        return with_positions(model) if self._gives_positions else model
+
+    @contextmanager
+    def _own_kl_alone(self) -> Iterator[None]:
+        """TRL adds k3 whenever its `beta` is not 0; for every other term it must only bring the reference's logps."""
+        beta = self.beta
+        if self._reference is None or not self._reference.by_engine:
+            self.beta = 0.0
+        try:
+            yield
+        finally:
+            self.beta = beta
+
+    def _reference_loss(self, inputs: Batch) -> Tensor:
+        """With the denominator of TRL's token-mean losses: the completion tokens of the optimiser step."""
+        assert self._reference is not None and self._reference.in_loss is not None and self._logps is not None
+        share_of_generation = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self._processes.count * share_of_generation
+        terms = self._reference.in_loss(self._logps, inputs["ref_per_token_logps"])
+        loss, mean = token_mean(terms, inputs["completion_mask"], tokens)
+        self._metrics["train"][self._reference.metric].append(mean)
+        return loss
+
+    # -- the first check -----------------------------------------------------------------------------------------------
+
+    def check_anchors(self) -> None:
+        """Refuse anchors that are not of the model that is trained; `train` asks before its first step, all processes.
+
+        Raises:
+            AnchorError: mean |log u| is more than rounding explains.
+        """
+        log_u = self.initial_log_u()
+        precision = "bfloat16" if self.args.bf16 else str(self.model.dtype).removeprefix("torch.")
+        check_reference(log_u, "float16" if self.args.fp16 else precision)
+        self.report_log_u(log_u)
+
+    def initial_log_u(self, most: int = CHECKED_ANCHORS) -> float:
+        """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step.
+
+        They are spread over the whole store and read in train mode, where a model that adds noise of its own shows it.
+        """
+        assert self._anchors is not None
+        training = self.model.training
+        self.model.train()
+        try:
+            forward = partial(self._anchor_logps, self.model)
+            return self._anchors.mean_abs_log_u(forward, self.args.per_device_train_batch_size, most)
+        finally:
+            self.model.train(training)
+
+    # -- optimiser steps -----------------------------------------------------------------------------------------------
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """transformers: forward and backward of one micro-batch, whose loss it returns; TRL counts it in `_step`."""
+        self._stopwatch.start()
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self.step_guard.losses.append(loss)
+        return loss
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        """transformers: asked once an optimiser step, behind clipping and before `on_pre_optimizer_step`."""
+        self._grad_norm = norm = super()._get_grad_norm(*args, **kwargs)
+        return norm
+
+    def _is_bad(self, step: int) -> bool:
+        names = partial(prompt_names, self.train_dataset, lambda prompt: self._tokenize_prompts([prompt])[0][0])
+        return self.step_guard.judge(step, self._grad_norm, self._micro_batches, names)
+
+    def _micro_batches(self, count: int) -> list[MicroBatch]:
+        """What the last `count` micro-batches were given: TRL has counted them in `_step` and keeps its buffer."""
+        first, step = self._step - count, int(self.state.global_step)
+        buffered = [self._buffered_inputs[(first + m) % self.args.steps_per_generation] for m in range(count)]
+        anchors = [() if self._anchors is None else self._anchors.batch(step, m, count).anchors for m in range(count)]
+        return [MicroBatch(_tensors(batch), chosen) for batch, chosen in zip(buffered, anchors, strict=True)]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL: adds the means of its `_metrics` behind what it is given; transformers' own lines have a loss."""
+        if self._stopwatch.running and "loss" in logs:
+            logs = {**logs, **throughput(self._processes.gather(self._stopwatch.read()[None]))}
+        metrics = {} if self._anchors is None else self._anchors.take_metrics()
+        if metrics:
+            logs = {**logs, "anchor/eta": self._eta.now, **metrics}
+        super().log(logs, start_time)
+
+    # -- checkpoints at any optimiser step that lose nothing -----------------------------------------------------------
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """transformers: writes output_dir/checkpoint-STEP; when it returns, this process's files are whole."""
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        if self._processes.is_main:
             (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / CHECKPOINT_DONE).touch()
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """transformers: writes into the checkpoint on every process, at a step's end."""
+        super()._save_rng_state(output_dir)
+        micro_step = self._step % self._generation_steps()
+        InFlight(
+            loss=self._tr_loss,
+            last_logged=self._globalstep_last_logged,
+            metrics=self._metrics["train"],
+            anchor_stats=() if self._anchors is None else self._anchors.stats,
+            batches=[_tensors(batch) for batch in self._buffered_inputs] if micro_step else [],
+            micro_step=micro_step,
+            bad_in_a_row=self.step_guard.in_a_row,
+        ).save(self._in_flight_file(output_dir))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """transformers: called when the data before the checkpoint's step are skipped, the last before training."""
+        super()._load_rng_state(checkpoint)
+        if checkpoint is None:
+            return
+        path = self._in_flight_file(checkpoint)
+        if not path.exists():
+            if self.state.global_step * self.args.gradient_accumulation_steps % self._generation_steps():
+                raise other_batches(path)
+            return  # of other ranks, or of an earlier version: between two generations nothing is lost but a mean
+        found = InFlight.load(path, self._processes.device)
+        found.check_fits(path, micro_batches=self.args.steps_per_generation, rows=self.args.per_device_train_batch_size)
+        self._tr_loss, self._globalstep_last_logged = found.loss, found.last_logged
+        self._metrics["train"].update(found.metrics)
+        if self._anchors is not None and found.anchor_stats:
+            self._anchors.stats = list(found.anchor_stats)
+        if found.micro_step:
+            self._buffered_inputs = list(found.batches)
+        self._step = found.micro_step
+        self.step_guard.in_a_row = found.bad_in_a_row
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """transformers: loads settings with the state, after `state`; given ones win. TRL's sampler starts anew."""
+        given = GivenSettings(self.optimizer, self.lr_scheduler)
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.state.compute_steps(self.args, self.state.max_steps)  # log_every, save_every
+            given.put_back(self.optimizer, self.lr_scheduler)
+            pass_over(self._sampler, int(self.state.epoch))
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL: a sampler that draws one permutation of the prompts a pass, with a generator of its own."""
+        self._sampler = super()._get_train_sampler(*args, **kwargs)
+        return self._sampler
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """transformers: asked for each optimiser step's data; a run at its last step would train one step too many."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return [], None
+        batches: tuple[list[Any], Any] = super().get_batch_samples(*args, **kwargs)
+        return batches
+
+    def _generation_steps(self) -> int:
+        """Micro-batches that one generation is used for."""
+        return int(self.args.steps_per_generation * self.num_iterations)
+
+    def _in_flight_file(self, checkpoint: str) -> Path:
+        return in_flight_file(checkpoint, self._processes.rank, self._processes.count)
+
+
+def _tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in batch.items() if isinstance(value, Tensor)}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
-from dphrl.errors import AnchorError, Stopped
+from dphrl.errors import Stopped
 from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
@@ -24,9 +24,6 @@ from dphrl.stages.presample.keep_sets import training_ids
 from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
 from dphrl.stages.train.resume import check_unchanged, prepare_to_go_on, training_start
-
-LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
-"""Largest mean |log u| of the untrained policy on its own anchors (nats): beyond it they were scored otherwise."""
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """What ends training after the running optimiser step, with a checkpoint: Ctrl-C, and how a cluster says time is up."""
@@ -42,8 +39,6 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_
         DphrlError: bad input, see the parts; or a loss that stays not finite.
     """
     from transformers import PrinterCallback
-
-    from dphrl.engines.trl.callbacks import BeforeFirstStep
 
     run = open_run(config, allow_change=allow_change)
     if (run.final / "config.json").exists():
@@ -62,37 +57,21 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_
     check_unchanged(run, start, checkpoint, allow=allow_change, write=main, progress=progress)
     if main:
         prepare_to_go_on(run, checkpoint)
-    if anchors and checkpoint is None:
-        trainer.add_callback(BeforeFirstStep(partial(_check_anchors, trainer, config, len(anchors), progress)))
+    if anchors and main:
+        count = len(anchors)
+        trainer.report_log_u = lambda log_u: progress("check anchors", count, count, f"mean |log u| {log_u:.1e} nats")
     trainer.remove_callback(PrinterCallback)  # metrics go to a file, progress to the screen
     warn = partial(_warn, run, progress)
-    trainer.watch.report = lambda step, text, facts: warn(TrainingWarning(step, "loss", None, None, text))
+    trainer.step_guard.report = lambda bad, line: warn(TrainingWarning(bad.step, "loss", None, None, line))
     for callback in _callbacks(config, run, progress, warn):
         trainer.add_callback(callback)
     with _caught_signals() as asked:
-        trainer.watch.asked = asked
+        trainer.step_guard.asked = asked
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.watch.stopped and trainer.state.global_step < trainer.state.max_steps:
-        raise _stopped(trainer.watch.stopped, last_checkpoint(run.train))
+    if trainer.step_guard.stopped and trainer.state.global_step < trainer.state.max_steps:
+        raise _stopped(trainer.step_guard.stopped, last_checkpoint(run.train))
     save_final(config, run, policy, trainer)
     return run
-
-
-def _check_anchors(trainer: Any, config: Config, count: int, progress: Progress) -> None:
-    log_u = trainer.initial_log_u()
-    _check_reference(log_u, config)
-    if trainer.accelerator.is_main_process:
-        progress("check anchors", count, count, f"mean |log u| {log_u:.1e} nats")
-
-
-def _check_reference(log_u_abs_mean: float, config: Config) -> None:
-    """The untrained policy must give its anchors the stored log-probabilities."""
-    tolerance = LOG_U_TOLERANCE[config.model.dtype]
-    if not log_u_abs_mean <= tolerance:
-        raise AnchorError(
-            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
-            "they were scored with other settings or another padding rule; pre-sample again on this machine"
-        )
 
 
 def _stopped(number: int, checkpoint: Path | None) -> Stopped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dphrl.engines.trl.stopwatch import Stopwatch, throughput
+from dphrl.engines.common.stopwatch import Stopwatch, throughput
 
 
 def test_speeds_are_of_all_processes_over_their_mean_time() -> None:

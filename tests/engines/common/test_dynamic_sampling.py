@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dphrl.engines.trl.dynamic_sampling import merge_generations, put_rows
+from dphrl.engines.common.dynamic_sampling import merge_generations, put_rows
 
 
 def test_merged_generations_are_padded_on_the_right_sides() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
-
-from dphrl.types import Anchor
 
 PARTS = ("generation", "verification", "anchor")
 """What is timed; the rest of a step is the rollouts' own forward and backward, the optimiser, saving."""
@@ -41,8 +38,9 @@ class Stopwatch:
         return self._since is not None
 
     def start(self) -> None:
-        """From the first step on; later calls change nothing."""
+        """Begin with the first step and forget what was measured before; later calls change nothing."""
         if self._since is None:
+            self._reset()
             self._since = time.perf_counter()
 
     @contextmanager
@@ -98,48 +96,3 @@ def throughput(numbers_RN: Tensor) -> dict[str, float]:
         **{f"throughput/{name}_tokens_per_s": n / s for name, (n, s) in speeds.items() if n > 0 and s > 0},
         **{f"throughput/{part}_share": s / elapsed for part, s in seconds.items() if part != "anchor" or anchors},
     }
-
-
-class Throughput(GRPOTrainer):  # type: ignore[misc]
-    """Counts and times the parts of training, and logs `throughput/*` over all processes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._stopwatch = Stopwatch(self.accelerator.device)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        self._stopwatch.start()
-        loss: Tensor = super().training_step(*args, **kwargs)
-        return loss
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        if self.model.training:
-            self._stopwatch.trained += inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
-        loss: Tensor = super().compute_loss(model, inputs, *args, **kwargs)
-        return loss
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        with self._stopwatch.on_host("generation"):
-            output = super()._generate(*args, **kwargs)
-        self._stopwatch.drawn += sum(len(ids) for ids in output[1])
-        return output
-
-    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
-        with self._stopwatch.on_host("verification"):
-            rewards: Tensor = super()._calculate_rewards(*args, **kwargs)
-        return rewards
-
-    def _anchor_penalty(self, model: Any, anchors: Sequence[Anchor], *args: Any, **kwargs: Any) -> Tensor:
-        of_anchors: Callable[..., Tensor] = super()._anchor_penalty
-        if not self._stopwatch.running:  # the check before the first step
-            return of_anchors(model, anchors, *args, **kwargs)
-        with self._stopwatch.on_device("anchor"):
-            penalty = of_anchors(model, anchors, *args, **kwargs)
-        self._stopwatch.anchors += sum(len(a.prompt_ids) + len(a.completion_ids) for a in anchors)
-        return penalty
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self._stopwatch.running and "loss" in logs:
-            numbers = self.accelerator.gather(self._stopwatch.read()[None])
-            logs = {**logs, **throughput(numbers)}
-        super().log(logs, start_time)

@@ -1,0 +1,230 @@
+"""The anchors' part of the loss: which anchors a micro-batch has, their penalty, and what was measured on them.
+
+L_pef is a sum over the anchors of an optimiser step, divided by their tokens; how the step is split changes nothing.
+Axes: B batch, T time, N completion tokens, K likeliest tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from dphrl.anchors import anchor_lengths
+from dphrl.engines.common.padded_rows import PaddedRows
+from dphrl.engines.common.processes import Processes
+from dphrl.errors import AnchorError, EmptyAnchorStore
+from dphrl.method.anchor_order import share, step_anchors
+from dphrl.method.anchor_stats import AnchorStats
+from dphrl.method.definition import definition
+from dphrl.method.divergences import Generator, GeneratorFn, generator
+from dphrl.method.penalties import anchor_nll, anchor_penalty, topk_penalty
+from dphrl.models.scoring import pad_sequences
+from dphrl.models.topk_head import check_topk
+from dphrl.types import Anchor
+
+LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest mean |log u| of the untrained policy on its own anchors (nats), by the precision of its forward."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorSettings:
+    """What the term reads of a trainer's settings; `config.root.ObjectiveConfig` says meaning, unit and range."""
+
+    method: str
+    """dph or replay; replay reads no divergence, form or estimator."""
+    per_step: int
+    seed: int
+    divergence: str = ""
+    alpha: float = 0.5
+    log_u_cap: float = 5.0
+    form: str = "generator"
+    estimator: str = "sampled"
+
+    @classmethod
+    def of(cls, args: Any) -> AnchorSettings:
+        """Read from a trainer's arguments; those that the method does not read may be None."""
+        if args.method == "replay":
+            return cls(method=args.method, per_step=args.anchors_per_step, seed=args.seed)
+        return cls(
+            method=args.method,
+            per_step=args.anchors_per_step,
+            seed=args.seed,
+            divergence=args.divergence,
+            alpha=args.alpha,
+            log_u_cap=args.log_u_cap,
+            form=args.form,
+            estimator=args.anchor_estimator,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorBatch:
+    """The anchors of one micro-batch on one process."""
+
+    anchors: tuple[Anchor, ...]
+    step_tokens: int
+    """Anchor tokens of the whole optimiser step over micro-batches and processes: what the penalty is divided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorRows:
+    """Anchors as a forward takes them."""
+
+    anchors: tuple[Anchor, ...]
+    padded: PaddedRows
+    mask_BT: Tensor
+    """True on completion tokens."""
+    ref_logp_BT: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorLogps:
+    """What a forward says of anchors (nats)."""
+
+    logp_BT: Tensor
+    logp_NK: Tensor | None = None
+    """Of the likeliest tokens at each completion token, with estimator `topk`."""
+    ref_logp_NK: Tensor | None = None
+
+
+AnchorForward = Callable[[AnchorRows], AnchorLogps]
+
+
+class AnchorTerm:
+    """Chooses anchors by step, weighs their log-probabilities and keeps the statistics of the next log line.
+
+    Args:
+        anchors: scored by the initial policy; read when a step needs them.
+        pad_id: token that pads rows; it is masked.
+    Raises:
+        EmptyAnchorStore: no anchor. AnchorError: estimator `topk` on anchors without their likeliest tokens.
+    """
+
+    def __init__(
+        self, anchors: Sequence[Anchor] | None, settings: AnchorSettings, processes: Processes, pad_id: int
+    ) -> None:
+        if not anchors:
+            raise EmptyAnchorStore(f"method {settings.method} needs anchors; run `dphrl presample` or use method grpo")
+        if settings.estimator == "topk":
+            check_topk(anchors)
+        self.settings = settings
+        self.stats: list[AnchorStats] = []
+        """Of each micro-batch since the last log line."""
+        self._anchors, self._lengths = anchors, anchor_lengths(anchors)
+        self._processes, self._pad_id = processes, pad_id
+        self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
+        self._penalty = _penalty(settings)
+
+    def next_batch(self, step: int, micros: int) -> AnchorBatch:
+        """The anchors of the next micro-batch of an optimiser step (from 0) that has `micros` on each process."""
+        self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
+        return self.batch(step, self._micro[1], micros)
+
+    def batch(self, step: int, micro: int, micros: int) -> AnchorBatch:
+        """The anchors of a micro-batch (from 0) of an optimiser step on this process; they follow from the seed."""
+        indices = step_anchors(len(self._anchors), self.settings.per_step, seed=self.settings.seed, step=step)
+        own = share(indices, micro=micro, micros=micros, rank=self._processes.rank, ranks=self._processes.count)
+        return AnchorBatch(tuple(self._anchors[int(i)] for i in own), int(self._lengths[indices].sum()))
+
+    def rows(self, anchors: Sequence[Anchor]) -> AnchorRows:
+        """The anchors, padded as the rollouts are."""
+        device = self._processes.device
+        input_ids, attention_mask, completion_mask = pad_sequences(
+            [a.prompt_ids for a in anchors], [a.completion_ids for a in anchors], self._pad_id, device
+        )
+        return AnchorRows(
+            tuple(anchors),
+            PaddedRows(input_ids, attention_mask, completion_mask.shape[1]),
+            completion_mask.bool(),
+            pad_sequence([torch.tensor(a.ref_logps, device=device) for a in anchors], batch_first=True),
+        )
+
+    def pulls(self, eta: float) -> bool:
+        """Whether anchors have a gradient; with eta = 0, or where no half is on them, they are only measured."""
+        s = self.settings
+        return eta != 0 and not (s.form == "definition" and definition(s.divergence).anchors is None)
+
+    def penalty(self, batch: AnchorBatch, forward: AnchorForward, eta: float) -> Tensor:
+        """This micro-batch's share of the penalty, times the number of processes, whose gradients are averaged."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.pulls(eta)):
+            penalty, stats = self._measure(batch, forward)
+        self.stats.append(stats)
+        return penalty * self._processes.count
+
+    def mean_abs_log_u(self, forward: AnchorForward, batch_size: int, most: int) -> float:
+        """Mean |log u| (nats) of up to `most` anchors, spread over the whole store: keep sets stand behind the task."""
+        count = min(most, len(self._anchors))
+        anchors = [self._anchors[int(i)] for i in np.linspace(0, len(self._anchors) - 1, count).round()]
+        parts = [tuple(anchors[i : i + batch_size]) for i in range(0, count, batch_size)]
+        with torch.no_grad():
+            stats = [self._measure(AnchorBatch(p, sum(len(a.completion_ids) for a in p)), forward)[1] for p in parts]
+        return float(reduce(add, stats).metrics()["anchor/log_u_abs_mean"])
+
+    def step_drift(self) -> float:
+        """`anchor/forward_kl` of the optimiser step that has just ended, over all processes (nats a token)."""
+        return self._gathered(self.stats[-(self._micro[1] + 1) :])["anchor/forward_kl"]
+
+    def take_metrics(self) -> dict[str, float]:
+        """Metrics over all processes since the last call; empty where nothing was measured."""
+        stats, self.stats = self.stats, []
+        return self._gathered(stats) if stats else {}
+
+    def _measure(self, batch: AnchorBatch, forward: AnchorForward) -> tuple[Tensor, AnchorStats]:
+        rows = self.rows(batch.anchors)
+        logps = forward(rows)
+        penalty = self._penalty(logps, rows, batch.step_tokens)
+        stats = AnchorStats.measure(logps.logp_BT, rows.ref_logp_BT, rows.mask_BT, penalty, batch.step_tokens)
+        return penalty, stats
+
+    def _gathered(self, stats: Sequence[AnchorStats]) -> dict[str, float]:
+        rows = self._processes.gather(torch.stack([record.pack() for record in stats]))
+        return {name: value.item() for name, value in AnchorStats.unpack(rows).metrics().items()}
+
+
+def check_reference(log_u_abs_mean: float, precision: str) -> None:
+    """Refuse anchors that the untrained policy does not give the stored log-probabilities.
+
+    Args:
+        log_u_abs_mean: mean |log u| of the untrained policy on them (nats).
+        precision: of its forward, a key of LOG_U_TOLERANCE.
+    Raises:
+        AnchorError: it is more than rounding explains.
+    """
+    tolerance = LOG_U_TOLERANCE[precision]
+    if not log_u_abs_mean <= tolerance:
+        raise AnchorError(
+            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
+            "they are of another model, or were scored with other settings or another padding rule; train the model "
+            "that they were drawn from, or pre-sample again on this machine"
+        )
+
+
+def _penalty(settings: AnchorSettings) -> Callable[[AnchorLogps, AnchorRows, int], Tensor]:
+    """(log-probabilities, rows, anchor tokens of the step) -> the micro-batch's share of the penalty."""
+    if settings.method == "replay":
+        return lambda logps, rows, tokens: anchor_nll(logps.logp_BT, rows.mask_BT, tokens)
+    f: GeneratorFn
+    if settings.form == "definition":
+        f = definition(settings.divergence).anchors or torch.zeros_like
+    else:
+        f = _generator(settings)
+    if settings.estimator == "topk":
+        return lambda logps, rows, tokens: topk_penalty(*_likeliest(logps), f, tokens)
+    return lambda logps, rows, tokens: anchor_penalty(logps.logp_BT, rows.ref_logp_BT, rows.mask_BT, f, tokens)
+
+
+def _generator(settings: AnchorSettings) -> Generator:
+    return generator(settings.divergence, alpha=settings.alpha, log_u_cap=settings.log_u_cap)
+
+
+def _likeliest(logps: AnchorLogps) -> tuple[Tensor, Tensor]:
+    assert logps.logp_NK is not None and logps.ref_logp_NK is not None
+    return logps.logp_NK, logps.ref_logp_NK

@@ -1,0 +1,50 @@
+"""A generation's rewards over all reward functions, and its advantages where they are not the engine's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dphrl.config.checks import PASS_K, RANK_PENALTY
+from dphrl.engines.common.processes import Processes
+from dphrl.method.advantages import Advantage, advantage
+
+
+def chosen_advantage(args: Any) -> Advantage | None:
+    """The advantage that a trainer's arguments ask for; None for the engine's own."""
+    penalty = RANK_PENALTY if args.rank_penalty is None else args.rank_penalty
+    return advantage(args.advantage, pass_k=args.pass_k or PASS_K, rank_penalty=penalty)
+
+
+def weighted_rewards(
+    rewards_NF: Float[Tensor, "rows functions"], weights_F: Float[Tensor, " functions"]
+) -> Float[Tensor, " rows"]:
+    """The weighted sum over the functions that judged a completion; nan where none did."""
+    rewards_N = (rewards_NF * weights_F.to(rewards_NF.device)).nansum(1)
+    return torch.where(rewards_NF.isnan().all(1), torch.nan, rewards_N)
+
+
+def group_advantages(
+    advantage: Advantage,
+    rewards_N: Float[Tensor, " rows"],
+    logps_BT: Callable[[], Tensor],
+    mask_BT: Tensor,
+    *,
+    group_size: int,
+    processes: Processes,
+) -> Float[Tensor, " own"]:
+    """This process's advantages.
+
+    Args:
+        rewards_N: of all processes. mask_BT: True on this process's completion tokens.
+        logps_BT: gives the log-probabilities of those tokens under the sampling policy; asked for where they are read.
+    """
+    mean_N = torch.zeros_like(rewards_N)
+    if advantage.reads_logps:
+        mean_N = processes.gather((logps_BT() * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1))
+    advantages_GN = advantage.of(*(x.view(-1, group_size) for x in (rewards_N, mean_N)))
+    return processes.own_rows(advantages_GN.flatten(), len(mask_BT))
