@@ -13,7 +13,7 @@ from dphrl.cli.main import main
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
 from dphrl.stages.compare.compare import compare
-from dphrl.stages.evaluate.options import asked, parse_model
+from dphrl.stages.evaluate.eval_request import eval_request, parse_model
 from dphrl.stages.report.write_report import report
 from dphrl.types import Completion, Verdict
 
@@ -167,20 +167,20 @@ def test_models_have_names(text: str, model: Model) -> None:
 
 def test_the_first_model_is_the_base_unless_another_is_named_or_there_is_one(evaldir: EvalDir) -> None:
     bases = lambda found: [model.name for model in found.models if model.base]  # noqa: E731
-    assert bases(asked(["a", "b"], tasks="gsm8k")) == ["a"]
-    assert bases(asked(["a", "b"], tasks="gsm8k", base="b")) == ["b"]
+    assert bases(eval_request(["a", "b"], tasks="gsm8k")) == ["a"]
+    assert bases(eval_request(["a", "b"], tasks="gsm8k", base="b")) == ["b"]
     there = {"out": str(evaldir.root)}
-    assert bases(asked(["a", "b"], tasks="gsm8k", overrides=there)) == []
-    assert bases(asked(["b", "qwen"], tasks="gsm8k", overrides=there)) == ["qwen"]
+    assert bases(eval_request(["a", "b"], tasks="gsm8k", overrides=there)) == []
+    assert bases(eval_request(["b", "qwen"], tasks="gsm8k", overrides=there)) == ["qwen"]
 
 
 def test_tasks_and_settings_are_those_of_a_config(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("out: runs/x\nsampling: {temperature: 0.5}\neval_tasks: {mine: {data: x.jsonl}}\n")
-    found = asked(["a"], config=config, overrides={"eval.n": "4"})
+    found = eval_request(["a"], config=config, overrides={"eval.n": "4"})
     assert list(found.config.eval_tasks) == ["mine"] and found.base_dir == tmp_path
     assert (found.config.out, found.config.sampling.temperature, found.config.eval.n) == ("", 0.5, 4)
-    limited = asked(["a"], tasks="demo:arithmetic, math500", overrides={"eval_tasks.math500.limit": "3"})
+    limited = eval_request(["a"], tasks="demo:arithmetic, math500", overrides={"eval_tasks.math500.limit": "3"})
     tasks = limited.config.eval_tasks
     assert list(tasks) == ["arithmetic", "math500"] and tasks["math500"].limit == 3
     assert (tasks["arithmetic"].name, tasks["arithmetic"].split) == ("demo:arithmetic", "eval")
@@ -199,7 +199,7 @@ def test_tasks_and_settings_are_those_of_a_config(tmp_path: Path) -> None:
 )
 def test_wrong_words_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        asked(**options)
+        eval_request(**options)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
     from dphrl.config.root import Config
     from dphrl.progress import Progress
     from dphrl.runs.run_dir import RunDir
-    from dphrl.stages.evaluate.lm_eval import Target
-
-    _Harness = Callable[[Config, Sequence[Target], Progress], None]
+    from dphrl.stages.evaluate.run_harness import HarnessRequest
 
 JSON = option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON instead of tables.")
 ALLOW_CHANGE = option("--allow-change", is_flag=True, help="Go on with a training though settings or data changed.")
@@ -205,7 +202,7 @@ def evaluate(
 
 def _as_settings(overrides: Overrides, n: int | None, drift: bool) -> Overrides:
     """--n and --drift of `eval` as the settings that they are."""
-    from dphrl.stages.evaluate.options import DRIFT_DRAWS
+    from dphrl.stages.evaluate.eval_request import DRIFT_DRAWS
 
     options = {"eval.n": n, "eval.drift": DRIFT_DRAWS if drift else None}
     for key, value in options.items():
@@ -214,30 +211,25 @@ def _as_settings(overrides: Overrides, n: int | None, drift: bool) -> Overrides:
     return {key: str(value) for key, value in options.items() if value is not None}
 
 
-def _harness(tasks: str | None, arguments: tuple[str, ...]) -> _Harness:
-    """What --lm-eval asks for, checked before anything is drawn; it does nothing where it is not given."""
+def _harness(tasks: str | None, arguments: tuple[str, ...]) -> HarnessRequest | None:
+    """What --lm-eval asks for, checked before anything is drawn."""
     if tasks is None:
         if arguments:
             raise ConfigError("--lm-eval-arg is of lm-evaluation-harness; add --lm-eval TASKS, or take it out")
-        return lambda config, targets, progress: None
-    from dphrl.stages.evaluate.lm_eval import check_harness, measure, parse_arguments
+        return None
+    from dphrl.stages.evaluate.run_harness import harness_request
 
-    parsed = parse_arguments(arguments)
-    names = check_harness(tasks, parsed)
-    return lambda config, targets, progress: measure(config, targets, names, parsed, progress)
+    return harness_request(tasks, arguments)
 
 
 def _evaluate_run(
-    words: frozenset[str], harness: _Harness, config: Config, *, base_dir: Path, progress: Progress
+    words: frozenset[str], harness: HarnessRequest | None, config: Config, *, base_dir: Path, progress: Progress
 ) -> RunDir:
     from dphrl.stages.evaluate.evaluate import MODELS
     from dphrl.stages.evaluate.evaluate import evaluate as stage
-    from dphrl.stages.evaluate.lm_eval import targets_of_run
 
     models = tuple(words) if words in ({"base"}, {"final"}) else MODELS
-    finished = stage(config, base_dir=base_dir, models=models, progress=progress)
-    harness(config, targets_of_run(config, models), progress)
-    return finished
+    return stage(config, base_dir=base_dir, models=models, harness=harness, progress=progress)
 
 
 def _evaluate_models(
@@ -246,17 +238,16 @@ def _evaluate_models(
     base: str | None,
     config: Path | None,
     overrides: Overrides,
-    harness: _Harness,
+    harness: HarnessRequest | None,
 ) -> Path:
     """Models without a run: an evaluation directory."""
     from dphrl.progress import shown
-    from dphrl.stages.evaluate.evaluate import evaluate_models
-    from dphrl.stages.evaluate.lm_eval import targets_of_evaldir
-    from dphrl.stages.evaluate.options import asked
+    from dphrl.stages.evaluate.eval_request import eval_request
+    from dphrl.stages.evaluate.evaluate_models import evaluate_models
 
-    request = asked(words, tasks=tasks, base=base, config=config, overrides=overrides)
+    request = eval_request(words, tasks=tasks, base=base, config=config, overrides=overrides)
     with shown() as progress:
-        directory = evaluate_models(request.config, request.models, base_dir=request.base_dir, progress=progress)
-        targets = targets_of_evaldir(directory, [model.name for model in request.models])
-        harness(request.config, targets, progress)
+        directory = evaluate_models(
+            request.config, request.models, base_dir=request.base_dir, harness=harness, progress=progress
+        )
     return directory.root

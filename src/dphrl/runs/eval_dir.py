@@ -63,6 +63,21 @@ class EvalDir:
     """By what, with which settings and versions."""
 
     @property
+    def made_by(self) -> str | None:
+        """The tool that made it; None where it does not say."""
+        return self.made.get("by")
+
+    @property
+    def settings(self) -> Mapping[str, Any] | None:
+        """Sections of the config that it was measured with; None where another tool made it."""
+        return self.made.get("settings")
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of what made it; empty where it does not say."""
+        return self.made.get("versions") or {}
+
+    @property
     def base(self) -> Model | None:
         """The model that keep and explore refer to."""
         return next((model for model in self.models if model.base), None)

@@ -20,8 +20,8 @@ from dphrl.runs.eval_dir import Model, read_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.sampling.base import Request
 from dphrl.stages.compare.compare import compare
-from dphrl.stages.evaluate import evaluate as stage
-from dphrl.stages.evaluate.evaluate import evaluate_models
+from dphrl.stages.evaluate import measure_model as stage
+from dphrl.stages.evaluate.evaluate_models import evaluate_models
 from dphrl.stages.evaluate.policy_drift import check_vocabulary
 from dphrl.types import Completion
 
@@ -114,7 +114,7 @@ def test_drift_is_what_a_plain_forward_says(tmp_path: Path, moved: Model) -> Non
     assert drift["reverse_kl"]["value"] > 1e-4 and drift["forward_kl"]["value"] > 1e-4
     config = config_of(tmp_path / "e", model={"path": moved.path})
     policy = load_policy(config)
-    prompts = {p.id: policy.encode(p) for p in stage._tasks(config, policy, Path())["sums"].prompts}
+    prompts = {p.id: policy.encode(p) for p in stage.load_eval_tasks(config, policy, Path())["sums"].prompts}
     logps = []
     for c in read_samples(tmp_path / "e/eval/moved/sums.parquet"):
         if 0 <= c.draw < 2:

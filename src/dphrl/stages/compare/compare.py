@@ -18,8 +18,8 @@ from dphrl.metrics import NO_RATES, RESAMPLES, Interval, Scores, bootstrap, pair
 from dphrl.report.labels import plain
 from dphrl.runs.eval_dir import is_evaldir
 from dphrl.stages.compare.entries import Bases, Evaluation, open_run, read_evaluations, settings_of
+from dphrl.stages.compare.harness import harness_rows
 from dphrl.stages.compare.notes import base_note, notes, same_base, sampling_notes
-from dphrl.stages.evaluate.lm_eval import harness_rows
 from dphrl.types import as_json
 
 METRICS = ("greedy", "mean_at_n", "pass@{k}", "pass@n", "keep", "explore", "distinct_correct")

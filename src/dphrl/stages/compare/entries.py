@@ -111,7 +111,7 @@ def open_run(path: Path) -> Run:
     """
     if is_evaldir(path):
         evaldir = read_evaldir(path)
-        return Run(path, build_config({**(evaldir.made.get("settings") or {}), "out": str(path)}), evaldir)
+        return Run(path, build_config({**(evaldir.settings or {}), "out": str(path)}), evaldir)
     if not (path / "config.yaml").is_file():
         raise RunDirError(
             f"{path} is no run directory (it has no config.yaml) and no evaluation directory (no evaluation.json); "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ Logps = list[tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DriftTask:
     """What was drawn for one task."""
 
     task: str
@@ -44,8 +43,8 @@ def check_vocabulary(model: Policy, base: Policy) -> None:
         )
 
 
-def measure(
-    config: Config, model: Policy, base: Policy | None, tasks: Sequence[Drawn], progress: Progress
+def measure_drift(
+    config: Config, model: Policy, base: Policy | None, tasks: Sequence[DriftTask], progress: Progress
 ) -> dict[str, BaseDrift]:
     """Score eval.drift draws of every prompt by both models, at the temperature they were drawn at.
 
@@ -59,54 +58,55 @@ def measure(
     Raises:
         ModelError: weights that cannot be loaded.
     """
-    mine = [_chosen(t.own, t.encoded, config.eval.drift) for t in tasks]
-    theirs = [_chosen(t.base or (), t.encoded, config.eval.drift) for t in tasks]
-    own_sides = _scored(config, model, tasks, mine, theirs, progress)
-    base_sides = own_sides if base is None else _scored(config, base, tasks, mine, theirs, progress)
-    found = {}
-    for t, m, b, (own_m, own_b), (base_m, base_b) in zip(tasks, mine, theirs, own_sides, base_sides, strict=True):
-        found[t.task] = drift_from_base(
-            _pairs(m, own_m, base_m),
-            None if base is None else _pairs(b, base_b, own_b),
+    scored = [
+        DriftTask(task.task, task.encoded, _chosen(task, task.own, config), _chosen(task, task.base or (), config))
+        for task in tasks
+    ]
+    by_model = [_logps(config, model, task, progress) for task in scored]
+    model.release()
+    by_base = by_model
+    if base is not None:
+        by_base = [_logps(config, base, task, progress) for task in scored]
+        base.release()
+    drifts = {}
+    for task, model_logps, base_logps in zip(scored, by_model, by_base, strict=True):
+        drifts[task.task] = drift_from_base(
+            _pairs(task.own, model_logps.own, base_logps.own),
+            None if base is None else _pairs(task.base or (), base_logps.base, model_logps.base),
             draws=config.eval.drift,
             rng=np.random.default_rng(config.seed),
             resamples=config.eval.resamples,
         )
-    return found
+    return drifts
 
 
-def _chosen(completions: Sequence[Completion], encoded: Mapping[str, Any], draws: int) -> list[Completion]:
-    return [c for c in completions if 0 <= c.draw < draws and c.prompt_id in encoded and c.token_ids]
+@dataclass(frozen=True, slots=True)
+class _TaskLogps:
+    """Log-probabilities of a task's completions by one model: of the measured model's own, and of the base's."""
+
+    own: Logps
+    base: Logps
 
 
-def _scored(
-    config: Config,
-    policy: Policy,
-    tasks: Sequence[Drawn],
-    mine: Sequence[Sequence[Completion]],
-    theirs: Sequence[Sequence[Completion]],
-    progress: Progress,
-) -> list[tuple[Logps, Logps]]:
-    """Log-probabilities of both sides' tokens by one model, task by task."""
+def _chosen(task: DriftTask, completions: Sequence[Completion], config: Config) -> list[Completion]:
+    return [c for c in completions if 0 <= c.draw < config.eval.drift and c.prompt_id in task.encoded and c.token_ids]
+
+
+def _logps(config: Config, policy: Policy, task: DriftTask, progress: Progress) -> _TaskLogps:
     from dphrl.models.scoring import score
 
-    found = []
-    for task, own, other in zip(tasks, mine, theirs, strict=True):
-        both = [*own, *other]
-        label, total = f"drift {task.task}: {policy.source}", len(both)
-        scored = score(
-            policy.model,
-            [task.encoded[c.prompt_id] for c in both],
-            [c.token_ids for c in both],
-            pad_id=policy.tokenizer.pad_token_id,
-            temperature=config.sampling.temperature,
-            batch_size=config.anchor.batch_size,
-            on_progress=lambda done, label=label, total=total: progress(label, done, total),  # type: ignore[misc]
-        )
-        logps = [s.logps for s in scored]
-        found.append((logps[: len(own)], logps[len(own) :]))
-    policy.release()
-    return found
+    both = [*task.own, *(task.base or ())]
+    scores = score(
+        policy.model,
+        [task.encoded[c.prompt_id] for c in both],
+        [c.token_ids for c in both],
+        pad_id=policy.tokenizer.pad_token_id,
+        temperature=config.sampling.temperature,
+        batch_size=config.anchor.batch_size,
+        on_progress=lambda done: progress(f"drift {task.task}: {policy.source}", done, len(both)),
+    )
+    logps = [each.logps for each in scores]
+    return _TaskLogps(logps[: len(task.own)], logps[len(task.own) :])
 
 
 def _pairs(completions: Sequence[Completion], drawn: Logps, other: Logps) -> dict[str, list[Pair]]:

@@ -151,7 +151,7 @@ def read_prompts(root: Path) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def _check_out(out: Path) -> None:
-    ours = is_evaldir(out) and read_evaldir(out).made.get("by") in (MADE_BY, MADE_BY_BEFORE)
+    ours = is_evaldir(out) and read_evaldir(out).made_by in (MADE_BY, MADE_BY_BEFORE)
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         raise RunDirError(f"{out} is there and was not made by `{MADE_BY}`; give another --out")
 

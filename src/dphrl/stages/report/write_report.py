@@ -203,7 +203,7 @@ def _is_trained(run: Run) -> bool:
 
 def _command(run: Run) -> str:
     if run.evaldir is not None:
-        return f"{run.evaldir.made.get('by') or 'written by another tool'}: {run.path / 'evaluation.json'}"
+        return f"{run.evaldir.made_by or 'written by another tool'}: {run.path / 'evaluation.json'}"
     return f"dphrl run --config {run.path / 'config.yaml'}"
 
 
@@ -235,5 +235,5 @@ def _fingerprints(runs: Sequence[Run]) -> dict[str, str]:
 def _versions(run: Run) -> dict[str, Any]:
     """Versions of what made the run; empty when it holds none."""
     if run.evaldir is not None:
-        return dict(run.evaldir.made.get("versions") or {})
+        return dict(run.evaldir.versions)
     return dict(read_versions(RunDir(run.path)))

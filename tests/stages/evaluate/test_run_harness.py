@@ -21,8 +21,16 @@ from dphrl.errors import ConfigError, DataError, RunDirError
 from dphrl.files import write_json
 from dphrl.report.lm_eval_table import harness_table, print_harness
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
+from dphrl.runs.harness_results import read_harness_results
 from dphrl.stages.compare.compare import compare
-from dphrl.stages.evaluate.lm_eval import Target, check_harness, measure, parse_arguments, read_rows, targets_of_run
+from dphrl.stages.evaluate.evaluate import harness_targets
+from dphrl.stages.evaluate.run_harness import (
+    HarnessRequest,
+    HarnessTarget,
+    harness_request,
+    parse_arguments,
+    run_harness,
+)
 from dphrl.stages.report.write_report import report
 from dphrl.types import Completion, Verdict
 
@@ -69,7 +77,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     package.simple_evaluate, package.__version__ = simple_evaluate, "0.4.13"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "lm_eval", package)
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", tasks)
-    monkeypatch.setattr("dphrl.stages.evaluate.lm_eval._tasks", lambda **given: tasks.TaskManager(**given))
+    monkeypatch.setattr("dphrl.stages.evaluate.run_harness._task_manager", lambda **given: tasks.TaskManager(**given))
     return asked
 
 
@@ -94,35 +102,35 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lm_eval" else found(name))
     with pytest.raises(ConfigError, match=r"dphrl\[lm-eval\]"):
-        check_harness("gsm8k", {})
+        harness_request("gsm8k")
 
 
 def test_a_task_is_run_once_and_its_numbers_are_kept(calls: list[dict[str, Any]], tmp_path: Path) -> None:
     """Numbers alone, with their standard error where there is one; a second call runs nothing; other settings are
     refused; a further task is added."""
-    target = Target(tmp_path / "final", "demo")
-    measure(config(sampling={"batch_size": 3}), [target], ["sums"], {"limit": 8})
+    target = HarnessTarget(tmp_path / "final", "demo")
+    run_harness(HarnessRequest(("sums",), {"limit": 8}), config(sampling={"batch_size": 3}), [target])
     (call,) = calls
     assert (call["tasks"], call["batch_size"], call["limit"], call["device"]) == (["sums"], 3, 8, "cpu")
     assert call["model_args"]["pretrained"].endswith("assets/model")
     assert call["model_args"]["dtype"] == "float32"
-    rows = read_rows(target.folder)
-    kept = [
-        (r["metric"], r["filter"], r["value"], r["stderr"], r["n"], r["shots"], r["higher_is_better"]) for r in rows
-    ]
+    rows = read_harness_results(target.folder).rows
+    kept = [(r.metric, r.filter, r.value, r.stderr, r.n, r.shots, r.higher_is_better) for r in rows]
     assert kept == [
         ("exact_match", "strict", 0.25, 0.125, 8, 5, True),
         ("perplexity", "none", 3.5, None, 8, 5, False),
     ]
-    measure(config(), [target], ["sums"], {"limit": 8})
+    run_harness(HarnessRequest(("sums",), {"limit": 8}), config(), [target])
     assert len(calls) == 1
     with pytest.raises(RunDirError, match="limit: there 8, now None"):
-        measure(config(), [target], ["sums"], {})
+        run_harness(HarnessRequest(("sums",), {}), config(), [target])
     with pytest.raises(RunDirError, match="dtype: there 'float32', now 'bfloat16'"):
-        measure(config(model={"path": "demo", "dtype": "bfloat16"}), [target], ["sums"], {"limit": 8})
+        run_harness(
+            HarnessRequest(("sums",), {"limit": 8}), config(model={"path": "demo", "dtype": "bfloat16"}), [target]
+        )
     with pytest.raises(DataError, match=r"cannot measure 'broken' on demo: no such data set"):
-        measure(config(), [target], ["sums", "broken"], {"limit": 8})
-    assert read_rows(target.folder) == rows
+        run_harness(HarnessRequest(("sums", "broken"), {"limit": 8}), config(), [target])
+    assert read_harness_results(target.folder).rows == rows
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -135,7 +143,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for text, why in cases.items():
         (tmp_path / "lm-eval.json").write_text(text)
         with pytest.raises(RunDirError, match=why):
-            read_rows(tmp_path)
+            read_harness_results(tmp_path)
 
 
 def test_the_table_has_a_row_a_metric_and_a_column_a_model() -> None:
@@ -162,10 +170,10 @@ def test_the_table_has_a_row_a_metric_and_a_column_a_model() -> None:
 
 def test_a_run_has_two_targets() -> None:
     """Its base, where that is measured at all, and the model it trained."""
-    base, final = Target(Path("r/eval/base"), "demo"), Target(Path("r/eval/final"), "r/train/final")
-    assert targets_of_run(config(out="r"), ("base", "final")) == [base, final]
-    assert targets_of_run(config(out="r"), ("base",)) == [base]
-    assert targets_of_run(config(out="r", eval={"base": False}), ("base", "final")) == [final]
+    base, final = HarnessTarget(Path("r/eval/base"), "demo"), HarnessTarget(Path("r/eval/final"), "r/train/final")
+    assert harness_targets(config(out="r"), ("base", "final")) == [base, final]
+    assert harness_targets(config(out="r"), ("base",)) == [base]
+    assert harness_targets(config(out="r", eval={"base": False}), ("base", "final")) == [final]
 
 
 @pytest.mark.slow

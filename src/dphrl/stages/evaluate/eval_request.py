@@ -22,7 +22,7 @@ _NAMED = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<seed>\d+))?=(?P<path>.+)"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvalRequest:
     """One evaluation without a run."""
 
     config: Config
@@ -31,14 +31,14 @@ class Asked:
     """Folder of the config file, where relative paths are looked up first."""
 
 
-def asked(
+def eval_request(
     models: Sequence[str],
     *,
     tasks: str | None = None,
     base: str | None = None,
     config: Path | None = None,
     overrides: Mapping[str, str] | None = None,
-) -> Asked:
+) -> EvalRequest:
     """Models, tasks and settings of the command line together.
 
     Args:
@@ -57,7 +57,7 @@ def asked(
         values["out"] = ""  # a run's own directory is never this one's
     built = build_config(with_overrides(values, overrides or {}))
     base_dir = Path() if config is None else config.parent
-    return Asked(built, _with_base([parse_model(text) for text in models], base, built.out), base_dir)
+    return EvalRequest(built, _with_base([parse_model(text) for text in models], base, built.out), base_dir)
 
 
 def parse_model(text: str) -> Model:
@@ -67,11 +67,11 @@ def parse_model(text: str) -> Model:
     Raises:
         ConfigError: the path has no such part; names the remedy.
     """
-    found = _NAMED.fullmatch(text)
-    if found is not None:
-        name, seed = found["name"], found["seed"]
-        own = name if seed is None else f"{name}-s{int(seed)}"
-        return Model(own, found["path"], name, int(seed or 0))
+    named = _NAMED.fullmatch(text)
+    if named is not None:
+        name, seed = named["name"], named["seed"]
+        folder = name if seed is None else f"{name}-s{int(seed)}"
+        return Model(folder, named["path"], name, int(seed or 0))
     parts = Path(text).parts
     last = parts[-3] if parts[-2:] == ("train", "final") and len(parts) > 2 else (parts or ("",))[-1]
     if not NAME.fullmatch(last):
@@ -84,23 +84,23 @@ def _with_base(models: Sequence[Model], base: str | None, out: str) -> tuple[Mod
     doubled = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if doubled:
         raise ConfigError(f"--model: two models are called {doubled[0]!r}; give each its own name: NAME=PATH")
-    there = read_evaldir(Path(out)).base if out and is_evaldir(Path(out)) else None
-    known = [*names, *([there.name] if there is not None and there.name not in names else [])]
+    old = read_evaldir(Path(out)).base if out and is_evaldir(Path(out)) else None
+    known = list(dict.fromkeys([*names, *([] if old is None else [old.name])]))
     if base is not None and base not in known:
         raise ConfigError(f"--base {base!r} is none of the models{nearest(base, known)}; there are: {', '.join(known)}")
-    chosen = base or (there.name if there is not None else names[0])
+    chosen = base or (names[0] if old is None else old.name)
     return tuple(Model(m.name, m.path, m.method, m.seed, m.name == chosen) for m in models)
 
 
-def _tasks(text: str) -> dict[str, Any]:
+def _tasks(text: str) -> dict[str, dict[str, str]]:
     """'gsm8k,demo:arithmetic' -> {"gsm8k": {"name": "gsm8k"}, "arithmetic": {"name": "demo:arithmetic", ...}}."""
-    found: dict[str, Any] = {}
+    tasks: dict[str, dict[str, str]] = {}
     for word in filter(None, (part.strip() for part in text.split(","))):
         split = ready_task(word).eval_split  # refuses an unknown one
         label = KeepSetConfig(task=TaskConfig(name=word)).label  # the one rule for what a task is called
-        if label in found:
+        if label in tasks:
             raise ConfigError(f"--tasks: {label!r} comes twice; name each task once")
-        found[label] = {"name": word, "split": split} if split else {"name": word}
-    if not found:
+        tasks[label] = {"name": word, "split": split} if split else {"name": word}
+    if not tasks:
         raise ConfigError("--tasks is empty; name at least one, e.g. --tasks gsm8k,math500")
-    return found
+    return tasks
