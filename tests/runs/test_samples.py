@@ -204,12 +204,12 @@ def test_difficulty_reads_the_draws_that_settled_the_set() -> None:
     """Threshold 3 of 4: two draws every prompt gets; +--... is settled by its third draw, the fourth is not read."""
     rules = Rules(threshold=3, presamples=4)
     one = difficulty(row("+--+"), rules)
-    assert (one["draws"], one["judged"], one["successes"], one["reward"]) == (3, 3, 1, 0.5)
-    assert (one["low"], one["high"]) == pytest.approx(posterior(1, 2), abs=1e-6)
+    assert (one.draws, one.judged, one.successes, one.reward) == (3, 3, 1, 0.5)
+    assert (one.low, one.high) == pytest.approx(posterior(1, 2), abs=1e-6)
     full = difficulty(row("+-v+"), Rules(threshold=3, presamples=4, full_counts=True))
-    assert (full["draws"], full["judged"], full["successes"]) == (4, 3, 2) and full["reward"] == pytest.approx(2 / 3)
+    assert (full.draws, full.judged, full.successes) == (4, 3, 2) and full.reward == pytest.approx(2 / 3)
     none = difficulty(row("vvvv"), rules)
-    assert none["reward"] is None and not in_band(none, [0, 1])
+    assert none.reward is None and not in_band(none, [0, 1])
     assert in_band(full, [0.5, 0.7]) and not in_band(full, [0.7, 1])
     assert mean_reward({"a": one, "b": full, "c": none}, "abc") == pytest.approx((0.5 + 2 / 3) / 2)
     assert mean_reward({"c": none}, "c") is None

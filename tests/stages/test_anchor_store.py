@@ -15,7 +15,8 @@ from dphrl.anchors import StoreWriter, open_store, write_anchors
 from dphrl.anchors.arrow_files import anchor_table
 from dphrl.anchors.writer import write_sealed
 from dphrl.cli.main import main
-from dphrl.files import write_json
+from dphrl.runs.partition_file import PartitionFile, write_partition
+from dphrl.runs.run_dir import RunDir
 from dphrl.types import Anchor
 
 PRINT = {"weights": "w"}
@@ -43,7 +44,20 @@ def called(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_inspect_says_what_a_store_holds(folder: Path, called: Any) -> None:
-    write_json(folder.parent / "presample" / "partition.json", {"statuses": {"correct": 12, "wrong": 3}})
+    partition = PartitionFile(
+        near_perfect=(),
+        exploration=(),
+        dropped={},
+        counts={},
+        statuses={"correct": 12, "wrong": 3},
+        reward={},
+        threshold=1,
+        presamples=1,
+        debias=True,
+        also={},
+        settings={},
+    )
+    write_partition(RunDir(folder.parent), partition)
     status, out, err = called("inspect", folder)
     assert (status, err) == (0, "")
     for text in (

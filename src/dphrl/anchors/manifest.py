@@ -94,7 +94,7 @@ class Manifest:
         return {"schema": self.schema, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}
 
 
-def as_json(made: Made) -> Made:
+def made_as_json(made: Made) -> Made:
     """A mapping as JSON gives it back, so that it can be compared with a manifest's."""
     content: Made = json.loads(json.dumps(dict(made), allow_nan=False))
     return content
@@ -171,7 +171,7 @@ def check_made(folder: Path, stored: Manifest, made: Made, topk: int, whose: str
     Raises:
         AnchorError: names what differs, and both sides.
     """
-    theirs, ours = {**stored.made, "topk": stored.topk}, {**as_json(made), "topk": topk}
+    theirs, ours = {**stored.made, "topk": stored.topk}, {**made_as_json(made), "topk": topk}
     if different := _different(theirs, ours):
         lines = [f"  {k}: there {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
         raise AnchorError(

@@ -26,10 +26,10 @@ from dphrl.anchors.manifest import (
     Made,
     Manifest,
     StoredFile,
-    as_json,
     check_file,
     check_fingerprint,
     check_made,
+    made_as_json,
     read_manifest,
     sha256_of,
 )
@@ -57,7 +57,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path, fingerprint: Mapping[str, str], made: Made, topk: int = 0) -> None:
         self.folder = folder
-        self._manifest = Manifest("scoring", dict(fingerprint), as_json(made), topk, ())
+        self._manifest = Manifest("scoring", dict(fingerprint), made_as_json(made), topk, ())
         if (folder / "manifest.json").exists():
             stored = read_manifest(folder)
             check_fingerprint(folder, stored.fingerprint, fingerprint)

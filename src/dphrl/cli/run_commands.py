@@ -104,7 +104,7 @@ def presample(config: Path | None, overrides: Overrides, shard: str | None) -> N
 def merge(runs: tuple[Path, ...], out: Path, config: Path | None) -> None:
     """Join the runs of `dphrl presample --shard i/N` into one."""
     from dphrl.progress import shown
-    from dphrl.stages.presample.merge_shards import merge as stage
+    from dphrl.stages.presample.merge_shares import merge_shares as stage
 
     with shown() as progress:
         joined = stage(list(runs), out, base_dir=None if config is None else config.parent, progress=progress)

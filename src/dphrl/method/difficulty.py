@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 from dphrl.method.partition import Rules, is_judged, looked_at, tally
@@ -11,8 +12,22 @@ from dphrl.types import Completion
 
 LEVEL = 0.95
 """Mass of the posterior interval."""
-Difficulty = dict[str, float | int | None]
-"""One prompt of `counts` in partition.json; see `difficulty`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """How hard one prompt is."""
+
+    draws: int
+    """Presamples looked at."""
+    judged: int
+    successes: int
+    low: float
+    """`posterior` of the success probability, rounded to six digits."""
+    high: float
+    reward: float | None
+    """Mean over the judged ones of the draws that every prompt gets (`Rules.first`), so that early stopping does not
+    tilt it; None if there are none."""
 
 
 @lru_cache(maxsize=4096)
@@ -32,35 +47,22 @@ def posterior(successes: int, failures: int, level: float = LEVEL) -> tuple[floa
 
 
 def difficulty(mine: Mapping[int, Completion], rules: Rules) -> Difficulty:
-    """What partition.json says of one prompt.
-
-    Returns:
-        draws: presamples looked at; judged, successes: of those; low, high: `posterior`; reward: mean over the judged
-        ones of the draws that every prompt gets (`Rules.first`), so that early stopping does not tilt it; None if none.
-    """
+    """How hard a prompt is, from its presamples (draw -> verified completion)."""
     drawn = looked_at(mine, rules)
     counts = tally(mine, len(drawn))
     low, high = posterior(counts.successes, counts.judged - counts.successes)
     rewards = [c.verdict.reward for c in drawn[: rules.first] if c.verdict is not None and is_judged(c)]
-    return {
-        "draws": counts.drawn,
-        "judged": counts.judged,
-        "successes": counts.successes,
-        "low": round(low, 6),
-        "high": round(high, 6),
-        "reward": mean(rewards),
-    }
+    return Difficulty(counts.drawn, counts.judged, counts.successes, round(low, 6), round(high, 6), mean(rewards))
 
 
 def in_band(of: Difficulty, band: Sequence[float]) -> bool:
     """Whether the share of right ones among the judged draws lies in [low, high]; a prompt without any does not."""
-    judged, successes = of["judged"], of["successes"]
-    return bool(judged) and band[0] <= (successes or 0) / (judged or 1) <= band[1]
+    return of.judged > 0 and band[0] <= of.successes / of.judged <= band[1]
 
 
 def mean_reward(counts: Mapping[str, Difficulty], ids: Iterable[str]) -> float | None:
     """Mean over prompts of their mean reward, those without a judged draw left out; None when none is left."""
-    return mean(counts[i]["reward"] for i in ids)
+    return mean(counts[i].reward for i in ids)
 
 
 def mean(values: Iterable[float | int | None]) -> float | None:

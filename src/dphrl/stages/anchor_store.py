@@ -15,8 +15,10 @@ from dphrl.anchors.manifest import Manifest, check_file, read_manifest
 from dphrl.anchors.store import AnchorStore, open_store
 from dphrl.anchors.writer import doubled_keys, joined, merge_stores
 from dphrl.errors import AnchorError
-from dphrl.files import read_json, replaced_dir
+from dphrl.files import replaced_dir
 from dphrl.runs.lock import disk_errors
+from dphrl.runs.partition_file import read_partition
+from dphrl.runs.run_dir import RunDir
 from dphrl.types import Anchor
 
 BINS = 10
@@ -132,8 +134,8 @@ def _facts(folder: Path, manifest: Manifest) -> list[str]:
 
 def _statuses(folder: Path) -> list[str]:
     """What the verifier said of the draws, where the store lies in a run directory."""
-    path = folder.parent / "presample" / "partition.json"
-    counts = read_json(path).get("statuses", {}) if path.exists() else {}
+    run = RunDir(folder.parent)
+    counts = read_partition(run).statuses if run.partition.exists() else {}
     return ["draws: " + ", ".join(f"{name} {count}" for name, count in counts.items())] if counts else []
 
 

@@ -18,7 +18,7 @@ from dphrl.errors import ConfigError, DataError, EmptyAnchorStore, RunDirError
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.evaluate.evaluate import evaluate
-from dphrl.stages.presample.keep_sets import training_ids
+from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.tasks import load_task
 
 

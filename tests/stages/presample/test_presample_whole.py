@@ -24,7 +24,7 @@ from dphrl.runs.lock import exclusive
 from dphrl.runs.run_dir import RunDir
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.transformers_sampler import TransformersSampler
-from dphrl.stages.presample.merge_shards import merge
+from dphrl.stages.presample.merge_shares import merge_shares
 from dphrl.stages.presample.prompt_share import PromptShare, parse_share
 from dphrl.types import Completion
 
@@ -43,22 +43,22 @@ def shares(tmp_path: Path, of: int = 3) -> list[Path]:
 def test_merged_shares_are_what_one_run_makes(tmp_path: Path) -> None:
     folders = shares(tmp_path)
     one = made(config_of(tmp_path / "one", anchor={"also": [{"task": "demo:reversal", "prompts": 5}]}))
-    merged = merge(folders[::-1], tmp_path / "merged")
+    merged = merge_shares(folders[::-1], tmp_path / "merged")
     assert result(merged) == result(one)
     assert all(stored(merged, label) == stored(one, label) for label in ("task", "reversal"))
     made(config_of(merged.root, anchor={"also": [{"task": "demo:reversal", "prompts": 5}]}))
     with pytest.raises(RunDirError, match="holds presamples already"):
-        merge(folders, merged.root)
+        merge_shares(folders, merged.root)
 
 
 def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> None:
     first, second, third = shares(tmp_path)
     with pytest.raises(RunDirError, match="share 2/3 is missing; every share must be given once"):
-        merge([first, third], tmp_path / "m")
+        merge_shares([first, third], tmp_path / "m")
     with pytest.raises(RunDirError, match=r"s1 and .*s1 hold the same share"):
-        merge([first, second, third, first], tmp_path / "m")
+        merge_shares([first, second, third, first], tmp_path / "m")
     with pytest.raises(RunDirError, match="holds no share of the prompts"):
-        merge([first, second, whole.root], tmp_path / "m")
+        merge_shares([first, second, whole.root], tmp_path / "m")
     anchor = {"also": [{"task": "demo:reversal", "prompts": 5}]}
     with pytest.raises(RunDirError, match=r"s1 holds share 1/3 of the prompts; go on with --shard 1/3"):
         made(config_of(first, anchor=anchor))
@@ -66,15 +66,15 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
         made(config_of(whole.root), shard=PromptShare(1, 3))
     other = made(config_of(tmp_path / "o", anchor={**anchor, "threshold": 3}), shard=PromptShare(3, 3)).root
     with pytest.raises(RunDirError, match=r"(?s)o is of another config than .*s1:\n  anchor.threshold: there 4, now 3"):
-        merge([first, second, other], tmp_path / "m")
+        merge_shares([first, second, other], tmp_path / "m")
     copied = next(iter(SampleFiles(third / "presample").paths()))
     shutil.copy(copied, second / "presample" / "completions-00099.parquet")
     with pytest.raises(RunDirError, match=r"s2 holds draws of prompt .*not in its share 2/3"):
-        merge([first, second, third], tmp_path / "m")
+        merge_shares([first, second, third], tmp_path / "m")
     (second / "presample" / "completions-00099.parquet").unlink()
     copied.unlink()
     with pytest.raises(RunDirError, match=r"s3: draws of 8 prompts are missing, first .*finish it with .*--shard 3/3"):
-        merge([first, second, third], tmp_path / "m")
+        merge_shares([first, second, third], tmp_path / "m")
     drawn_by = json.loads((third / "presample/drawn.json").read_text())
     drawn_by["fingerprint"]["weights"] = "0" * 32
     (third / "presample/drawn.json").write_text(json.dumps(drawn_by))
@@ -82,7 +82,7 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
         RunDirError,
         match=r"(?s)s3 was drawn by another policy, or for other prompts, than here:\n  fingerprint.weights",
     ):
-        merge([first, second, third], tmp_path / "m")
+        merge_shares([first, second, third], tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 

@@ -17,7 +17,8 @@ from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
 from dphrl.sampling.backends import BACKENDS, missing_modules
 from dphrl.stages.plan.checks import Checklist, TaskChecks, TaskSize, check_model, check_run_dir
-from dphrl.stages.presample.keep_sets import check_filter, rules_of
+from dphrl.stages.presample.make_partition import rules_of
+from dphrl.stages.presample.training_prompts import check_filter
 from dphrl.stages.run import needs_presamples
 
 DEFAULT_GPUS = 8

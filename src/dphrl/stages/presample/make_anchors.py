@@ -10,15 +10,16 @@ from itertools import chain, takewhile
 import numpy as np
 
 from dphrl.anchors import AnchorKey, StoreWriter
-from dphrl.anchors.manifest import Made, as_json, read_manifest
+from dphrl.anchors.manifest import Made, made_as_json, read_manifest
 from dphrl.config.root import Config
 from dphrl.method.partition import Selection
 from dphrl.models.policy import Policy
 from dphrl.models.scoring import score
 from dphrl.progress import Progress
 from dphrl.runs.run_dir import RunDir
-from dphrl.runs.samples import DrawKey, SampleFiles, draw_key
+from dphrl.runs.samples import DrawKey, draw_key
 from dphrl.sampling.encoded_prompts import EncodedPrompts
+from dphrl.stages.presample.waves import Presamples
 from dphrl.types import Anchor
 
 CHUNK = 512
@@ -27,35 +28,35 @@ that padding, and with it the last bits of the log-probabilities, are the same h
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The anchors of one task, before they are scored."""
+class ChosenDraws:
+    """The draws of one task that become anchors, before they are scored."""
 
-    prompts: EncodedPrompts
+    presamples: Presamples
     keys: tuple[DrawKey, ...]
     """In the order of the prompts."""
-    shards: SampleFiles
 
 
-def choose(prompts: EncodedPrompts, selection: Selection, shards: SampleFiles, per_prompt: int) -> Chosen:
+def choose_draws(presamples: Presamples, selection: Selection, per_prompt: int) -> ChosenDraws:
     """The first `per_prompt` candidates of each prompt that are different solutions (`Task.solution`)."""
+    task = presamples.prompts.task
     several = {i: c for i, c in selection.candidates.items() if len(c) > 1 and per_prompt > 1}
     wanted = [draw_key(c) for candidates in several.values() for c in candidates]
-    solutions = {draw_key(c): prompts.task.solution(c.text) for c in shards.take(wanted)}
+    solutions = {draw_key(c): task.solution(c.text) for c in presamples.files.take(wanted)}
     keys: list[DrawKey] = []
     for prompt_id, candidates in selection.candidates.items():
         firsts: dict[str | int, DrawKey] = {}
         for i, key in enumerate(map(draw_key, candidates)):
             firsts.setdefault(solutions[key] if prompt_id in several else i, key)
         keys += list(firsts.values())[:per_prompt]
-    return Chosen(prompts, tuple(keys), shards)
+    return ChosenDraws(presamples, tuple(keys))
 
 
 def store_anchors(
     run: RunDir,
     config: Config,
     policy: Policy,
-    chosen: Sequence[Chosen],
-    print_of: Mapping[str, str],
+    chosen: Sequence[ChosenDraws],
+    policy_fingerprint: Mapping[str, str],
     made: Made,
     progress: Progress,
 ) -> None:
@@ -63,47 +64,52 @@ def store_anchors(
 
     Args:
         chosen: of the task and of each keep set; at least one anchor in all.
-        print_of: the policy's fingerprint.
+        policy_fingerprint: `models.fingerprint` of the policy.
         made: how the anchors are made, for the manifest.
     """
-    parts = [(some, some.keys[at : at + CHUNK]) for some in chosen for at in range(0, len(some.keys), CHUNK)]
-    keys_of = [[(some.prompts.task.name, *key) for key in part] for some, part in parts]
-    total = sum(map(len, keys_of))
-    writer = _writer(run, config, print_of, made, keys_of)
+    parts = [(draws, draws.keys[at : at + CHUNK]) for draws in chosen for at in range(0, len(draws.keys), CHUNK)]
+    chunks = [[(draws.presamples.prompts.task.name, *key) for key in keys] for draws, keys in parts]
+    total = sum(map(len, chunks))
+    writer = _writer(run, config, policy_fingerprint, made, chunks)
     tokens: dict[str, dict[DrawKey, np.ndarray]] = {}
     progress("score anchors", len(writer.done), total)
-    for (some, part), keys in zip(parts, keys_of, strict=True):
-        if keys[0] in writer.done:
+    for (draws, keys), chunk in zip(parts, chunks, strict=True):
+        if chunk[0] in writer.done:
             continue
-        name = some.prompts.task.name
-        if name not in tokens:  # one pass over the shards a task; only one task's tokens are held
-            tokens = {name: {draw_key(c): np.array(c.token_ids, np.int32) for c in some.shards.take(some.keys)}}
-        writer.add(_scored(config, policy, some.prompts, part, tokens[name]))
+        prompts, files = draws.presamples.prompts, draws.presamples.files
+        name = prompts.task.name
+        if name not in tokens:  # one pass over the files of a task; only one task's tokens are held
+            tokens = {name: {draw_key(c): np.array(c.token_ids, np.int32) for c in files.take(draws.keys)}}
+        writer.add(_scored(config, policy, prompts, keys, tokens[name]))
         progress("score anchors", len(writer.done), total)
     writer.seal()
 
 
-def discard(run: RunDir) -> None:
+def discard_store(run: RunDir) -> None:
     """Remove the store, its manifest first: killed in between, it is no store any more, not a damaged one."""
     (run.anchors / "manifest.json").unlink(missing_ok=True)
     shutil.rmtree(run.anchors, ignore_errors=True)
 
 
 def _writer(
-    run: RunDir, config: Config, print_of: Mapping[str, str], made: Made, chunks: Sequence[Sequence[AnchorKey]]
+    run: RunDir,
+    config: Config,
+    policy_fingerprint: Mapping[str, str],
+    made: Made,
+    chunks: Sequence[Sequence[AnchorKey]],
 ) -> StoreWriter:
     """A writer that goes on with what is stored, or starts anew where that is not the beginning of what is wanted."""
     topk = config.anchor.topk
     if (run.anchors / "manifest.json").exists():
         stored = read_manifest(run.anchors)
-        if stored.made != as_json(made) or stored.topk != topk:
-            discard(run)
-    writer = StoreWriter(run.anchors, print_of, made, topk)
+        if stored.made != made_as_json(made) or stored.topk != topk:
+            discard_store(run)
+    writer = StoreWriter(run.anchors, policy_fingerprint, made, topk)
     beginning = takewhile(lambda chunk: chunk[0] in writer.done, chunks)
     whole = list(chain.from_iterable(beginning))
     if list(writer.done) != whole or (writer.sealed and len(whole) != sum(map(len, chunks))):
-        discard(run)
-        writer = StoreWriter(run.anchors, print_of, made, topk)
+        discard_store(run)
+        writer = StoreWriter(run.anchors, policy_fingerprint, made, topk)
     return writer
 
 

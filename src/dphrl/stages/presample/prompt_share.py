@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.files import read_json, write_json
+from dphrl.files import damage_refused, read_json, write_json
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 
@@ -43,10 +42,10 @@ def prompts_of_share(prompts: EncodedPrompts, shard: PromptShare | None) -> Enco
     """The prompts of a share: every N-th, so that all shares have about the same work; the same everywhere."""
     if shard is None:
         return prompts
-    mine = prompts.task.prompts[shard.index - 1 :: shard.of]
-    ids = {p.id for p in mine}
+    own = prompts.task.prompts[shard.index - 1 :: shard.of]
+    ids = {p.id for p in own}
     return EncodedPrompts(
-        replace(prompts.task, prompts=mine),
+        replace(prompts.task, prompts=own),
         {i: tokens for i, tokens in prompts.encoded.items() if i in ids},
         {i: why for i, why in prompts.dropped.items() if i in ids},
     )
@@ -58,13 +57,13 @@ def check_share(run: RunDir, shard: PromptShare | None) -> None:
     Raises:
         RunDirError: the run holds something else.
     """
-    there = read_share(run)
-    if there is None and shard is not None and run.presample.exists():
+    stored = read_share(run)
+    if stored is None and shard is not None and run.presample.exists():
         raise RunDirError(f"{run.root} holds presamples of all prompts; give --shard {shard} another --out")
-    if there is not None and there[0] != shard:
+    if stored is not None and stored[0] != shard:
         raise RunDirError(
-            f"{run.root} holds share {there[0]} of the prompts; go on with --shard {there[0]}, or join all shares with "
-            f"`dphrl merge SHARD_RUN... --out RUN`"
+            f"{run.root} holds share {stored[0]} of the prompts; go on with --shard {stored[0]}, or join all shares "
+            f"with `dphrl merge SHARD_RUN... --out RUN`"
         )
 
 
@@ -77,5 +76,6 @@ def read_share(run: RunDir) -> tuple[PromptShare, Path] | None:
     """Which share a run holds and where its config lay; None for a run of all prompts."""
     if not run.shard.exists():
         return None
-    content: dict[str, Any] = read_json(run.shard)
-    return PromptShare(content["index"], content["of"]), Path(content["base_dir"])
+    with damage_refused(run.shard, "delete the run, or take shard.json from a copy of it"):
+        content = read_json(run.shard)
+        return PromptShare(content["index"], content["of"]), Path(content["base_dir"])

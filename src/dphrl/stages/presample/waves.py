@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from dphrl.errors import RunDirError
 from dphrl.method.partition import Rules, by_draw, wanted
@@ -19,61 +19,61 @@ Outcomes = dict[str, dict[int, Completion]]
 """Prompt id -> draw -> completion without tokens and text."""
 
 
-def stored_outcomes(prompts: EncodedPrompts, shards: SampleFiles) -> Outcomes:
-    """What is on disk of these prompts.
+@dataclass(frozen=True, slots=True)
+class Presamples:
+    """The draws of one task, all there."""
 
-    Raises:
-        DataError: a draw comes twice.
-    """
-    stored = by_draw(shards.read(without=HEAVY))
-    return {i: stored.get(i, {}) for i in prompts.encoded}
+    prompts: EncodedPrompts
+    outcomes: Outcomes
+    files: SampleFiles
 
 
 def draw_in_waves(
-    prompts: EncodedPrompts, rules: Rules, sampler: Sampler, shards: SampleFiles, progress: Progress, label: str
+    prompts: EncodedPrompts, rules: Rules, sampler: Sampler, files: SampleFiles, progress: Progress, label: str
 ) -> tuple[Outcomes, Speed]:
-    """Make every draw that the sets and anchors need and the shards do not hold.
+    """Make every draw that the sets and anchors need and the files do not hold.
 
     Args:
         prompts: those to draw for.
         rules: say which draws are needed, `partition.wanted`.
-        shards: where the draws go; draws of other prompts in them are left alone.
+        files: where the draws go; draws of other prompts in them are left alone.
     Returns:
         All draws on disk of these prompts, and what drawing the new ones cost.
     Raises:
         DphrlError: the sampler or the verifier failed for good; what was drawn is stored.
     """
-    found = stored_outcomes(prompts, shards)
+    stored = by_draw(files.read(without=HEAVY))
+    outcomes: Outcomes = {i: stored.get(i, {}) for i in prompts.encoded}
     judge, speed = Judge(prompts.task), Speed()
-    shown = _Shown(progress, label, found, rules)
-    waiting = draws_to_make(found, rules)
+    shown = _Shown(progress, label, outcomes, rules)
+    waiting = draws_to_make(outcomes, rules)
     shown.settle(waiting)
     while waiting:
         requests = [Request(i, d, prompts.encoded[i]) for i, draws in waiting.items() for d in draws]
 
         def keep(batch: list[Completion]) -> None:
             for c in batch:
-                found[c.prompt_id][c.draw] = replace(c, token_ids=(), text="")
+                outcomes[c.prompt_id][c.draw] = replace(c, token_ids=(), text="")
             shown.add(batch)
 
-        speed += draw_and_store(requests, sampler, judge, shards, keep)
-        waiting = {i: more for i in waiting if (more := wanted(found[i], rules))}
+        speed += draw_and_store(requests, sampler, judge, files, keep)
+        waiting = {i: more for i in waiting if (more := wanted(outcomes[i], rules))}
         shown.settle(waiting)
-    return found, speed
+    return outcomes, speed
 
 
-def draws_to_make(found: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
+def draws_to_make(outcomes: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
     """Prompt id -> the draws to make next, of the prompts that still need some."""
-    return {i: more for i, mine in found.items() if (more := wanted(mine, rules))}
+    return {i: more for i, mine in outcomes.items() if (more := wanted(mine, rules))}
 
 
-def require_complete(found: Mapping[str, Mapping[int, Completion]], rules: Rules, where: str, remedy: str) -> None:
+def require_complete(outcomes: Mapping[str, Mapping[int, Completion]], rules: Rules, where: str, remedy: str) -> None:
     """Nothing may be missing where nothing can be drawn.
 
     Raises:
         RunDirError: draws are missing; the first three are named.
     """
-    lacking = draws_to_make(found, rules)
+    lacking = draws_to_make(outcomes, rules)
     if lacking:
         first = ", ".join(f"({i!r}, draw {draws[0]})" for i, draws in list(lacking.items())[:3])
         raise RunDirError(f"{where}: draws of {len(lacking)} prompts are missing, first {first}; {remedy}")
@@ -82,16 +82,16 @@ def require_complete(found: Mapping[str, Mapping[int, Completion]], rules: Rules
 class _Shown:
     """One bar for all waves. A settled prompt counts as if all its draws were made, so the bar never goes back."""
 
-    def __init__(self, progress: Progress, label: str, found: Outcomes, rules: Rules) -> None:
-        self._progress, self._label, self._found, self._rules = progress, label, found, rules
+    def __init__(self, progress: Progress, label: str, outcomes: Outcomes, rules: Rules) -> None:
+        self._progress, self._label, self._outcomes, self._rules = progress, label, outcomes, rules
         self._whole = rules.presamples + 1
         self._done, self._drawn = 0, 0
         self._reward, self._note = MeanReward(), ""
 
     def settle(self, waiting: Mapping[str, tuple[int, ...]]) -> None:
         """Count again, between waves."""
-        self._done = self._whole * (len(self._found) - len(waiting))
-        self._done += sum(self._share(d) for i in waiting for d in self._found[i])
+        self._done = self._whole * (len(self._outcomes) - len(waiting))
+        self._done += sum(self._share(d) for i in waiting for d in self._outcomes[i])
         self._say()
 
     def add(self, batch: list[Completion]) -> None:
@@ -105,4 +105,4 @@ class _Shown:
 
     def _say(self) -> None:
         note = f"{self._note}, {self._drawn} drawn" if self._drawn else ""
-        self._progress(self._label, self._done, self._whole * len(self._found), note)
+        self._progress(self._label, self._done, self._whole * len(self._outcomes), note)

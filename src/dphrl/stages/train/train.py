@@ -20,7 +20,7 @@ from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
 from dphrl.runs.run_dir import RunDir, base_of, open_run
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
-from dphrl.stages.presample.keep_sets import training_ids
+from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
 from dphrl.stages.train.resume import check_unchanged, prepare_to_go_on, training_start

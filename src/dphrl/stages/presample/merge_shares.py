@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dphrl.config.load import to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
-from dphrl.files import read_json, replaced_dir
+from dphrl.files import replaced_dir
+from dphrl.method.partition import by_draw
 from dphrl.models.policy import fingerprint, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.lock import disk_errors, exclusive
+from dphrl.runs.partition_file import Settings
 from dphrl.runs.run_dir import RunDir, changed_settings, open_run, read_run
 from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.encoded_prompts import EncodedPrompts
-from dphrl.stages.presample.keep_sets import rules_of
-from dphrl.stages.presample.presample import ORIGIN, TASK, Drawn, finish, load_all, origin
+from dphrl.stages.presample.draw_origin import ORIGIN, differing_origin, task_origin
+from dphrl.stages.presample.make_partition import rules_of
+from dphrl.stages.presample.presample import TASK, load_all_prompts, make_sets_and_anchors
 from dphrl.stages.presample.prompt_share import PromptShare, prompts_of_share, read_share
-from dphrl.stages.presample.waves import Outcomes, require_complete, stored_outcomes
+from dphrl.stages.presample.waves import Outcomes, Presamples, require_complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class _Part:
     base_dir: Path
 
 
-def merge(folders: Sequence[Path], out: Path, *, base_dir: Path | None = None, progress: Progress = silent) -> RunDir:
+def merge_shares(
+    folders: Sequence[Path], out: Path, *, base_dir: Path | None = None, progress: Progress = silent
+) -> RunDir:
     """Join the runs of `dphrl presample --shard i/N`.
 
     Args:
@@ -52,17 +56,19 @@ def merge(folders: Sequence[Path], out: Path, *, base_dir: Path | None = None, p
             f"{out} holds presamples already; give another --out, or go on with `dphrl presample` in it if a merge "
             "was interrupted there"
         )
-    base_dir = base_dir or parts[0].base_dir
     policy = load_policy(config)
-    print_of = fingerprint(policy, config)
-    prompts = load_all(config, policy, base_dir, progress)
-    _check_origins(parts, origin(print_of, prompts[0]))
-    found = [_gathered(parts, some, config) for some in prompts]
+    policy_fingerprint = fingerprint(policy, config)
+    prompts = load_all_prompts(config, policy, base_dir or parts[0].base_dir, progress)
+    _check_origins(parts, task_origin(policy_fingerprint, prompts[0]))
+    outcomes = [_gathered(parts, one, config) for one in prompts]
     run = open_run(config)
     with exclusive(run.root), disk_errors(run.root):
-        _copy(parts, run, [some.task.name for some in prompts])
-        drawn = [Drawn(p, f, SampleFiles(run.draws(p.task.name))) for p, f in zip(prompts, found, strict=True)]
-        finish(run, config, policy, drawn, print_of, progress)
+        _copy(parts, run, [one.task.name for one in prompts])
+        presamples = [
+            Presamples(one, drawn, SampleFiles(run.draws(one.task.name)))
+            for one, drawn in zip(prompts, outcomes, strict=True)
+        ]
+        make_sets_and_anchors(run, config, policy, presamples, policy_fingerprint, progress)
     return run
 
 
@@ -71,10 +77,10 @@ def _parts(folders: Sequence[Path]) -> list[_Part]:
     parts = []
     for folder in folders:
         run, config = read_run(folder)
-        there = read_share(run)
-        if there is None:
+        stored = read_share(run)
+        if stored is None:
             raise RunDirError(f"{folder} holds no share of the prompts; make it with `dphrl presample --shard i/N`")
-        parts.append(_Part(run, config, *there))
+        parts.append(_Part(run, config, *stored))
     if not parts:
         raise RunDirError("no run to merge; name the runs of `dphrl presample --shard i/N`")
     parts.sort(key=lambda part: part.shard.index)
@@ -94,11 +100,10 @@ def _parts(folders: Sequence[Path]) -> list[_Part]:
     return parts
 
 
-def _check_origins(parts: Sequence[_Part], ours: Mapping[str, Any]) -> None:
+def _check_origins(parts: Sequence[_Part], origin: Settings) -> None:
     """All shares were drawn by the policy that is to score them, for these prompts."""
     for part in parts:
-        theirs = read_json(part.run.draws(TASK) / ORIGIN)
-        changed = changed_settings(theirs, ours, ours)
+        changed = differing_origin(part.run.draws(TASK), origin)
         if changed:
             raise RunDirError(
                 f"{part.run.root} was drawn by another policy, or for other prompts, than here:\n" + "\n".join(changed)
@@ -109,22 +114,19 @@ def _gathered(parts: Sequence[_Part], prompts: EncodedPrompts, config: Config) -
     """The draws of all shares of one task: none missing, none twice."""
     rules = rules_of(config.anchor)
     owner: dict[str, Path] = {}
-    found: Outcomes = {}
+    gathered: Outcomes = {}
     for part in parts:
-        shards = SampleFiles(part.run.draws(prompts.task.name))
-        mine = prompts_of_share(prompts, part.shard)
-        foreign = [c.prompt_id for c in shards.read(without=HEAVY) if c.prompt_id not in mine.encoded]
-        if foreign:
-            whose = f", which {owner[foreign[0]]} holds" if foreign[0] in owner else ""
-            raise RunDirError(
-                f"{part.run.root} holds draws of prompt {foreign[0]!r}{whose}: not in its share {part.shard}"
-            )
-        drawn = stored_outcomes(mine, shards)
-        remedy = f"finish it with `dphrl presample --shard {part.shard}`"
-        require_complete(drawn, rules, str(part.run.root), remedy)
-        owner |= dict.fromkeys(drawn, part.run.root)
-        found |= drawn
-    return {i: found[i] for i in prompts.encoded}
+        root, own = part.run.root, prompts_of_share(prompts, part.shard)
+        stored = by_draw(SampleFiles(part.run.draws(prompts.task.name)).read(without=HEAVY))
+        foreign = next((i for i in stored if i not in own.encoded), None)
+        if foreign is not None:
+            whose = f", which {owner[foreign]} holds" if foreign in owner else ""
+            raise RunDirError(f"{root} holds draws of prompt {foreign!r}{whose}: not in its share {part.shard}")
+        outcomes = {i: stored.get(i, {}) for i in own.encoded}
+        require_complete(outcomes, rules, str(root), f"finish it with `dphrl presample --shard {part.shard}`")
+        owner |= dict.fromkeys(outcomes, root)
+        gathered |= outcomes
+    return {i: gathered[i] for i in prompts.encoded}
 
 
 def _copy(parts: Sequence[_Part], run: RunDir, names: Sequence[str]) -> None:

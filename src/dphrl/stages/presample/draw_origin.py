@@ -1,0 +1,54 @@
+"""drawn.json: whose the draws of a task are. It stands beside them, and draws of another origin are never added."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from dphrl.config.sources import TaskConfig
+from dphrl.errors import RunDirError
+from dphrl.files import damage_refused, read_json, write_json
+from dphrl.runs.partition_file import Settings
+from dphrl.runs.run_dir import changed_settings
+from dphrl.sampling.encoded_prompts import EncodedPrompts
+
+ORIGIN = "drawn.json"
+
+
+def task_origin(fingerprint: Mapping[str, str], prompts: EncodedPrompts) -> Settings:
+    """Whose the draws of the task are: the policy that makes them, and the prompts as it reads them."""
+    digest = hashlib.sha256()
+    for prompt_id, ids in prompts.encoded.items():
+        digest.update(json.dumps([prompt_id, ids]).encode())
+    return {"fingerprint": dict(fingerprint), "prompts": digest.hexdigest()[:32]}
+
+
+def keep_set_origin(task: TaskConfig) -> Settings:
+    """Whose the draws of a keep set are; the policy is that of the task."""
+    return {"task": asdict(task)}
+
+
+def claim_draws(folder: Path, origin: Settings, remedy: str) -> None:
+    """Say whose draws a folder holds before the first is stored.
+
+    Raises:
+        RunDirError: the folder holds draws of another origin.
+    """
+    if not (folder / ORIGIN).exists():
+        write_json(folder / ORIGIN, origin)
+    changed = differing_origin(folder, origin)
+    if changed:
+        raise RunDirError(f"{folder} holds draws of another origin:\n" + "\n".join(changed) + f"\n{remedy}")
+
+
+def differing_origin(folder: Path, origin: Settings) -> Iterable[str]:
+    """One line for each part of the origin that differs.
+
+    Raises:
+        RunDirError: drawn.json is damaged.
+    """
+    with damage_refused(folder / ORIGIN, "give another --out: whose the draws beside it are is not known"):
+        return changed_settings(dict(read_json(folder / ORIGIN)), origin, origin)
