@@ -70,7 +70,7 @@ def run(config: Path | None, overrides: Overrides, allow_change: bool, as_json: 
 @config_file
 @option("--gpus", type=int, help="GPUs that train, >= 1 [8].")
 def plan(config: Path | None, overrides: Overrides, **gpus: int | None) -> None:
-    """Check settings, data and model files of a run, and print what it would do and cost.
+    """Check settings, data and model files of a run, and print what it would do.
 
     No weights are loaded and nothing is written.
     """

@@ -39,7 +39,7 @@ def build_config(values: Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(_explain(dict(e)) for e in error.errors())) from None
 
 
-def load_config(path: Path, overrides: Mapping[str, str] | None = None, base_dir: Path = Path()) -> Config:
+def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, base_dir: Path = Path()) -> Config:
     """Read a YAML file and lay `--dotted.key value` overrides over it.
 
     `model.path` and `base_run` are looked up in `base_dir` (the config's folder) first, then where the command runs.
@@ -47,6 +47,7 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None, base_dir
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or holds what `build_config` refuses.
     """
+    path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,11 +8,15 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 
-REQUIRED = ("torch", "transformers", "trl", "accelerate", "datasets", "pyarrow", "math-verify")
+from dphrl.engines.trl import INSTALL, missing_packages
+
+REQUIRED = ("torch", "transformers", "datasets", "pyarrow", "math-verify")
 OPTIONAL = {
+    "trl": "training: pip install 'dphrl[trl]'",
+    "accelerate": "training: pip install 'dphrl[trl]'",
     "gguf": "models stored as GGUF: pip install 'dphrl[gguf]'",
     "lm_eval": "dphrl eval --lm-eval: pip install 'dphrl[lm-eval]'",
-    "peft": "LoRA: pip install peft",
+    "peft": "LoRA: pip install 'dphrl[lora]'",
 }
 
 
@@ -32,7 +36,13 @@ def doctor() -> None:
     for name in BACKENDS:
         print(f"sampling.backend={name}: {_backend(name)}")
     tokenizer = load_tokenizer(ModelConfig(path="demo"))
-    print(f"demo model: found, {len(tokenizer)} tokens; try `dphrl demo --quick`")
+    print(f"demo model: found, {len(tokenizer)} tokens; try {_first_command()}")
+
+
+def _first_command() -> str:
+    if missing_packages():
+        return f"`dphrl tasks`; to train: {INSTALL}"
+    return "`dphrl demo --quick`"
 
 
 def _backend(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.engines.trl import check_installed
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.stages.evaluate.evaluate import evaluate
@@ -19,7 +20,9 @@ def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_ch
     Args:
         allow_change: see `train`.
     """
-    open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
+    begun = open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
+    if not (begun.final / "config.json").exists():
+        check_installed()
     if config.base_run is None and needs_presamples(config):
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)

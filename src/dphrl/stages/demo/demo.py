@@ -11,6 +11,7 @@ from typing import Any
 
 from dphrl.config.load import build_config, to_dict
 from dphrl.config.root import Config
+from dphrl.engines.trl import check_installed
 from dphrl.errors import ConfigError, nearest
 from dphrl.progress import Progress, shown
 
@@ -106,6 +107,8 @@ def demo(settings: DemoSettings, *, as_json: bool = False) -> dict[str, Any]:
     from dphrl.stages.compare.compare import compare
     from dphrl.stages.report.write_report import report
 
+    if len(settings.variants) > 1:  # the base is measured, not trained
+        check_installed()
     began = time.monotonic()
     with shown() as progress:
         runs = _run_all(settings, progress)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
+from dphrl.engines.trl import check_installed
 from dphrl.errors import Stopped
 from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
@@ -29,7 +30,9 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1
 """What ends training after the running optimiser step, with a checkpoint: Ctrl-C, and how a cluster says time is up."""
 
 
-def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_change: bool = False) -> RunDir:
+def train(
+    config: Config, *, base_dir: Path = Path(), progress: Progress = silent, allow_change: bool = False
+) -> RunDir:
     """Make RUN/train/final; goes on from the last whole checkpoint.
 
     Args:
@@ -38,11 +41,12 @@ def train(config: Config, *, base_dir: Path, progress: Progress = silent, allow_
         Stopped: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved at the end of the running optimiser step.
         DphrlError: bad input, see the parts; or a loss that stays not finite.
     """
-    from transformers import PrinterCallback
-
     run = open_run(config, allow_change=allow_change)
     if (run.final / "config.json").exists():
         return run
+    check_installed()
+    from transformers import PrinterCallback
+
     policy = load_policy(config)
     task = task_for_policy("task", config.task, policy, base_dir=base_dir)
     base = base_of(config, run)
