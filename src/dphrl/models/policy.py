@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -267,11 +268,15 @@ def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what makes a run."""
-    from importlib.metadata import version
+    """Versions of what makes a run, as far as it is installed: TRL and accelerate are needed by training alone."""
+    from importlib.metadata import PackageNotFoundError, version
 
     names = ("dphrl", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "pyarrow", "math-verify")
-    return {name: version(name) for name in names}
+    installed: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def quiet_libraries() -> None:

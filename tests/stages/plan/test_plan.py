@@ -138,7 +138,7 @@ def test_a_file_of_another_kind_is_no_data_set(demo_values: dict[str, Any], tmp_
 
 
 def test_without_trl_the_rest_is_checked(demo_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dphrl.stages.plan.plan.find_spec", lambda name: None)
+    monkeypatch.setattr("dphrl.stages.plan.plan.missing_packages", lambda: ("trl",))
     plan = planned(demo_values)
     assert plan.micro_batch is None and any("pip install 'dphrl[trl]'" in line for line in plan.unknown)
     assert "4 optimiser steps of 8 completions; at most" in plan_text(plan)

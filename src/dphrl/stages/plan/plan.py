@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 
 from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.engines.trl import INSTALL, missing_packages
 from dphrl.engines.trl.settings import anchors_per_step, trainer_settings
 from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
@@ -140,8 +140,8 @@ def plan_run(config: Config, *, base_dir: Path, gpus: int = DEFAULT_GPUS, progre
 
 def _micro_batch(config: Config, gpus: int, checklist: Checklist) -> int | None:
     """Makes the trainer's own settings: only they know whether batches divide and whether train.trl is right."""
-    if find_spec("trl") is None:
-        checklist.unknown.append("whether training can start: TRL is not installed; pip install 'dphrl[trl]'")
+    if missing := missing_packages():
+        checklist.unknown.append(f"whether training can start: {' and '.join(missing)} not installed; {INSTALL}")
         return None
     what = f"train on {gpus} processes (--gpus N for another number)"
     settings = checklist.attempt(what, lambda: trainer_settings(config, Path(config.out, "train"), processes=gpus))
