@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +19,7 @@ from dphrl.errors import ConfigError, SamplerError
 from dphrl.models.policy import Policy, load_policy
 from dphrl.sampling.base import Request
 from dphrl.sampling.openai_answer import Unusable, read_answer
-from dphrl.sampling.openai_sampler import OpenAISampler
+from dphrl.sampling.openai_sampler import OpenAISampler, random_backoff
 from dphrl.sampling.uniform import row_seed
 from dphrl.types import GREEDY_DRAW, Completion
 
@@ -119,13 +118,13 @@ def answer(ids: Any, prompt: Any = None, reason: Any = "stop") -> dict[str, Any]
     return {"choices": [{"text": "not read", "token_ids": ids, "prompt_token_ids": prompt, "finish_reason": reason}]}
 
 
-class Backoff(tenacity.wait.wait_base):  # type: ignore[misc]
+class Backoff:
     """No wait between tries; `on` runs before the n-th further try."""
 
     def __init__(self, on: Callable[[int], None] = lambda n: None) -> None:
         self.on, self.times = on, 0
 
-    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+    def __call__(self, attempt: int) -> float:
         self.times += 1
         self.on(self.times)
         return 0.0
@@ -253,12 +252,13 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_what_was_drawn(server: 
 
 def test_a_wait_that_the_server_asks_for_is_kept(server: Server, policy: Policy) -> None:
     one = sampler(server, policy)
-    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     for error, expected in ((Unusable("busy", 7.0), 7.0), (Unusable("odd"), 0.0), (OSError(), 0.0)):
-        with suppress(OSError, Unusable):
-            raise error
-        state.set_exception((type(error), error, None))
-        assert one._wait(state) == expected
+        assert one._pause_s(1, error) == expected
+
+
+def test_the_pause_between_tries_grows_to_half_a_minute() -> None:
+    for attempt, low, high in ((1, 0.8, 1.0), (3, 3.0, 4.0), (20, 25.0, 30.0)):
+        assert low < max(random_backoff(attempt) for _ in range(300)) <= high
 
 
 @pytest.mark.parametrize(

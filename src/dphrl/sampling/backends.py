@@ -76,7 +76,7 @@ BACKENDS: dict[str, Backend] = {
     ),
     "openai": Backend(
         _openai,
-        ("httpx2", "tenacity"),
+        ("httpx2",),
         "pip install 'dphrl[openai]'",
         ", with a server that takes and gives token ids (docs/samplers.md)",
     ),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
 import anyio
 import httpx2
-import tenacity
 from anyio.from_thread import start_blocking_portal
 
 from dphrl.config.sources import SamplingConfig
@@ -28,8 +28,7 @@ from dphrl.types import GREEDY_DRAW, Completion
 
 Answer = tuple[Request, tuple[int, ...]]
 
-BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=30)
-"""Seconds before the next try: random below 1, 2, 4 ... 30, so that many requests do not come back together."""
+LONGEST_BACKOFF_S = 30.0
 LONGEST_WAIT_S = 300.0
 """The most that a server's Retry-After is obeyed."""
 TRIES_BEFORE_WORD = 3
@@ -48,6 +47,15 @@ _REMEDY = {
 _LOG = logging.getLogger(__name__)
 
 
+def random_backoff(attempt: int) -> float:
+    """Seconds before the next try: random below 1, 2, 4 ... 30, so that many requests do not come back together.
+
+    Args:
+        attempt: tries made so far, >= 1.
+    """
+    return random.uniform(0.0, min(2.0 ** (attempt - 1), LONGEST_BACKOFF_S))
+
+
 class OpenAISampler:
     """Draws from a server. That it serves the policy's very weights is the user's word: no answer can prove it."""
 
@@ -58,13 +66,13 @@ class OpenAISampler:
         seed: int,
         *,
         trained: bool = False,
-        backoff: tenacity.wait.wait_base = BACKOFF,
+        backoff: Callable[[int], float] = random_backoff,
     ) -> None:
         """Ask the server once what it serves; one that does not answer now is an error at once.
 
         Args:
             trained: the policy is the trained one, served as `sampling.served_final`.
-            backoff: how long to wait between tries.
+            backoff: tries made so far -> seconds before the next one.
         Raises:
             ConfigError: the key's variable is not set, or the trained model has no name at the server.
             SamplerError: no server there, or no model of this name.
@@ -120,20 +128,18 @@ class OpenAISampler:
     async def _ask(self, client: httpx2.AsyncClient, request: Request) -> tuple[int, ...]:
         """One draw, tried until its answer is usable."""
         tries = 1 + self.config.of_backend("retries")
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(tries),
-            wait=self._wait,
-            retry=tenacity.retry_if_exception_type((httpx2.RequestError, Unusable)),
-            before_sleep=self._note,
-            reraise=True,
+        for attempt in range(1, tries + 1):
+            try:
+                return await self._try(client, request)
+            except (httpx2.RequestError, Unusable) as error:
+                failure = error
+            if attempt < tries:
+                self._note(attempt, failure)
+                await anyio.sleep(self._pause_s(attempt, failure))
+        raise SamplerError(
+            f"{self._url} gave no usable answer in {tries} tries, last: {_reason(failure)}; what was drawn is kept: "
+            "mend or restart the server and run the same command (sampling.retries allows for longer breaks)"
         )
-        try:
-            return await retrying(self._try, client, request)
-        except (httpx2.RequestError, Unusable) as error:
-            raise SamplerError(
-                f"{self._url} gave no usable answer in {tries} tries, last: {_reason(error)}; what was drawn is kept: "
-                "mend or restart the server and run the same command (sampling.retries allows for longer breaks)"
-            ) from None
 
     async def _try(self, client: httpx2.AsyncClient, request: Request) -> tuple[int, ...]:
         response = await client.post(f"{self._url}/completions", json=self._body(request))
@@ -196,17 +202,15 @@ class OpenAISampler:
             f"{self._url} answers {what} with status {response.status_code}: {_said(response)}; {remedy}"
         )
 
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.wait_s if isinstance(error, Unusable) else 0.0
-        return max(self._backoff(state), asked)
+    def _pause_s(self, attempt: int, failure: Exception) -> float:
+        return max(self._backoff(attempt), failure.wait_s if isinstance(failure, Unusable) else 0.0)
 
-    def _note(self, state: tenacity.RetryCallState) -> None:
+    def _note(self, attempt: int, failure: Exception) -> None:
         """Count a try; say once that the server is away, until it answers again."""
         self.retried += 1
-        if state.attempt_number >= TRIES_BEFORE_WORD and not self._failing and state.outcome is not None:
+        if attempt >= TRIES_BEFORE_WORD and not self._failing:
             self._failing = True
-            _LOG.warning("%s: %s; trying again", self._url, _reason(state.outcome.exception()))
+            _LOG.warning("%s: %s; trying again", self._url, _reason(failure))
 
 
 def _next_batch(answers: SimpleQueue[Answer | None], most: int) -> list[Answer]:
@@ -253,5 +257,5 @@ def _said(response: httpx2.Response) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def _reason(error: BaseException | None) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip() if not isinstance(error, Unusable) else str(error)
