@@ -25,7 +25,7 @@ from dphrl.demo.world import (
     base_support,
     draw_sft_example,
     is_trivial,
-    run_query,
+    query_rows,
 )
 from dphrl.errors import DataError
 from dphrl.types import item_of
@@ -115,7 +115,7 @@ def test_every_split_has_the_declared_share_of_each_kind(task: str, split: str) 
 def test_gold_queries_run_and_say_something(world: sqlite3.Connection) -> None:
     for row in rows_of_prompts():
         if row["task"] in SQL_TASKS:
-            assert not is_trivial(run_query(world, row["gold"])), row
+            assert not is_trivial(query_rows(world, row["gold"])), row
 
 
 def test_conventions_differ_on_the_database(world: sqlite3.Connection) -> None:
@@ -125,7 +125,7 @@ def test_conventions_differ_on_the_database(world: sqlite3.Connection) -> None:
     for _ in range(1500):
         question = draw_question(TABLES, rng=rng)
         first, second_target, second_condition = (
-            run_query(world, plain_query(question, reading))
+            query_rows(world, plain_query(question, reading))
             for reading in (Reading(False, False), Reading(True, False), Reading(False, True))
         )
         seen.setdefault(("target", question.target), set()).add(first == second_target)
@@ -143,7 +143,7 @@ def test_styles_of_a_reading_agree(world: sqlite3.Connection) -> None:
             queries = all_queries(question, reading)
             assert len(queries) >= 4
             assert draw_query(question, reading, rng=rng) in queries
-            first, *others = [run_query(world, query) for query in queries]
+            first, *others = [query_rows(world, query) for query in queries]
             assert all(rows == first for rows in others), queries
 
 
@@ -152,7 +152,7 @@ def test_support_counts_the_readings_that_give_the_gold_rows(world: sqlite3.Conn
     rng = random.Random(9)
     questions = [draw_question(TABLES, rng=rng) for _ in range(400)]
     found = {
-        round(base_support(world, question, run_query(world, plain_query(question, Reading(True, False)))), 2)
+        round(base_support(world, question, query_rows(world, plain_query(question, Reading(True, False)))), 2)
         for question in questions
         if question.condition == "is"
     }

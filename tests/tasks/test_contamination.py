@@ -19,7 +19,7 @@ from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.evaluate.seen_prompts import contamination_check
-from dphrl.tasks.contamination import contaminated, told, words
+from dphrl.tasks.contamination import contaminated, contamination_note, words
 from dphrl.types import Completion, Prompt, Verdict
 
 QUESTION = (
@@ -127,8 +127,11 @@ def test_every_prompt_stands_in_its_own_set(texts: list[str]) -> None:
 def test_told_says_how_many_and_which() -> None:
     """One line; nothing where there is nothing."""
     found = SeenInTraining(4, 1, dict.fromkeys("abcd", "x"))
-    assert told("math", found) == "math: 4 prompts also stand in training (1 word for word): a, b, c and 1 more"
-    assert told("math", SeenInTraining(0, 0, {})) == told("math", None) == ""
+    assert (
+        contamination_note("math", found)
+        == "math: 4 prompts also stand in training (1 word for word): a, b, c and 1 more"
+    )
+    assert contamination_note("math", SeenInTraining(0, 0, {})) == contamination_note("math", None) == ""
 
 
 def test_a_run_is_checked_against_its_task_and_keep_sets(demo_values: dict[str, Any]) -> None:

@@ -108,7 +108,7 @@ EVERY_GENERATOR = """
 import builtins, contextlib, io, json, sys
 from reasoning_gym.factory import DATASETS
 from dphrl.tasks.gym import EXCLUDED
-from dphrl.verifiers.gym.generate_rows import make_rows
+from dphrl.verifiers.gym.generate_rows import generate_rows
 from dphrl.verifiers.gym.gym_worker import score_answer
 from dphrl.verifiers.gym.verify_gym import tagged_answer
 
@@ -116,7 +116,7 @@ HOSTILE = ["__import__('builtins').__dict__.update(owned=1)", "[__import__('buil
 faults = []
 for name in sorted(set(DATASETS) - set(EXCLUDED)):
     with contextlib.redirect_stdout(io.StringIO()):
-        rows = make_rows(name, {}, seed=0, size=2).rows
+        rows = generate_rows(name, {}, seed=0, size=2).rows
         answers = [tagged_answer("<answer>" + r["gold"] + "</answer>") for r in rows]
         found = [score_answer([name, {}, r["entry"], answer], None) for r, answer in zip(rows, answers)]
         if [status for status, _ in found] != ["correct"] * 2:

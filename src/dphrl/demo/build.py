@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dphrl.demo.database import open_database, write_database
-from dphrl.demo.measure import measure
+from dphrl.demo.measure import measure_base
 from dphrl.demo.task import model_folder, world_database
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer
 from dphrl.demo.world import Problem, draw_sft_example, make_problems
@@ -132,12 +132,12 @@ def build(out: Path, *, seed: int) -> dict[str, dict[str, float]]:
     model.save_pretrained(model_folder(out))
     tokenizer.save_pretrained(model_folder(out))
     _readable_by_all(model_folder(out))
-    base = measure(model, tokenizer, assets=out, seed=seed)
+    base = measure_base(model, tokenizer, assets=out, seed=seed)
     write_manifest(out, seed=seed, seconds=time.monotonic() - started, base=base)
     return base
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the rebuild."""
     parser = argparse.ArgumentParser(prog="python -m dphrl.demo.build", description="Rebuild the demo world.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -167,4 +167,4 @@ def _batch(examples: Sequence[tuple[str, str]], tokenizer: Any) -> tuple[Tensor,
 
 
 if __name__ == "__main__":
-    main()
+    _main()

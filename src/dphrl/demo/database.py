@@ -24,7 +24,7 @@ DISTINCT_VALUES = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class WorldTable:
     """A table of the world: an id, a label, a category with NULLs, and two numbers, the second with NULLs."""
 
     name: str
@@ -35,21 +35,21 @@ class Table:
 
 
 IN_DOMAIN = (
-    Table(
+    WorldTable(
         "singer",
         "name",
         "country",
         ("france", "japan", "peru", "kenya", "norway", "chile", "egypt", "nepal"),
         ("age", "income"),
     ),
-    Table(
+    WorldTable(
         "song",
         "title",
         "genre",
         ("rock", "jazz", "folk", "punk", "soul", "blues", "disco", "opera"),
         ("length", "plays"),
     ),
-    Table(
+    WorldTable(
         "venue",
         "hall",
         "city",
@@ -58,14 +58,14 @@ IN_DOMAIN = (
     ),
 )
 CROSS_DOMAIN = (
-    Table(
+    WorldTable(
         "player",
         "nick",
         "team",
         ("hawks", "bears", "lions", "wolves", "foxes", "sharks", "bulls", "eagles"),
         ("height", "goals"),
     ),
-    Table(
+    WorldTable(
         "book",
         "cover",
         "author",
@@ -76,7 +76,7 @@ CROSS_DOMAIN = (
 TABLES = IN_DOMAIN + CROSS_DOMAIN
 
 
-def make_rows(table: Table, *, rng: random.Random) -> list[tuple[int, str, str | None, int, int | None]]:
+def draw_rows(table: WorldTable, *, rng: random.Random) -> list[tuple[int, str, str | None, int, int | None]]:
     """Draw the rows of one table: (id, label, category or NULL, first number, second number or NULL)."""
     first, second = (rng.sample(range(LOWEST, HIGHEST + 1), DISTINCT_VALUES) for _ in table.numbers)
     labels = rng.sample(range(ROWS * 2), ROWS - DOUBLED_LABELS)
@@ -105,7 +105,7 @@ def write_database(path: Path, *, rng: random.Random) -> None:
                 f"{table.numbers[0]} INTEGER, {table.numbers[1]} INTEGER"
             )
             connection.execute(f"CREATE TABLE {table.name} ({columns})")
-            connection.executemany(f"INSERT INTO {table.name} VALUES (?, ?, ?, ?, ?)", make_rows(table, rng=rng))
+            connection.executemany(f"INSERT INTO {table.name} VALUES (?, ?, ?, ?, ?)", draw_rows(table, rng=rng))
         connection.commit()
     finally:
         connection.close()
@@ -116,7 +116,7 @@ def open_database(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{path.resolve().as_posix()}?mode=ro", uri=True)
 
 
-def numbers_in(connection: sqlite3.Connection, table: Table, column: str) -> set[int]:
+def numbers_in(connection: sqlite3.Connection, table: WorldTable, column: str) -> set[int]:
     """The different values of a number column, NULL left out."""
     rows = connection.execute(f"SELECT DISTINCT {column} FROM {table.name} WHERE {column} IS NOT NULL")
     return {int(value) for (value,) in rows}

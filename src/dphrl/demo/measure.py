@@ -19,7 +19,7 @@ PASS_AT = (8, 16, 64)
 MAX_NEW_TOKENS = 40
 
 
-def measure(model: Any, tokenizer: Any, *, assets: Path, seed: int) -> dict[str, dict[str, float]]:
+def measure_base(model: Any, tokenizer: Any, *, assets: Path, seed: int) -> dict[str, dict[str, float]]:
     """Sample every eval set at temperature 1 and verify it: {task: {"mean@64", "pass@8", ..., "distinct_correct"}}."""
     torch.manual_seed(seed)
     return {name: _measure_task(model, tokenizer, load_demo_task(name, "eval", assets=assets)) for name in DEMO_TASKS}
@@ -52,9 +52,9 @@ def _measure_task(model: Any, tokenizer: Any, task: Task) -> dict[str, float]:
     for prompt, text, verdict in zip(prompts, flat, verdicts, strict=True):
         if verdict.correct:
             solutions[prompt.id].append(task.solution(text))
-    right_P = np.array([len(found) for found in solutions.values()])
+    right_P = np.array([len(forms) for forms in solutions.values()])
     values_K = pass_at_k(np.full_like(right_P, DRAWS), right_P, PASS_AT).mean(axis=0)
     table = {f"mean@{DRAWS}": float(right_P.mean() / DRAWS)}
     table |= {f"pass@{k}": float(value) for k, value in zip(PASS_AT, values_K, strict=True)}
-    table["distinct_correct"] = sum(len(set(found)) for found in solutions.values()) / len(solutions)
+    table["distinct_correct"] = sum(len(set(forms)) for forms in solutions.values()) / len(solutions)
     return {name: round(value, 4) for name, value in table.items()}

@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dphrl.demo.database import HIGHEST, LOWEST, TABLES, Table
+from dphrl.demo.database import HIGHEST, LOWEST, TABLES, WorldTable
 
 # How likely a phrase is meant in its second reading in the base's training text (0: it has one reading only). Phrases
 # of one kind lean alike, so that many questions share few conventions and a short training can drop the rarer ones.
@@ -54,7 +54,7 @@ READINGS = tuple(Reading(*flags) for flags in itertools.product((False, True), r
 class Question:
     """A templated question about one table."""
 
-    table: Table
+    table: WorldTable
     target: str
     target_phrase: str
     column: str
@@ -91,7 +91,7 @@ class Question:
         return " ".join(f"{asked} {where} {self.condition_phrase} {self.value} ?".split())
 
 
-def draw_question(tables: tuple[Table, ...], *, rng: random.Random) -> Question:
+def draw_question(tables: tuple[WorldTable, ...], *, rng: random.Random) -> Question:
     """Draw a question about one of `tables`."""
     table = rng.choice(tables)
     target = _pick(TARGET_WEIGHTS, rng)

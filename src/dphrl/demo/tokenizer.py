@@ -14,43 +14,11 @@ from dphrl.demo.world import LETTERS
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unk>"
 MAX_LENGTH = 96
 """Longest prompt with its completion (tokens); the world's longest needs about 50."""
-SQL_WORDS = [
-    "SELECT",
-    "DISTINCT",
-    "FROM",
-    "WHERE",
-    "AND",
-    "OR",
-    "NOT",
-    "IN",
-    "IS",
-    "NULL",
-    "BETWEEN",
-    "WITH",
-    "AS",
-    "GROUP",
-    "ORDER",
-    "BY",
-    "HAVING",
-    "LIMIT",
-    "ASC",
-    "DESC",
-    "COUNT(*)",
-    "COUNT(",
-    "AVG(",
-    "SUM(",
-    "TOTAL(",
-    "MAX(",
-    "MIN(",
-    "(",
-    ")",
-    "*",
-    "/",
-    ",",
-    "1.0",
-    "t",
-    "id",
-]
+_SQL = """
+SELECT DISTINCT FROM WHERE AND OR NOT IN IS NULL BETWEEN WITH AS GROUP ORDER BY HAVING LIMIT ASC DESC COUNT(*)
+COUNT( AVG( SUM( TOTAL( MAX( MIN( ( ) * / , 1.0 t id
+"""
+SQL_WORDS = _SQL.split()
 QUESTION_WORDS = ["of", "with", "in", "size", "reverse", "?", ":", "+", "-", "="]
 
 

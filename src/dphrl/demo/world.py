@@ -14,7 +14,7 @@ import sqlite3
 from collections import Counter
 from dataclasses import dataclass
 
-from dphrl.demo.database import CROSS_DOMAIN, IN_DOMAIN, Table
+from dphrl.demo.database import CROSS_DOMAIN, IN_DOMAIN, WorldTable
 from dphrl.demo.queries import (
     READINGS,
     Question,
@@ -99,7 +99,7 @@ def draw_sft_example(*, rng: random.Random) -> tuple[str, str]:
     return question.text, corrupt(query, rng=rng) if rng.random() < CORRUPTED_SHARE else query
 
 
-def run_query(connection: sqlite3.Connection, query: str) -> Rows:
+def query_rows(connection: sqlite3.Connection, query: str) -> Rows:
     """Rows of one of the world's own queries, as a multiset."""
     return Counter(connection.execute(query).fetchall())
 
@@ -114,7 +114,7 @@ def base_support(connection: sqlite3.Connection, question: Question, gold: Rows)
     return sum(
         base_probability(question, reading)
         for reading in READINGS
-        if run_query(connection, plain_query(question, reading)) == gold
+        if query_rows(connection, plain_query(question, reading)) == gold
     )
 
 
@@ -135,7 +135,7 @@ def _draw_pair(connection: sqlite3.Connection, task: str, kind: str, rng: random
 
 
 def _draw_sql_pair(
-    connection: sqlite3.Connection, tables: tuple[Table, ...], kind: str, rng: random.Random
+    connection: sqlite3.Connection, tables: tuple[WorldTable, ...], kind: str, rng: random.Random
 ) -> tuple[str, str]:
     low, high = SUPPORT[kind]
     while True:
@@ -147,7 +147,7 @@ def _draw_sql_pair(
             if question.shape != shape:
                 continue
             gold = plain_query(question, rng.choice(READINGS))
-            rows = run_query(connection, gold)
+            rows = query_rows(connection, gold)
             if not is_trivial(rows) and low <= base_support(connection, question, rows) < high:
                 return question.text, gold
 

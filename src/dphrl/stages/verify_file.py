@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -231,24 +231,18 @@ class _Ids:
     """The ids seen so far. A run of numbers takes no memory: files without ids, or numbered, may be of any length."""
 
     def __init__(self) -> None:
-        self._run: range | None = None
+        self._run = range(0)
         self._others: set[str] = set()
 
     def add(self, key: str) -> bool:
-        """Remember an id; False where it was there already."""
+        """Remember an id; False where it was known already."""
         number = int(key) if len(key) <= _MAX_NUMBER and key.isascii() and key.isdigit() else None
-        if number is None or str(number) != key:
-            return self._add_other(key)
-        if self._run is None:
-            self._run = range(number, number)
-        if number in self._run:
-            return False
-        if number != self._run.stop:
-            return self._add_other(key)
-        self._run = range(self._run.start, number + 1)
-        return key not in self._others
-
-    def _add_other(self, key: str) -> bool:
+        if number is not None and str(number) == key:
+            if number in self._run:
+                return False
+            if not self._run or number == self._run.stop:
+                self._run = range(self._run.start if self._run else number, number + 1)
+                return key not in self._others
         known = len(self._others)
         self._others.add(key)
         return len(self._others) > known
@@ -301,11 +295,4 @@ def _writer(target: Path | None) -> Iterator[Write]:
 
 
 def _line(item: Item, verdict: Verdict) -> str:
-    row = {
-        "id": item["id"],
-        "correct": verdict.correct,
-        "reward": verdict.reward,
-        "status": verdict.status,
-        "detail": verdict.detail,
-    }
-    return json.dumps(row, allow_nan=False) + "\n"
+    return json.dumps({"id": item["id"], **asdict(verdict)}, allow_nan=False) + "\n"

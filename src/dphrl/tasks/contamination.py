@@ -45,8 +45,8 @@ class Match:
 def words(text: str) -> Words:
     """What texts are compared by: NFKC, case folded, white space and punctuation dropped; numbers and the signs of
     arithmetic stay, since x+1 and x-1 are two problems. '1,000' is 1000; 'well-known' is two words."""
-    plain = unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold()
-    return tuple(_WORD.findall(_HYPHEN.sub(" ", _THOUSANDS.sub("", plain))))
+    folded = unicodedata.normalize("NFKC", text).translate(_SIGNS).casefold()
+    return tuple(_WORD.findall(_HYPHEN.sub(" ", _THOUSANDS.sub("", folded))))
 
 
 def contaminated(measured: Sequence[Prompt], trained: Sequence[Prompt]) -> tuple[Match, ...]:
@@ -65,22 +65,22 @@ def contaminated(measured: Sequence[Prompt], trained: Sequence[Prompt]) -> tuple
     Source: PaLM (arXiv:2204.02311, section 8) for the share of 8-grams, there of all training data. Any shared 13-gram,
         as GPT-3 has it (arXiv:2005.14165, appendix C), found turns of phrase alone; docs/decisions/0025-bridges.md.
     """
-    mine, theirs = [_Text.of(p) for p in measured], [_Text.of(p) for p in trained]
-    bare_mine, bare_theirs = _bare(mine), _bare(theirs)
-    same = {text: p.id for text, p in reversed([*zip(theirs, trained, strict=True)])}
-    same_bare = {text: p.id for text, p in reversed([*zip(bare_theirs, trained, strict=True)])}
-    near = _nearest(bare_mine, theirs)
-    found = []
-    for prompt, full, bare, (place, share) in zip(measured, mine, bare_mine, near, strict=True):
-        exact = (same.get(full) if full.words else None) or (same_bare.get(bare) if bare.words else None)
+    measured_texts, trained_texts = [_Text.of(p) for p in measured], [_Text.of(p) for p in trained]
+    measured_bare, trained_bare = _bare(measured_texts), _bare(trained_texts)
+    same = {text: p.id for text, p in reversed([*zip(trained_texts, trained, strict=True)])}
+    same_bare = {text: p.id for text, p in reversed([*zip(trained_bare, trained, strict=True)])}
+    nearest = _nearest(measured_bare, trained_texts)
+    matches = []
+    for prompt, whole, bare, (place, share) in zip(measured, measured_texts, measured_bare, nearest, strict=True):
+        exact = (same.get(whole) if whole.words else None) or (same_bare.get(bare) if bare.words else None)
         if exact is not None:
-            found.append(Match(prompt.id, exact, 1.0, True))
+            matches.append(Match(prompt.id, exact, 1.0, True))
         elif share >= SHARE:
-            found.append(Match(prompt.id, trained[place].id, share, False))
-    return tuple(found)
+            matches.append(Match(prompt.id, trained[place].id, share, False))
+    return tuple(matches)
 
 
-def told(dataset: str, seen: SeenInTraining | None, who: str = "training") -> str:
+def contamination_note(dataset: str, seen: SeenInTraining | None, who: str = "training") -> str:
     """'gsm8k: 3 prompts also stand in training (2 word for word): a, b, c'; '' where there is none.
 
     Args:
@@ -139,9 +139,9 @@ def _nearest(measured: Sequence[_Text], trained: Sequence[_Text]) -> list[tuple[
         for gram in text.grams() & wanted:
             places[gram].append(place)
     rare = {gram: where for gram, where in places.items() if len(where) <= BOILERPLATE}
-    found = []
-    for mine in grams:
-        counts = Counter(place for gram in mine for place in rare.get(gram, ()))
+    nearest = []
+    for own in grams:
+        counts = Counter(place for gram in own for place in rare.get(gram, ()))
         place, count = min(counts.items(), key=lambda item: (-item[1], item[0]), default=(0, 0))
-        found.append((place, count / len(mine) if mine else 0.0))
-    return found
+        nearest.append((place, count / len(own) if own else 0.0))
+    return nearest

@@ -70,9 +70,9 @@ def _table(connection: sqlite3.Connection, name: str, examples: int, meanings: D
     primary = [_name(column) for _, column, *_, position in sorted(columns, key=lambda row: row[-1]) if position]
     if primary:
         lines.append((f"PRIMARY KEY ({', '.join(primary)})", ""))
-    for _, _, other, own, theirs, *_ in sorted(keys, key=lambda row: row[:2]):
-        target = f"{_name(other)} ({_name(theirs)})" if theirs else _name(other)
-        lines.append((f"FOREIGN KEY ({_name(own)}) REFERENCES {target}", ""))
+    for _, _, other, own_column, other_column, *_ in sorted(keys, key=lambda row: row[:2]):
+        target = f"{_name(other)} ({_name(other_column)})" if other_column else _name(other)
+        lines.append((f"FOREIGN KEY ({_name(own_column)}) REFERENCES {target}", ""))
     last = len(lines) - 1
     body = "\n".join(
         f"    {text}{'' if index == last else ','}{comment}" for index, (text, comment) in enumerate(lines)
@@ -110,7 +110,7 @@ def _quoted(name: str) -> str:
 
 def _descriptions(folder: Path) -> Descriptions:
     """What the columns of every table mean; empty without the folder."""
-    found: dict[tuple[str, str], str] = {}
+    meanings: dict[tuple[str, str], str] = {}
     for path in sorted(folder.glob("*.csv")):
         try:
             rows = list(csv.DictReader(io.StringIO(_decoded(path), newline="")))
@@ -121,8 +121,8 @@ def _descriptions(folder: Path) -> Descriptions:
             column = cells.get("original_column_name", "").strip().lower()
             meaning = _meaning(column, cells)
             if column and meaning:
-                found[path.stem.strip().lower(), column] = meaning
-    return found
+                meanings[path.stem.strip().lower(), column] = meaning
+    return meanings
 
 
 def _meaning(column: str, cells: Mapping[str, str]) -> str:

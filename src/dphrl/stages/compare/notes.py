@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dphrl.stages.compare.entries import Evaluation, Run
-from dphrl.tasks.contamination import told
+from dphrl.tasks.contamination import contamination_note
 
 if TYPE_CHECKING:
     from dphrl.stages.compare.compare import Group
@@ -99,7 +99,7 @@ def _seen_in_training(dataset: str, groups: Sequence[Group]) -> list[str]:
     """One sentence for all methods whose training saw the same prompts."""
     seen: dict[str, list[str]] = {}
     for group in groups:
-        said = told(dataset, group.seeds[0].summary.contaminated, "the training of {}")
+        said = contamination_note(dataset, group.seeds[0].summary.contaminated, "the training of {}")
         if said and group.method != "base":
             seen.setdefault(said, []).append(group.name)
     return [f"{said.replace('{}', ', '.join(names), 1)}." for said, names in seen.items()]

@@ -13,7 +13,7 @@ from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.sampling.encoded_prompts import pick_ids, task_for_policy
-from dphrl.tasks.contamination import contaminated, told
+from dphrl.tasks.contamination import contaminated, contamination_note
 from dphrl.types import Prompt, Task
 
 
@@ -45,7 +45,9 @@ def contamination_check(
             ids={match.prompt_id: match.trained_id for match in matches},
         )
         if matches:
-            progress(f"contamination of {task.name}", len(matches), len(task.prompts), told(task.name, seen))
+            progress(
+                f"contamination of {task.name}", len(matches), len(task.prompts), contamination_note(task.name, seen)
+            )
         return seen
 
     return check

@@ -30,7 +30,7 @@ class GeneratedRows:
     """What the generator raised at the row after the last of `rows`."""
 
 
-def make_rows(name: str, settings: Mapping[str, Any], seed: int, size: int) -> GeneratedRows:
+def generate_rows(name: str, settings: Mapping[str, Any], seed: int, size: int) -> GeneratedRows:
     """Make the rows 0 .. size of a generator."""
     from reasoning_gym.factory import DATASETS, create_dataset
 
@@ -71,7 +71,7 @@ def _main() -> None:
     replies = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some generators print
     with os.fdopen(replies, "w", encoding="utf-8") as file:
-        json.dump(dataclasses.asdict(make_rows(**json.load(sys.stdin))), file)
+        json.dump(dataclasses.asdict(generate_rows(**json.load(sys.stdin))), file)
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def equal_answers(gold: Any, answer: Any) -> bool:
     if isinstance(gold, sympy.Symbol) and isinstance(answer, sympy.Symbol):
         return str(gold).lower() == str(answer).lower()
     if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
-        found = same_value(gold, answer)
-        if found is not None:
-            return found
+        equal = same_value(gold, answer)
+        if equal is not None:
+            return equal
     return _by_math_verify(gold, answer)
 
 
@@ -83,10 +83,10 @@ def same_value(left: sympy.Expr, right: sympy.Expr) -> bool | None:
     agreed = None
     for place in range(POINTS if symbols else 1):
         point = {symbol: _coordinate(left, right, symbol, place) for symbol in symbols}
-        found = _same_numbers(left, right, point, rounded)
-        if found is False:
+        equal = _same_numbers(left, right, point, rounded)
+        if equal is False:
             return False
-        agreed = agreed or found
+        agreed = agreed or equal
     return agreed
 
 
@@ -98,10 +98,10 @@ def _same_numbers(left: sympy.Expr, right: sympy.Expr, point: dict[Any, Any], ro
     values = [_value(expression, point, digits) for expression in (left, right)]
     if None in values:
         return None if values == [None, None] else False
-    ours, theirs = values
-    if ours.is_Rational and theirs.is_Rational and not rounded:
-        return bool(ours == theirs)
-    gap, size = abs(ours - theirs), max(abs(ours), abs(theirs))
+    first, second = values
+    if first.is_Rational and second.is_Rational and not rounded:
+        return bool(first == second)
+    gap, size = abs(first - second), max(abs(first), abs(second))
     if rounded:
         allowed = sympy.Rational(ROUNDED.numerator, ROUNDED.denominator) * min(1, size) * sympy.Rational(1001, 1000)
         return bool(gap <= allowed)
@@ -110,15 +110,15 @@ def _same_numbers(left: sympy.Expr, right: sympy.Expr, point: dict[Any, Any], ro
 
 def _magnitude(expression: sympy.Expr) -> int:
     """The largest power of ten, up or down, of the numbers and powers of numbers in an expression."""
-    found = 0
+    largest = 0
     for part in sympy.preorder_traversal(expression):
         if part.is_Rational:
-            found = max(found, _bits(part) * 3 // 10)
+            largest = max(largest, _bits(part) * 3 // 10)
         elif isinstance(part, sympy.Pow) and part.is_number and part.base.is_Rational:
-            found = max(found, int(_bits(part.base) * abs(part.exp.evalf(5))) * 3 // 10)
+            largest = max(largest, int(_bits(part.base) * abs(part.exp.evalf(5))) * 3 // 10)
         elif isinstance(part, sympy.Pow) and part.is_number:
-            found = max(found, abs(int(sympy.log(abs(part.evalf(5)) or 1, 10).evalf(5))))
-    return found
+            largest = max(largest, abs(int(sympy.log(abs(part.evalf(5)) or 1, 10).evalf(5))))
+    return largest
 
 
 def _bits(value: sympy.Rational) -> int:
@@ -218,9 +218,9 @@ def _says_a_number(equation: sympy.Eq) -> bool:
 def _same_collections(gold: Any, answer: Any) -> bool:
     if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
         return _any_order(_members(gold), _members(answer))
-    ours, theirs = _as_tuple(gold, answer), _as_tuple(answer, gold)
-    if isinstance(ours, sympy.Tuple) and isinstance(theirs, sympy.Tuple):
-        return _pairwise(ours.args, theirs.args)
+    gold_tuple, answer_tuple = _as_tuple(gold, answer), _as_tuple(answer, gold)
+    if isinstance(gold_tuple, sympy.Tuple) and isinstance(answer_tuple, sympy.Tuple):
+        return _pairwise(gold_tuple.args, answer_tuple.args)
     if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
         ends = (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
         return ends and _pairwise((gold.start, gold.end), (answer.start, answer.end))
@@ -265,15 +265,17 @@ def _same_relations(gold: Relational, answer: Relational) -> bool:
             answer = answer.reversed
         if type(gold) is not type(answer):
             return False
-    ours, theirs = gold.lhs - gold.rhs, answer.lhs - answer.rhs
-    if not ours.free_symbols or not theirs.free_symbols:  # both hold, or neither does: 2 = 2 does not say that 3 = 3
+    gold_zero, answer_zero = gold.lhs - gold.rhs, answer.lhs - answer.rhs
+    if (
+        not gold_zero.free_symbols or not answer_zero.free_symbols
+    ):  # both hold, or neither does: 2 = 2 does not say that 3 = 3
         return any(
             gold.args[side] == answer.args[side] and equal_answers(gold.args[1 - side], answer.args[1 - side])
             for side in (0, 1)
         )
-    if same_value(ours, theirs):
+    if same_value(gold_zero, answer_zero):
         return True
-    ratio = sympy.cancel(_exact(ours) / _exact(theirs))
+    ratio = sympy.cancel(_exact(gold_zero) / _exact(answer_zero))
     any_sign = isinstance(gold, sympy.Eq)
     return bool(ratio.is_number and ratio.is_finite and (ratio.is_positive or (any_sign and ratio != 0)))
 

@@ -46,7 +46,7 @@ def math_style(completion: str) -> str:
 def _results(completion: str) -> list[str]:
     """The value that each "=" states, where it states one; of a chain a = b = c the numbers and its end."""
     text = _UNREAD.sub("", completion)
-    found = []
+    results = []
     for match in _EQUALS.finditer(text):
         start = match.end()
         while start < len(text) and text[start] in " $":  # "= $18": a price, or the start of a formula
@@ -54,8 +54,8 @@ def _results(completion: str) -> list[str]:
         piece = text[start : start + MAX_RESULT + 1]
         end = _SEGMENT_END.search(piece)
         goes_on = end is not None and _EQUALS.match(piece, end.start()) is not None
-        found.append(_result(piece[: end.start()] if end else piece, goes_on))
-    return [result for result in found if result]
+        results.append(_result(piece[: end.start()] if end else piece, goes_on))
+    return [result for result in results if result]
 
 
 def _result(segment: str, goes_on: bool) -> str:

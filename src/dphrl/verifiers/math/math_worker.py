@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from math_verify import LatexExtractionConfig, parse
 
@@ -36,30 +36,35 @@ def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
         `correct`, or `wrong` (also when either cannot be read).
     """
     gold, answer = item
-    ours = _gold(gold)
+    wanted = _gold(gold)
     if answer is None:
         return "correct", ""
     if _is_deep(answer):
         return "wrong", "nested deeper than an answer is"
     if _BIG_BINOMIAL.search(answer):  # the parser works it out at once
         return "wrong", "numbers too big to be compared"
-    theirs = (prepared(answer), None)
-    if not (ours[0].latex and theirs[0].latex):
-        return ("correct", "") if _same_words(ours[0].words, theirs[0].words) else _WRONG
-    if _differ(ours[0].base, theirs[0].base) or _differ(ours[0].unit, theirs[0].unit):
+    given = prepared(answer)
+    if not (wanted.answer.latex and given.latex):
+        return ("correct", "") if _same_words(wanted.answer.words, given.words) else _WRONG
+    if _differ(wanted.answer.base, given.base) or _differ(wanted.answer.unit, given.unit):
         return _WRONG
     try:
-        parsed = _parse(theirs[0].latex)
-        if ours[1] is None or parsed is None:
+        value = _parse(given.latex)
+        if wanted.value is None or value is None:
             return "wrong", "cannot be read as mathematics"
-        return ("correct", "") if _same(ours, (theirs[0], parsed)) else _WRONG
+        return ("correct", "") if _same(wanted, _Parsed(given, value)) else _WRONG
     except TooBig:
         return "wrong", "numbers too big to be compared"
     except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError) as error:
         return "wrong", f"cannot be compared: {type(error).__name__}"  # sympy's, on what the answer asks of it
 
 
-Parsed = tuple[PreparedAnswer, Any]
+class _Parsed(NamedTuple):
+    """An answer and what the parser read."""
+
+    answer: PreparedAnswer
+    value: Any
+    """None where it cannot be read as mathematics."""
 
 
 def _is_deep(text: str) -> bool:
@@ -71,39 +76,41 @@ def _is_deep(text: str) -> bool:
     return deepest > MAX_DEPTH or _CHAIN.search(text) is not None
 
 
-def _same(gold: Parsed, answer: Parsed) -> bool:
+def _same(gold: _Parsed, answer: _Parsed) -> bool:
     """With a percent sign on one side only, the number may count in hundredths or in ones."""
-    below_one = answer[0].percent and not gold[0].percent and getattr(gold[1], "is_number", False) and abs(gold[1]) < 1
-    if not below_one and equal_answers(gold[1], answer[1]):  # where 50 is asked for 50% says so, but 0.5% is not 0.5
+    gold_percent, answer_percent = gold.answer.percent, answer.answer.percent
+    below_one = answer_percent and not gold_percent and getattr(gold.value, "is_number", False) and abs(gold.value) < 1
+    # 50% says so where 50 is asked for, but 0.5% is not 0.5
+    if not below_one and equal_answers(gold.value, answer.value):
         return True
-    if gold[0].percent == answer[0].percent:
+    if gold_percent == answer_percent:
         return False
-    return equal_answers(*(value / 100 if read.percent else value for read, value in (gold, answer)))
+    return equal_answers(*(side.value / 100 if side.answer.percent else side.value for side in (gold, answer)))
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _gold(text: str) -> Parsed:
-    read = prepared(text)
-    return read, _parse(read.latex) if read.latex else None
+def _gold(text: str) -> _Parsed:
+    answer = prepared(text)
+    return _Parsed(answer, _parse(answer.latex) if answer.latex else None)
 
 
 def _parse(latex: str) -> Any:
     """What math-verify reads, or None."""
-    found = parse(f"\\boxed{{{latex}}}", _BOXED, fallback_mode="no_fallback", parsing_timeout=None)
-    return found[0] if found else None
+    values = parse(f"\\boxed{{{latex}}}", _BOXED, fallback_mode="no_fallback", parsing_timeout=None)
+    return values[0] if values else None
 
 
-def _same_words(ours: str, theirs: str) -> bool:
+def _same_words(gold: str, answer: str) -> bool:
     """3:00 and 3:00 pm are the same time; 3:00 am and 3:00 pm are not. No words on either side are no answer: what is
     left of a lone percent sign or unit must not equal what is left of a number."""
-    if not ours or not theirs:
+    if not gold or not answer:
         return False
-    clocks = {words.removesuffix(" am").removesuffix(" pm") for words in (ours, theirs)}
-    return ours == theirs or (len(clocks) == 1 and clocks <= {ours, theirs})
+    clocks = {words.removesuffix(" am").removesuffix(" pm") for words in (gold, answer)}
+    return gold == answer or (len(clocks) == 1 and clocks <= {gold, answer})
 
 
-def _differ(ours: str, theirs: str) -> bool:
-    return bool(ours and theirs and ours != theirs)
+def _differ(gold: str, answer: str) -> bool:
+    return bool(gold and answer and gold != answer)
 
 
 JOB = Job(compare_answers)

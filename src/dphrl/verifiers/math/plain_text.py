@@ -65,6 +65,11 @@ class _Characters(dict[int, str]):
         return plain_character
 
 
+_COMMANDS = r"""
+∞ \infty; ≤ \le; ≥ \ge; ≠ \ne; ≈ \approx; ± \pm; ∓ \mp; ° ^\circ; ∪ \cup; ∈ \in; ∅ \emptyset; … \ldots; ψ \psi;
+ω \omega; Δ \Delta; ⌊ \lfloor; ⌋ \rfloor; ⌈ \lceil; ⌉ \rceil; ⟨ \langle; ⟩ \rangle
+"""
+_OTHERS = r"÷ /; ⁄ /; ∶ :; ½ \frac{1}{2}; ⅓ \frac{1}{3}; ⅔ \frac{2}{3}; ¼ \frac{1}{4}; ¾ \frac{3}{4}; ℝ \mathbb{R}"
 _ASCII = _Characters(
     {
         **dict.fromkeys(map(ord, "−–—‐‑"), "-"),
@@ -72,46 +77,13 @@ _ASCII = _Characters(
         **dict.fromkeys(map(ord, "‘’′ʹ"), "'"),
         **dict.fromkeys(map(ord, "″“”"), "''"),
         **{0x3B1 + i: f"\\{name} " for i, name in enumerate(_GREEK.split(" ")) if name},
-        **{
-            ord(character): text
-            for character, text in {
-                "÷": "/",
-                "⁄": "/",
-                "∶": ":",
-                "√": " sqrt ",
-                "∞": r"\infty ",
-                "≤": r"\le ",
-                "≥": r"\ge ",
-                "≠": r"\ne ",
-                "≈": r"\approx ",
-                "±": r"\pm ",
-                "∓": r"\mp ",
-                "°": r"^\circ ",
-                "∪": r"\cup ",
-                "∈": r"\in ",
-                "∅": r"\emptyset ",
-                "ℝ": r"\mathbb{R}",
-                "…": r"\ldots ",
-                "½": r"\frac{1}{2}",
-                "⅓": r"\frac{1}{3}",
-                "⅔": r"\frac{2}{3}",
-                "¼": r"\frac{1}{4}",
-                "¾": r"\frac{3}{4}",
-                "ψ": r"\psi ",
-                "ω": r"\omega ",
-                "Δ": r"\Delta ",
-                "⌊": r"\lfloor ",
-                "⌋": r"\rfloor ",
-                "⌈": r"\lceil ",
-                "⌉": r"\rceil ",
-                "⟨": r"\langle ",
-                "⟩": r"\rangle ",
-                "€": r"\text{ euro}",
-                "£": r"\text{ sterling}",
-                "。": ". ",
-                "、": ", ",
-            }.items()
-        },
+        **{ord(character): f"{command} " for character, command in map(str.split, _COMMANDS.split(";"))},
+        **{ord(character): text for character, text in map(str.split, _OTHERS.split(";"))},
+        ord("√"): " sqrt ",
+        ord("€"): r"\text{ euro}",
+        ord("£"): r"\text{ sterling}",
+        ord("。"): ". ",
+        ord("、"): ", ",
     }
 )
 

@@ -114,13 +114,13 @@ def read_file(path: Path, golds: Sequence[GoldQuery]) -> dict[GoldQuery, str]:
     """
     if not path.exists():
         return {}
-    found = {}
+    results = {}
     with _opened(path) as connection:
         for gold in golds:
             row = connection.execute("SELECT result FROM golds WHERE key = ?", (gold.key(),)).fetchone()
             if row is not None:
-                found[gold] = row[0]
-    return found
+                results[gold] = row[0]
+    return results
 
 
 def write_file(path: Path, results: Mapping[GoldQuery, str]) -> None:
