@@ -82,7 +82,7 @@ def main() -> None:
         demo(settings)
         runs = [given.out / f"{name}-s{seed}" for name in settings.variants for seed in range(given.seeds)]
         trained = [path for path in runs if not path.name.startswith("base")]
-        summary = compare(trained, given.out / "compare-default", baseline=DEFAULT)
+        summary = compare(trained, given.out / "compare-default", baseline=DEFAULT).to_json()
     found = numbers(summary)
     picture(found, given.out / "anchor-ratio.png")
     print(json.dumps({"seeds": given.seeds, "steps": given.steps, **found}))

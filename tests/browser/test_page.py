@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_summaries import EVIL, THREE, TRAINING, summary_of
+from report_summaries import EVIL, THREE, TRAINING, comparison
 
 from dphrl.report import Extras, write_report
-from dphrl.report.page.drift_view import TOKENS_SHOWN
+from dphrl.report.comparison import Entry
+from dphrl.report.page.drift_view import TOKENS_SHOWN, AnchorDrift, DriftedAnchor
 from dphrl.report.page.escaped import cut
 from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
-from dphrl.report.view import Entry
 
 pytestmark = pytest.mark.slow
 
@@ -42,8 +42,8 @@ def case(number: int, text: str, states: tuple[State, State]) -> Case:
     return Case("in_domain" if number % 2 else "arithmetic", f"p{number:03d}", prompt, cut(text, 300)[0], 0, cells)
 
 
-def anchor(name: str, text: str, low: float) -> dict[str, Any]:
-    return {"task": text[:50], "prompt_id": name, "prompt": text, "tokens": [text, "b", "c"], "log_u": [low, 0.3, 0.0]}
+def anchor(name: str, text: str, low: float) -> DriftedAnchor:
+    return DriftedAnchor(text[:50], name, 0, text, (text, "b", "c"), (low, 0.3, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,17 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kinds: list[tuple[State, State]] = [("lost", "kept"), ("kept", "kept"), ("found", "unsolved")]
     cases = tuple(case(i, HOSTILE[i % len(HOSTILE)], kinds[i % 3]) for i in range(30))
     extras = Extras(
-        training={**TRAINING, f"dph_js {EVIL}": TRAINING["grpo"]},
+        training={**TRAINING, Entry("dph_js", EVIL): TRAINING[Entry("grpo")]},
         drift={
-            Entry("grpo"): {"store": 9, "rows": [anchor(f"a{i}", text, -i) for i, text in enumerate(HOSTILE)]},
+            Entry("grpo"): AnchorDrift(
+                {}, 9, True, tuple(anchor(f"a{i}", text, float(-i)) for i, text in enumerate(HOSTILE))
+            ),
             Entry("dph_f"): EVIL,
         },
         browser=Browser(cases, "The first prompts."),
         how={EVIL: EVIL, "Settings": EVIL},
     )
-    summary = summary_of({**THREE, f"dph_js {EVIL}": "dph_f"}, notes=[EVIL])
+    summary = comparison({**THREE, f"dph_js {EVIL}": "dph_f"}, notes=[EVIL])
     return write_report(summary, tmp_path_factory.mktemp("page"), title=EVIL, extras=extras)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from presample_runs import config_of, made
 from dphrl.anchors import open_store
 from dphrl.errors import RunDirError
 from dphrl.models.policy import load_policy, save_policy
+from dphrl.report.page.drift_view import AnchorDrift
 from dphrl.runs.run_dir import RunDir
 from dphrl.stages.report import anchor_drift as stage
-from dphrl.stages.report.anchor_drift import anchor_drift, chosen, pieces
+from dphrl.stages.report.anchor_drift import anchor_drift, evenly_chosen, pieces
+from dphrl.types import as_json
 
 
 def test_anchors_are_chosen_evenly_and_within_the_tokens() -> None:
-    assert chosen([5] * 3) == [0, 1, 2] and chosen([]) == []
-    assert chosen([5] * 1000) == list(range(0, 1000, 5))
-    long = chosen([10_000] * 1000)
+    assert evenly_chosen([5] * 3) == [0, 1, 2] and evenly_chosen([]) == []
+    assert evenly_chosen([5] * 1000) == list(range(0, 1000, 5))
+    long = evenly_chosen([10_000] * 1000)
     assert len(long) == 10 and long[0] == 0 and len(set(long)) == 10
 
 
@@ -58,15 +61,15 @@ def test_the_drift_is_measured_once_and_kept(trained: RunDir, monkeypatch: pytes
 
     monkeypatch.setattr(stage, "PART", 4)
     found = anchor_drift(trained.root, progress=told)
-    assert isinstance(found, dict) and found["complete"]
+    assert isinstance(found, AnchorDrift) and found.complete
     store = open_store(trained.anchors, None)
-    assert found["store"] == len(store) == len(found["rows"]) and calls[0] == (4, len(store))
-    row = found["rows"][0]
-    assert len(row["tokens"]) == len(row["log_u"]) == len(store[0].completion_ids)
-    assert row["prompt_id"] == store[0].prompt_id and any(abs(v) > 0.01 for r in found["rows"] for v in r["log_u"])
+    assert found.store == len(store) == len(found.rows) and calls[0] == (4, len(store))
+    row = found.rows[0]
+    assert len(row.tokens) == len(row.log_u) == len(store[0].completion_ids)
+    assert row.prompt_id == store[0].prompt_id and any(abs(v) > 0.01 for r in found.rows for v in r.log_u)
     calls.clear()
     assert anchor_drift(trained.root, progress=told) == found and calls == []
-    halved = {**found, "complete": False, "rows": found["rows"][:4]}
+    halved = {"schema": 1, **as_json(replace(found, complete=False, rows=found.rows[:4]))}
     (trained.root / "drift.json").write_text(json.dumps(halved))
     assert anchor_drift(trained.root, progress=told) == found and calls[0] == (8, len(store))
 
@@ -80,8 +83,8 @@ def test_the_base_itself_has_not_moved_and_a_new_model_is_measured_anew(trained:
     policy = load_policy(config)
     save_policy(policy, policy.model, run.final)
     found = anchor_drift(run.root)
-    assert isinstance(found, dict)
-    assert max(abs(v) for row in found["rows"] for v in row["log_u"]) < 2e-3
+    assert isinstance(found, AnchorDrift)
+    assert max(abs(v) for row in found.rows for v in row.log_u) < 2e-3
 
 
 @pytest.mark.slow

@@ -13,12 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_summaries import EVIL, THREE, TRAINING, summary_of
+from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of
 
 from dphrl.report import Extras, write_report
+from dphrl.report.comparison import Entry
 from dphrl.report.labels import METHODS
-from dphrl.report.page.sample_browser import Asked, browse
-from dphrl.report.view import Entry
+from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
+from dphrl.report.page.sample_browser import AskedPrompt, browse
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,7 @@ HOW = {"Versions": {"trl": "1.16.0"}, "Commands": ["dphrl demo"], "Runs": [{"run
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of THREE."""
-    summary = summary_of(THREE, notes=["Seeds differ."])
+    summary = comparison(THREE, notes=["Seeds differ."])
     extras = Extras(training=TRAINING, how=HOW)
     return write_report(summary, tmp_path_factory.mktemp("report"), title="Demo", extras=extras).parent
 
@@ -105,7 +106,7 @@ def test_figures_and_tables_are_files_beside_the_page(folder: Path) -> None:
     drawn = [content.decode() for name, content in found.items() if name.endswith("svg")]
     assert all(svg.startswith("<svg xmlns=") and "var(--" not in svg for svg in drawn)
     assert METHODS["dph_f"].light in found["pass_at_k.svg"].decode()
-    assert json.loads((folder / "summary.json").read_text()) == summary_of(THREE, notes=["Seeds differ."])
+    assert json.loads((folder / "summary.json").read_text()) == comparison(THREE, notes=["Seeds differ."]).to_json()
     assert {p.name for p in (folder / "tables").iterdir()} == {
         *("numbers.csv", "numbers.md", "pass_at_k.csv", "pass_at_k.md", "training.csv", "training.md")
     }
@@ -122,7 +123,7 @@ def test_tables_hold_the_numbers(folder: Path) -> None:
 
 
 def test_the_same_summary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = comparison_of(json.loads((folder / "summary.json").read_text()))
     write_report(summary, tmp_path, title="Demo", extras=Extras(training=TRAINING, how=HOW))
     for path in (p.relative_to(folder) for p in folder.rglob("*") if p.is_file()):
         assert (tmp_path / path).read_bytes() == (folder / path).read_bytes(), path
@@ -130,9 +131,9 @@ def test_the_same_summary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> 
 
 def test_what_users_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
     """Markup, bidirectional marks, escapes and formulas in every text: the page has them as text."""
-    summary = summary_of({**THREE, f"dph_js {EVIL}": "dph_f"}, datasets=(EVIL,), notes=[EVIL])
+    summary = comparison({**THREE, f"dph_js {EVIL}": "dph_f"}, datasets=(EVIL,), notes=[EVIL])
     how = {EVIL: EVIL, "list": [EVIL], "table": {EVIL: EVIL}, "rows": [{"run": EVIL}]}
-    training = {f"dph_js {EVIL}": TRAINING["grpo"]}
+    training = {Entry("dph_js", EVIL): TRAINING[Entry("grpo")]}
     text = write_report(summary, tmp_path, title=EVIL, extras=Extras(training=training, how=how)).read_text()
     loads = Loads(text)
     assert loads.tags.count("script") == 3 and "template" not in loads.tags
@@ -148,7 +149,7 @@ def test_what_users_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
 def test_numbers_of_another_harness_stand_on_the_page_and_in_a_file(tmp_path: Path) -> None:
     row = {"method": "grpo", "setting": "", "seed": 0, "task": "<gsm8k>", "metric": "exact_match", "filter": "none"}
     row |= {"value": 0.25, "stderr": 0.01, "n": 1319, "higher_is_better": True}
-    summary = summary_of({"grpo": "grpo"}, datasets=("in_domain",), baseline=None, harness=[row])
+    summary = comparison({"grpo": "grpo"}, datasets=("in_domain",), baseline=None, harness=[row])
     text = write_report(summary, tmp_path, title="Other").read_text()
     assert "&lt;gsm8k&gt;" in text and "<gsm8k>" not in text and "0.2500 ± 0.0100" in text
     assert "0.2500 ± 0.0100" in (tmp_path / "tables" / "harness.csv").read_text()
@@ -156,7 +157,7 @@ def test_numbers_of_another_harness_stand_on_the_page_and_in_a_file(tmp_path: Pa
 
 def test_any_name_is_drawn(tmp_path: Path) -> None:
     """Not every font has these signs; the page says them all the same."""
-    summary = summary_of({"grpo": "grpo"}, datasets=("数学",), baseline=None)
+    summary = comparison({"grpo": "grpo"}, datasets=("数学",), baseline=None)
     assert "Pass@k, 数学, %" in write_report(summary, tmp_path, title="数学").read_text()
 
 
@@ -178,7 +179,7 @@ def test_a_sweep_of_many_settings_is_drawn(tmp_path: Path) -> None:
     keys = [f"dph_f eta={e}" for e in (0.05, 0.2, 0.5)] + [
         f"rkl beta={b} {k}" for b in (0.02, 0.1, 0.5) for k in ("k2", "k3")
     ]
-    summary = summary_of({"base": "base", "grpo": "grpo", **dict.fromkeys(keys, "dph_f")}, datasets=("in_domain",))
+    summary = comparison({"base": "base", "grpo": "grpo", **dict.fromkeys(keys, "dph_f")}, datasets=("in_domain",))
     text = write_report(summary, tmp_path, title="Sweep").read_text()
     assert "10 method settings" in text and "Bands:" not in text and "color-mix" in text
 
@@ -204,15 +205,15 @@ def test_ten_methods_on_five_tasks_stay_below_5_mb(tmp_path: Path) -> None:
         for s in range(1_000)
     ]
     files = {(Entry(n), t): big_samples(tmp_path / "samples") for n in names for t in tasks}
-    asked = {t: {f"p{i}": Asked("<question> " * 9_000, "gold & " * 9_000) for i in range(30)} for t in tasks}
-    row = {"task": "t", "prompt_id": "p", "prompt": "<q>" * 2_000, "tokens": ["<a>"] * 500, "log_u": [-3.0] * 500}
+    asked = {t: {f"p{i}": AskedPrompt("<question> " * 9_000, "gold & " * 9_000) for i in range(30)} for t in tasks}
+    anchor = DriftedAnchor("t", "p", 0, "<q>" * 2_000, ("<a>",) * 500, (-3.0,) * 500)
     extras = Extras(
-        training=dict.fromkeys(names[1:], lines),
-        drift={Entry(n): {"store": 10_000, "rows": [row] * 200} for n in names[1:]},
+        training={Entry(n): [lines] for n in names[1:]},
+        drift={Entry(n): AnchorDrift({}, 10_000, True, (anchor,) * 200) for n in names[1:]},
         browser=browse(files, asked),
     )
     page = write_report(
-        summary_of(dict.fromkeys(names, "dph_f"), datasets=tasks), tmp_path / "out", title="Big", extras=extras
+        comparison(dict.fromkeys(names, "dph_f"), datasets=tasks), tmp_path / "out", title="Big", extras=extras
     )
     assert 2_000_000 < page.stat().st_size < 5_000_000
 
@@ -222,7 +223,7 @@ def big_samples(path: Path) -> Path:
     if not path.exists():
         rows = [
             {"prompt_id": f"p{i}", "draw": d, "text": "a < b & c " * 6_000, "finish_reason": "stop", "correct": d == 0}
-            | {"status": "correct" if d == 0 else "wrong", "detail": "<detail> " * 1_000}
+            | {"reward": float(d == 0), "status": "correct" if d == 0 else "wrong", "detail": "<detail> " * 1_000}
             for i in range(30)
             for d in range(2)
         ]

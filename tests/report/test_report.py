@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from report_summaries import EVIL, THREE, TRAINING, summary_of
+from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of, summary_of
 from rich.console import Console
 
 from dphrl.errors import DataError
 from dphrl.report import print_summary, write_report
 from dphrl.report.charts.curves import curves
 from dphrl.report.charts.looks import looks
-from dphrl.report.headline import choice, headline, verdicts
-from dphrl.report.labels import METHODS, display, plain
-from dphrl.report.view import Entry, View, interval, number
+from dphrl.report.comparison import Comparison, Entry
+from dphrl.report.headline import headline, headline_choice, verdict_sentences
+from dphrl.report.labels import METHODS, display, visible
+from dphrl.report.number_text import interval_text, number_text
+from dphrl.report.view import View
+
+GRPO = Entry("grpo")
+NOTHING = Comparison(rows=(), aggregate=(), forgetting=(), harness=(), baseline=None, notes=())
 
 
 def test_a_verdict_has_its_numbers_and_says_where_nothing_is_clear() -> None:
     """mean@64 .767 - .622 = +14.5 points; greedy is not in it; an interval around 0 is no clear difference."""
-    view = View(summary_of(THREE, datasets=("in_domain",)))
-    assert verdicts(view) == {
+    view = View(comparison(THREE, datasets=("in_domain",)))
+    assert verdict_sentences(view) == {
         "in_domain": "DPH-F keeps 99.7 % of what the base solved, GRPO 93.2 % (+6.5 points [+4.5, +8.5]); "
         "mean@64 76.7 %, +14.5 points against the base, -2.2 points [-4.2, -0.2] against GRPO; "
         "Pass@8 96.3 %, -2.3 points against the base, +8.9 points [+6.9, +10.9] against GRPO."
@@ -33,7 +36,10 @@ def test_a_verdict_has_its_numbers_and_says_where_nothing_is_clear() -> None:
     for a in same["aggregate"]:
         if a["difference"]:
             a["difference"] |= {"low": -0.01, "high": 0.2}
-    assert "no clear difference from GRPO (-2.2 points [-1.0, +20.0])" in verdicts(View(same))["in_domain"]
+    assert (
+        "no clear difference from GRPO (-2.2 points [-1.0, +20.0])"
+        in verdict_sentences(View(comparison_of(same)))["in_domain"]
+    )
 
 
 def test_a_difference_without_width_names_the_prompts_it_rests_on() -> None:
@@ -41,7 +47,7 @@ def test_a_difference_without_width_names_the_prompts_it_rests_on() -> None:
     for a in summary["aggregate"]:
         if a["method"] == "dph_f" and a["metric"] == "pass@8":
             a["difference"] = {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0, "agree": 98}
-    said = verdicts(View(summary))["in_domain"]
+    said = verdict_sentences(View(comparison_of(summary)))["in_domain"]
     assert "no clear difference from GRPO (+0.0 points on all 98 prompts)" in said
 
 
@@ -50,21 +56,21 @@ def test_the_verdict_of_one_run_is_against_its_base() -> None:
     for a in summary["aggregate"]:
         gap = {"baseline": "base", "value": 0.167, "low": 0.1, "high": 0.2}
         a["difference"] = gap if a["method"] == "grpo" and a["metric"] == "mean_at_n" else None
-    said = verdicts(View(summary))["in_domain"]
+    said = verdict_sentences(View(comparison_of(summary)))["in_domain"]
     assert said == (
         "GRPO keeps 93.2 % of what the base solved [92.2, 94.2]; "
         "mean@64 78.9 %, +16.7 points [+10.0, +20.0] against the base; Pass@8 87.4 %."
     )
-    alone = View(summary_of({"base": "base"}, datasets=("in_domain",), baseline=None))
-    assert verdicts(alone)["in_domain"] == "Base mean@64 62.2 %; Pass@8 98.6 %."
+    alone = View(comparison({"base": "base"}, datasets=("in_domain",), baseline=None))
+    assert verdict_sentences(alone)["in_domain"] == "Base mean@64 62.2 %; Pass@8 98.6 %."
 
 
 def test_the_entry_of_the_verdict_is_chosen_openly() -> None:
     """Of two DPH entries the one with the higher mean@64 + Pass@8, and the reader is told."""
-    view = View(summary_of({"grpo": "grpo", "dph_f eta=0.05": "grpo", "dph_f eta=0.2": "dph_f"}))
+    view = View(comparison({"grpo": "grpo", "dph_f eta=0.05": "grpo", "dph_f eta=0.2": "dph_f"}))
     assert headline(view) == Entry("dph_f", "eta=0.2")
-    assert choice(view).startswith("DPH-F eta=0.2 is named because, of 2 DPH entries")
-    assert choice(View(summary_of(THREE))) == ""
+    assert headline_choice(view).startswith("DPH-F eta=0.2 is named because, of 2 DPH entries")
+    assert headline_choice(View(comparison(THREE))) == ""
 
 
 def test_entries_stand_in_the_order_of_the_table_and_of_their_numbers() -> None:
@@ -78,7 +84,7 @@ def test_entries_stand_in_the_order_of_the_table_and_of_their_numbers() -> None:
         "grpo",
         "base",
     ]
-    view = View(summary_of(dict.fromkeys(keys, "grpo")))
+    view = View(comparison(dict.fromkeys(keys, "grpo")))
     assert [f"{e.method} {e.setting}".strip() for e in view.entries] == [
         *("base", "grpo", "grpo maxrl", "rkl beta=0.1 k2", "rkl beta=0.1 k3", "dph_f eta=0.05", "dph_f eta=0.5", "zeta")
     ]
@@ -114,11 +120,11 @@ def test_curves_average_seeds_and_smooth() -> None:
     np.testing.assert_allclose(curve.mean[2:8], np.arange(2, 8) / 20 + 0.5)
     assert curve.mean[0] == pytest.approx((0 + 1 + 2) / 3 / 20 + 0.5)
     np.testing.assert_allclose(curve.high - curve.low, 1.0)
-    assert curves({"grpo": [{"step": 1, "reward": None}, {"step": 2, "reward": float("nan")}, {"loss": 1.0}]}) == {}
+    assert curves({GRPO: [[{"step": 1, "reward": None}, {"step": 2, "reward": float("nan")}, {"loss": 1.0}]]}) == {}
 
 
 def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends() -> None:
-    (curve,) = curves({"grpo": [{"step": s, "reward": 0.5} for s in range(5_000)]})["reward"].values()
+    (curve,) = curves({GRPO: [[{"step": s, "reward": 0.5} for s in range(5_000)]]})["reward"].values()
     gaps = np.diff(curve.steps)
     assert len(curve.steps) == 150 and (curve.steps[0], curve.steps[-1]) == (0, 4_999)
     assert gaps.min() >= 33 and gaps.max() <= 34
@@ -135,25 +141,25 @@ def test_a_long_curve_is_thinned_evenly_and_keeps_its_ends() -> None:
     ],
 )
 def test_numbers_have_one_decimal(value: float | None, metric: str, signed: bool, expected: str) -> None:
-    assert number(value, metric, signed=signed) == expected
+    assert number_text(value, metric, signed=signed) == expected
 
 
 def test_intervals_and_names() -> None:
-    assert interval(0.1, 0.25, "keep") == "[10.0, 25.0]" and interval(None, 0.2, "keep") == ""
+    assert interval_text(0.1, 0.25, "keep") == "[10.0, 25.0]" and interval_text(None, 0.2, "keep") == ""
     assert display("dph_f", "eta=0.2") == "DPH-F eta=0.2" and display("new") == "new"
-    assert plain("a\u202eb\x1b[0m\nc\u2066") == "a\\u202eb\\u001b[0m\nc\\u2066"
+    assert visible("a\u202eb\x1b[0m\nc\u2066") == "a\\u202eb\\u001b[0m\nc\\u2066"
 
 
 def test_a_summary_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows; evaluate at least one run with `dphrl eval`"):
-        write_report({"rows": [], "aggregate": []}, tmp_path, title="x")
+        write_report(NOTHING, tmp_path, title="x")
     with pytest.raises(DataError, match="no rows"):
-        print_summary({}, Console())
+        print_summary(NOTHING, Console())
 
 
-def printed(summary: Mapping[str, Any], *, width: int = 100, encoding: str = "utf-8", terminal: bool = False) -> str:
+def printed(compared: Comparison, *, width: int = 100, encoding: str = "utf-8", terminal: bool = False) -> str:
     buffer = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True)
-    print_summary(summary, Console(file=buffer, width=width, force_terminal=terminal, _environ={}))
+    print_summary(compared, Console(file=buffer, width=width, force_terminal=terminal, _environ={}))
     return buffer.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
 
 
@@ -175,20 +181,20 @@ Note: Seeds differ.
 
 def test_the_terminal_shows_a_verdict_and_a_table() -> None:
     """Golden: width 100, no colour."""
-    summary = summary_of(THREE, datasets=("in_domain",), notes=["Seeds differ."])
-    assert [line.rstrip() for line in printed(summary).splitlines()] == (GOLDEN + TABLE).splitlines()
+    compared = comparison(THREE, datasets=("in_domain",), notes=["Seeds differ."])
+    assert [line.rstrip() for line in printed(compared).splitlines()] == (GOLDEN + TABLE).splitlines()
 
 
 @pytest.mark.parametrize("width", [44, 60, 80, 100, 160])
 def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(width: int) -> None:
-    text = printed(summary_of(THREE), width=width)
+    text = printed(comparison(THREE), width=width)
     assert max(map(len, text.splitlines())) <= width and "…" not in text
     assert "DPH-F   " in text and "76.7" in text and "99.7" in text
 
 
 def test_terminals_without_unicode_get_ascii_and_users_text_is_no_markup() -> None:
-    summary = summary_of({**THREE, f"dph_js [red]{EVIL}": "dph_f"}, datasets=("in_domain",), seeds=1)
-    text = printed(summary, encoding="ascii", width=200)
+    compared = comparison({**THREE, f"dph_js [red]{EVIL}": "dph_f"}, datasets=("in_domain",), seeds=1)
+    text = printed(compared, encoding="ascii", width=200)
     assert "76.7+/-1.0" in text and "+/-: half of the 95 % interval" in text and "[red]" in text
-    coloured = printed(summary, width=200, terminal=True)
+    coloured = printed(compared, width=200, terminal=True)
     assert "\x1b[31m" not in coloured and "\u202e" not in coloured and "\x1b[1m" in coloured

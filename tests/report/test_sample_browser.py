@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,12 +12,12 @@ from markupsafe import escape
 
 from dphrl.errors import RunDirError
 from dphrl.report.charts.axes import Axis, percent_axis, shown_ks
-from dphrl.report.charts.placing import LINE, Label, place, spread
-from dphrl.report.page.drift_view import SHOWN, drift_views, shade
+from dphrl.report.charts.placing import LINE, Label, moved_apart, place_labels
+from dphrl.report.comparison import Entry
+from dphrl.report.page.drift_view import ANCHORS_SHOWN, AnchorDrift, DriftedAnchor, drift_views, shade
 from dphrl.report.page.escaped import cut
-from dphrl.report.page.sample_browser import CELLS, Asked, browse, state
-from dphrl.report.tables import Table, as_csv, markdown
-from dphrl.report.view import Entry
+from dphrl.report.page.sample_browser import CELLS, AskedPrompt, browse, state
+from dphrl.report.tables import ReportTable, as_csv, markdown
 from dphrl.runs.samples import write_samples
 from dphrl.types import Completion, Status, Verdict
 
@@ -77,7 +76,7 @@ def test_prompts_are_chosen_lost_found_others_in_turn(tmp_path: Path) -> None:
     grpo = samples(tmp_path / "grpo", {"a": "www", "b": "www", "c": "wwc", "d": "wcc", "e": "ccw"})
     dph = samples(tmp_path / "dph", {"a": "wcw", "b": "www", "c": "www", "d": "wcc", "e": "cee"})
     files = {(entry, "t"): path for entry, path in ((BASE, base), (GRPO, grpo), (DPH, dph))}
-    found = browse(files, {"t": {"b": Asked("question", "gold")}})
+    found = browse(files, {"t": {"b": AskedPrompt("question", "gold")}})
     assert found is not None and [case.prompt_id for case in found.cases][:4:3] == ["b", "a"]
     assert found.cases[1].prompt_id == "c" and {c.prompt_id for c in found.cases} == set("abcde")
     b = found.cases[0]
@@ -100,7 +99,7 @@ def test_the_browser_is_bounded_for_ten_methods_and_five_tasks(tmp_path: Path) -
     letters = {f"p{i:03d}": "wc" for i in range(40)}
     path = samples(tmp_path / "all", letters, "<&>" * 20_000)
     files = {(Entry("base" if i == 0 else f"m{i}"), f"t{j}"): path for j in range(5) for i in range(11)}
-    found = browse(files, {f"t{j}": {i: Asked("<" * 50_000, ">" * 50_000) for i in letters} for j in range(5)})
+    found = browse(files, {f"t{j}": {i: AskedPrompt("<" * 50_000, ">" * 50_000) for i in letters} for j in range(5)})
     assert found is not None
     cells = [cell for case in found.cases for cell in case.cells]
     texts = [s.text for c in cells for s in c.completions] + [t for c in found.cases for t in (c.prompt, c.gold)]
@@ -116,15 +115,14 @@ def test_no_samples_are_no_browser_and_a_damaged_file_is_named(tmp_path: Path) -
         browse({(BASE, "t"): tmp_path / "bad"}, {})
 
 
-def anchor(name: str, log_u: list[float]) -> dict[str, Any]:
-    tokens = [f" t{i}" for i in range(len(log_u))]
-    return {"task": "task", "prompt_id": name, "draw": 0, "prompt": "q", "tokens": tokens, "log_u": log_u}
+def anchor(name: str, log_u: list[float]) -> DriftedAnchor:
+    return DriftedAnchor("task", name, 0, "q", tuple(f" t{i}" for i in range(len(log_u))), tuple(log_u))
 
 
 def test_the_most_forgotten_anchor_comes_first() -> None:
     """Means -1 and +0.1; one of two anchors holds a token below -2 nats."""
-    rows = [anchor("up", [0.2, 0.0]), anchor("down", [-3.0, 1.0])]
-    (view,) = drift_views({GRPO: {"rows": rows, "store": 7}, DPH: {"rows": [], "store": 0}})
+    anchors = (anchor("up", [0.2, 0.0]), anchor("down", [-3.0, 1.0]))
+    (view,) = drift_views({GRPO: AnchorDrift({}, 7, True, anchors), DPH: AnchorDrift({}, 0, True, ())})
     assert (view.name, view.measured, view.store, view.forgotten) == ("GRPO", 2, 7, 50.0)
     assert view.mean == pytest.approx(-1.8 / 4)
     assert [a.prompt_id for a in view.anchors] == ["down", "up"]
@@ -134,9 +132,9 @@ def test_the_most_forgotten_anchor_comes_first() -> None:
 
 
 def test_a_long_anchor_is_shown_around_its_lowest_token() -> None:
-    rows = [anchor(f"a{i}", [0.0] * 900 + [-5.0] + [0.0] * 99) for i in range(SHOWN + 3)]
-    (view,) = drift_views({GRPO: {"rows": rows, "store": 99}})
-    assert len(view.anchors) == SHOWN and view.measured == SHOWN + 3
+    anchors = tuple(anchor(f"a{i}", [0.0] * 900 + [-5.0] + [0.0] * 99) for i in range(ANCHORS_SHOWN + 3))
+    (view,) = drift_views({GRPO: AnchorDrift({}, 99, True, anchors)})
+    assert len(view.anchors) == ANCHORS_SHOWN and view.measured == ANCHORS_SHOWN + 3
     assert len(view.anchors[0].tokens) == 200 and view.anchors[0].left_out == 800
     assert min(t.log_u for t in view.anchors[0].tokens) == -5.0
 
@@ -150,17 +148,17 @@ def test_shades_have_stated_limits(log_u: float, expected: str) -> None:
 
 @given(st.lists(st.floats(0, 240), min_size=1, max_size=8))
 def test_names_at_the_end_of_curves_are_apart_and_inside(heights: list[float]) -> None:
-    placed = spread(heights, 240)
+    placed = moved_apart(heights, 240)
     ordered = sorted(placed)
     assert all(b - a >= LINE - 1e-6 for a, b in pairwise(ordered))
     assert ordered[0] >= -1e-6 and ordered[-1] <= 240 + 1e-6
-    assert spread([10.0, 100.0], 240) == [10.0, 100.0]
+    assert moved_apart([10.0, 100.0], 240) == [10.0, 100.0]
 
 
 def test_labels_avoid_each_other() -> None:
     """Five points in one place: no two labels share a place."""
     labels = [Label((100, 100), name, (90, 90, 110, 110)) for name in ("Base", "GRPO", "RKL", "DPH-F", "DPH-JS")]
-    assert len(set(place(labels, (0, 0, 330, 240)))) == 5
+    assert len(set(place_labels(labels, (0, 0, 330, 240)))) == 5
 
 
 def test_axes_of_rates_stay_within_0_and_100_and_never_magnify() -> None:
@@ -173,6 +171,6 @@ def test_axes_of_rates_stay_within_0_and_100_and_never_magnify() -> None:
 
 def test_tables_as_files_keep_texts_as_texts() -> None:
     """A spreadsheet runs =1+1; Markdown would read | and < and *."""
-    table = Table("t|1", ("method", "value"), (("=1+1", "-2.2 [-4.2, -0.2]"), ("a|<b>", None), ("+x", 0.5)))
+    table = ReportTable("t|1", ("method", "value"), (("=1+1", "-2.2 [-4.2, -0.2]"), ("a|<b>", None), ("+x", 0.5)))
     assert as_csv(table).splitlines() == ["method,value", '\'=1+1,"-2.2 [-4.2, -0.2]"', "a|<b>,", "'+x,0.5"]
     assert markdown(table).splitlines()[0] == r"## t\|1" and r"| a\|\<b\> |  |" in markdown(table)

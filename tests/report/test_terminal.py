@@ -7,19 +7,22 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report_summaries import comparison_of
 
 from dphrl.report.terminal import BLOCKS, blocks, show
 
 ROWS = [{"method": "grpo", "setting": "", "seed": 0, "dataset": "in_domain", "n": 4, "prompts": 10}]
-SUMMARY = {
-    "rows": ROWS,
-    "aggregate": [
-        {"method": "grpo", "setting": "", "dataset": "in_domain", "metric": f"pass@{k}", "mean": mean, "seeds": 1}
-        for k, mean in ((1, 0.2), (2, 0.55), (4, 0.9))
-    ],
-    "baseline": None,
-    "notes": [],
-}
+SUMMARY = comparison_of(
+    {
+        "rows": ROWS,
+        "aggregate": [
+            {"method": "grpo", "setting": "", "dataset": "in_domain", "metric": f"pass@{k}", "mean": mean, "seeds": 1}
+            for k, mean in ((1, 0.2), (2, 0.55), (4, 0.9))
+        ],
+        "baseline": None,
+        "notes": [],
+    }
+)
 
 
 def test_the_lowest_and_the_highest_block() -> None:
@@ -35,7 +38,7 @@ def test_a_curve_that_rises_never_looks_lower(values: list[float]) -> None:
 def test_machines_get_one_line_of_json_and_people_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     show(SUMMARY, as_json=True)
     printed = capsys.readouterr().out
-    assert printed.count("\n") == 1 and json.loads(printed) == SUMMARY
+    assert printed.count("\n") == 1 and json.loads(printed) == SUMMARY.to_json()
     show(SUMMARY, as_json=False)
     printed = capsys.readouterr().out
     assert "▁▅█" in printed and "P@1-4" in printed and "\x1b" not in printed

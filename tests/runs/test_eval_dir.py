@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compare_runs import compared
 
 from dphrl.cli.main import main
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
-from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate.eval_request import eval_request, parse_model
 from dphrl.stages.report.write_report import report
 from dphrl.types import Completion, Verdict
@@ -62,7 +62,7 @@ def test_what_is_written_is_read(evaldir: EvalDir) -> None:
 
 def test_compare_reads_it_as_runs(evaldir: EvalDir, tmp_path: Path) -> None:
     """Two seeds are joined; the base is `base`; differences refer to it, those of distinct solutions are paired too."""
-    summary = compare([evaldir.root], tmp_path / "out", resamples=200)
+    summary = compared([evaldir.root], tmp_path / "out", resamples=200)
     assert summary["baseline"] == "base" and summary["notes"] == []
     assert [(r["method"], r["seed"], r["model"]) for r in summary["rows"]] == [
         ("base", 0, "qwen"),
@@ -75,21 +75,21 @@ def test_compare_reads_it_as_runs(evaldir: EvalDir, tmp_path: Path) -> None:
     assert found["keep@4"]["mean"] == found["keep"]["mean"] and found["keep@1"]["mean"] != found["keep"]["mean"]
     assert found["maj@4"]["low"] is not None and found["truncated"]["mean"] == 0.0 and "tokens" not in found
     assert {c["metric"] for c in summary["forgetting"]} == {"greedy", "mean_at_n", "pass@n"}
-    assert compare([evaldir.root], tmp_path / "out", resamples=200, baseline="dph")["baseline"] == "dph"
+    assert compared([evaldir.root], tmp_path / "out", resamples=200, baseline="dph")["baseline"] == "dph"
     json.dumps(summary, allow_nan=False)
 
 
 def test_directories_are_joined_and_a_model_comes_once(evaldir: EvalDir, tmp_path: Path) -> None:
     other = made(tmp_path / "f", qwen={"a": 0, "b": 1, "c": 0})
     with pytest.raises(RunDirError, match=r"no evaluation yet .*run the `dphrl eval --model"):
-        compare([other.root], tmp_path / "out")
+        compared([other.root], tmp_path / "out")
     write_evaldir(other.root, [Model("qwen", base=True), Model("grpo")], ["math"])
     add_samples(other.root, "grpo", "math", completions({"a": 1, "b": 1, "c": 1}), resamples=100)
-    summary = compare([evaldir.root, other.root], tmp_path / "out", resamples=100)
+    summary = compared([evaldir.root, other.root], tmp_path / "out", resamples=100)
     assert summary["baseline"] == "grpo"
     assert any(note.startswith("math: the bases of") for note in summary["notes"])
     with pytest.raises(RunDirError, match="both dph with seed 0; name each run once"):
-        compare([evaldir.root, evaldir.root], tmp_path / "out")
+        compared([evaldir.root, evaldir.root], tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+from dphrl.stages.compare.compare import compare
 
 BASE = {"a": 2, "b": 1, "c": 0}
 GRPO = ({"a": 2, "b": 0, "c": 0}, {"a": 2, "b": 1, "c": 0})
@@ -81,3 +83,10 @@ def write_run(
     if right is not None:
         write_eval(path / "eval" / "final", right, base, **extra)
     return path
+
+
+def compared(runs: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
+    """The comparison as its summary.json holds it."""
+    summary = compare(runs, out, **options).to_json()
+    assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary, allow_nan=False))
+    return summary

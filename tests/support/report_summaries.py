@@ -1,9 +1,22 @@
-"""Comparisons written by hand, for tests of the page and the terminal."""
+"""Comparisons written by hand, as the JSON of summary.json and as records, for tests of the page and the terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+from dphrl.metrics import SeedSpread, TaskSummary
+from dphrl.report.comparison import (
+    Aggregate,
+    BaseChange,
+    ComparedModel,
+    Comparison,
+    Difference,
+    Entry,
+    HarnessNumber,
+)
+from dphrl.runs.harness_results import HarnessRow
 
 LEVELS = {
     "base": {"greedy": 0.794, "mean_at_n": 0.622, "pass@1": 0.622, "pass@8": 0.986, "pass@64": 1.0},
@@ -59,12 +72,60 @@ def summary_of(
     return {"rows": rows, "aggregate": found, "baseline": "grpo", "notes": [], **more}
 
 
+def comparison(entries: Mapping[str, str], **more: Any) -> Comparison:
+    """The records of `summary_of`."""
+    return comparison_of(summary_of(entries, **more))
+
+
+def comparison_of(summary: Mapping[str, Any]) -> Comparison:
+    """The records of a summary.json; what is not in it is not known."""
+    rows = [
+        ComparedModel(row["method"], row["setting"], row["seed"], TaskSummary.from_json(_task(row)))
+        for row in summary["rows"]
+    ]
+    return Comparison(
+        rows=tuple(rows),
+        aggregate=tuple(_aggregate(a) for a in summary["aggregate"]),
+        forgetting=tuple(BaseChange(**cell) for cell in summary.get("forgetting", ())),
+        harness=tuple(
+            HarnessNumber(h["method"], h["setting"], h["seed"], HarnessRow(**{**NO_HARNESS, **_task(h)}))
+            for h in summary.get("harness", ())
+        ),
+        baseline=summary["baseline"],
+        notes=tuple(summary["notes"]),
+    )
+
+
+NO_HARNESS = {"asked": "", "shots": None, "version": None}
+
+
+NO_HARNESS = {"asked": "", "shots": None, "version": None}
+
+
+def _task(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("method", "setting", "seed")}
+
+
+def _aggregate(values: Mapping[str, Any]) -> Aggregate:
+    unknown = dict.fromkeys(("sd", "low", "high", "spread", "difference"))
+    gap = values.get("difference")
+    known = {
+        "mean": math.nan if values["mean"] is None else values["mean"],
+        "difference": gap and Difference(**{"spread": None, **gap, **_spread(gap)}),
+        **_spread(values),
+    }
+    return Aggregate(**{**unknown, **values, **known})
+
+
+def _spread(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"spread": values.get("spread") and SeedSpread(**values["spread"])}
+
+
 THREE = {"base": "base", "grpo": "grpo", "dph_f": "dph_f"}
 TRAINING = {
-    m: [
-        {"step": s, "seed": seed, "reward": s / 20 + seed, "entropy": 1 / (1 + s)} for s in range(10) for seed in (0, 1)
-    ]
+    Entry(m): [[{"step": s, "reward": s / 20 + seed, "entropy": 1 / (1 + s)} for s in range(10)] for seed in (0, 1)]
     for m in ("grpo", "dph_f")
 }
+"""Logs of two seeds."""
 
 EVIL = '</template></style></svg><script>alert("x")</script>-->\u202egnp.$x_1$\x1b[31m'

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compare_runs import compared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import load_policy
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.sampling.encoded_prompts import task_for_policy
-from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.evaluate.seen_prompts import contamination_check
 from dphrl.tasks.contamination import contaminated, contamination_note, words
@@ -198,7 +198,7 @@ def test_a_comparison_says_it_of_those_who_trained(tmp_path: Path) -> None:
         facts = {} if name == "none" else {"contaminated": seen}
         row = add_samples(tmp_path / "e", name, "t", draws, resamples=100, facts=facts)
         assert row.to_json()["contaminated"] == (None if name == "none" else seen)
-    notes = compare([tmp_path / "e"], tmp_path / "c", resamples=100)["notes"]
+    notes = compared([tmp_path / "e"], tmp_path / "c", resamples=100)["notes"]
     assert [note for note in notes if "stand" in note] == [
         "t: a prompt also stands in the training of g, d (1 word for word): p."
     ]

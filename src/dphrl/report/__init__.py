@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dphrl.report.page.page import Extras, write_report
+from dphrl.report.page.write_page import Extras, write_report
 from dphrl.report.terminal import print_summary
 
 __all__ = ["Extras", "print_summary", "write_report"]

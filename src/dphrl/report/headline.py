@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dphrl.report.comparison import Aggregate, Entry
 from dphrl.report.labels import dataset_name
-from dphrl.report.view import Entry, Stat, View, gap_interval, interval, number
+from dphrl.report.number_text import difference_interval_text, interval_text, number_text
+from dphrl.report.view import View
 
 
-def verdicts(view: View) -> dict[str, str]:
+def verdict_sentences(view: View) -> dict[str, str]:
     """Dataset -> one sentence on the headline entry, against the base and the baseline.
 
     Rates are in %, differences in percentage points; brackets hold 95 % intervals over prompts.
@@ -29,7 +31,7 @@ def headline(view: View) -> Entry:
     return max(candidates, key=lambda e: _mean(view.get(e, first, "mean_at_n")) + _mean(_pass(view, e, first)))
 
 
-def choice(view: View) -> str:
+def headline_choice(view: View) -> str:
     """How the headline entry was chosen, where there was a choice; '' otherwise."""
     entry, first = headline(view), view.datasets[0]
     rivals = [e for e in view.entries if e.method.startswith("dph")]
@@ -50,13 +52,13 @@ def _sentence(view: View, dataset: str, entry: Entry) -> str:
 
 def _kept(view: View, dataset: str, entry: Entry) -> str:
     """'keeps 99.7 % of what the base solved, GRPO 93.2 % (+6.5 points [+3.1, +10.2])'."""
-    mine, other = view.get(entry, dataset, "keep"), view.get(view.baseline, dataset, "keep")
-    if mine is None:
+    keep, of_baseline = view.get(entry, dataset, "keep"), view.get(view.baseline, dataset, "keep")
+    if keep is None:
         return ""
-    said = f"keeps {number(mine.mean, 'keep')} % of what the base solved"
-    if other is None or view.baseline is None or view.baseline == entry:
-        return f"{said} {interval(mine.low, mine.high, 'keep')}".strip()
-    return f"{said}, {view.baseline.name} {number(other.mean, 'keep')} % ({_gap(mine)})"
+    said = f"keeps {number_text(keep.mean, 'keep')} % of what the base solved"
+    if of_baseline is None or view.baseline is None or view.baseline == entry:
+        return f"{said} {interval_text(keep.low, keep.high, 'keep')}".strip()
+    return f"{said}, {view.baseline.name} {number_text(of_baseline.mean, 'keep')} % ({_difference(keep)})"
 
 
 def _levels(view: View, dataset: str, entry: Entry) -> Iterator[str]:
@@ -64,33 +66,31 @@ def _levels(view: View, dataset: str, entry: Entry) -> Iterator[str]:
     base = Entry("base")
     k, n = view.k(dataset), view.n(dataset)
     for metric, name in (("mean_at_n", f"mean@{n}"), (f"pass@{k}", f"Pass@{k}")):
-        mine = view.get(entry, dataset, metric)
-        if mine is None:
+        level = view.get(entry, dataset, metric)
+        if level is None:
             continue
-        parts = [f"{name} {number(mine.mean, metric)} %"]
+        parts = [f"{name} {number_text(level.mean, metric)} %"]
         before = view.get(base, dataset, metric)
         if before is not None and base not in (entry, view.baseline):
-            parts.append(f"{number(mine.mean - before.mean, metric, signed=True)} points against the base")
-        if mine.difference is not None and view.baseline is not None:
+            parts.append(f"{number_text(level.mean - before.mean, metric, signed=True)} points against the base")
+        if level.difference is not None and view.baseline is not None:
             against = "the base" if view.baseline == base else view.baseline.name
-            clear = mine.difference.clear or mine.difference.low is None
-            parts.append(
-                f"{_gap(mine)} against {against}" if clear else f"no clear difference from {against} ({_gap(mine)})"
-            )
+            gap, clear = _difference(level), level.difference.clear or level.difference.low is None
+            parts.append(f"{gap} against {against}" if clear else f"no clear difference from {against} ({gap})")
         yield ", ".join(parts)
 
 
-def _gap(stat: Stat) -> str:
+def _difference(level: Aggregate) -> str:
     """'+6.5 points [+3.1, +10.2]'."""
-    gap = stat.difference
+    gap = level.difference
     if gap is None:
         return "difference unknown"
-    return f"{number(gap.value, 'rate', signed=True)} points {gap_interval(gap, 'rate')}".strip()
+    return f"{number_text(gap.value, 'rate', signed=True)} points {difference_interval_text(gap, 'rate')}".strip()
 
 
-def _pass(view: View, entry: Entry, dataset: str) -> Stat | None:
+def _pass(view: View, entry: Entry, dataset: str) -> Aggregate | None:
     return view.get(entry, dataset, f"pass@{view.k(dataset)}")
 
 
-def _mean(stat: Stat | None) -> float:
-    return -1.0 if stat is None else stat.mean
+def _mean(level: Aggregate | None) -> float:
+    return -1.0 if level is None else level.mean

@@ -91,24 +91,24 @@ def label(method: str, divergence: str) -> str:
     return DPH_LABELS.get(divergence, f"dph_{divergence}") if method == "dph" else method
 
 
-def style(method: str) -> MethodStyle:
+def method_style(method: str) -> MethodStyle:
     """How to write and draw a method; one without an entry goes by its label, in grey."""
-    return METHODS.get(method, MethodStyle(plain(method), "#51565f", "#c0c6d0", "lozenge"))
+    return METHODS.get(method, MethodStyle(visible(method), "#51565f", "#c0c6d0", "lozenge"))
 
 
 def display(method: str, setting: str = "") -> str:
     """('dph_f', 'eta=0.2') -> 'DPH-F eta=0.2'."""
-    return f"{style(method).name} {plain(setting)}".strip()
+    return f"{method_style(method).name} {visible(setting)}".strip()
 
 
-def plain(text: object) -> str:
+def visible(text: object) -> str:
     """Text of a user or model with control, bidirectional and invisible characters written out as \\uXXXX.
 
     They could reorder or hide what stands beside them, in a page and in a terminal.
     """
-    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return _HIDDEN.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def dataset_name(dataset: str) -> str:
     """A dataset's name as people read it: 'in_domain' -> 'in-domain', 'cross_domain' -> 'cross-domain'."""
-    return plain(dataset).replace("_domain", "-domain").replace("_", " ")
+    return visible(dataset).replace("_domain", "-domain").replace("_", " ")

@@ -9,16 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from dphrl.files import write_text
+from dphrl.metrics import Interval
 from dphrl.report.charts.curves import PANELS, Curve
-from dphrl.report.labels import dataset_name, plain
-from dphrl.report.view import Entry, Stat, View, interval, number
+from dphrl.report.comparison import Aggregate, Entry
+from dphrl.report.labels import dataset_name, visible
+from dphrl.report.number_text import interval_text, number_text
+from dphrl.report.view import View
 
 Cell = str | float | int | None
 
-MORE: dict[str, str] = {
+FURTHER: dict[str, str] = {
     r"maj@\d+": "{name}, %",
     r"keep@\d+": "{name}, %",
     r"explore@\d+": "{name}, %",
@@ -37,7 +39,7 @@ _RISKY = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Text or numbers under headings; the first column names the row."""
 
     title: str
@@ -45,9 +47,9 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-def pass_at_k(view: View) -> list[Table]:
+def pass_at_k_tables(view: View) -> list[ReportTable]:
     """Pass@k of every entry at every k, a table a dataset."""
-    found = []
+    tables = []
     for dataset in view.datasets:
         ks = sorted({k for entry in view.entries for k in view.ks(entry, dataset)})
         rows = [
@@ -55,59 +57,61 @@ def pass_at_k(view: View) -> list[Table]:
             for entry in view.entries
             if view.ks(entry, dataset)
         ]
-        found.append(Table(dataset_name(dataset), ("Pass@k, %", *(f"k = {k}" for k in ks)), tuple(rows)))
-    return found
+        tables.append(ReportTable(dataset_name(dataset), ("Pass@k, %", *(f"k = {k}" for k in ks)), tuple(rows)))
+    return tables
 
 
-def more(view: View, dataset: str) -> list[Table]:
+def further_tables(view: View, dataset: str) -> list[ReportTable]:
     """What else was measured on a dataset: maj@k, keep at several k, lengths, drift, sources of the uncertainty."""
-    names = [m for pattern in MORE for m in view.metrics(dataset) if re.fullmatch(pattern, m)]
-    headings = tuple(_more_heading(name) for name in names)
+    names = [m for pattern in FURTHER for m in view.metrics(dataset) if re.fullmatch(pattern, m)]
+    headings = tuple(_further_heading(name) for name in names)
     rows = [(e.name, *(_text(view.get(e, dataset, m), m) for m in names)) for e in view.entries]
-    found = [Table("More numbers", ("method", *headings), _known(rows))] if names else []
+    tables = [ReportTable("More numbers", ("method", *headings), _known(rows))] if names else []
     drift = [(e.name, *(_drift(view, e, dataset, key) for key in DRIFT)) for e in view.entries]
     if _known(drift):
         title = "Distance from the base on the model's own completions, nats a token"
-        found.append(Table(title, ("method", *DRIFT.values()), _known(drift)))
+        tables.append(ReportTable(title, ("method", *DRIFT.values()), _known(drift)))
     spread = [row for e in view.entries for row in _spread(view, e, dataset)]
     if spread:
         title = "Where the uncertainty comes from: standard errors in points, and the interval over prompts and seeds"
-        found.append(Table(title, ("method", "metric", "prompts", "seeds", "rest", "interval"), tuple(spread)))
-    return found
+        tables.append(ReportTable(title, ("method", "metric", "prompts", "seeds", "rest", "interval"), tuple(spread)))
+    return tables
 
 
-def bands(view: View) -> list[Table]:
+def band_tables(view: View) -> list[ReportTable]:
     """By how often the base solves a prompt: mean@n, Pass@n and keep of every entry, a table a dataset."""
-    found = []
+    tables = []
     for dataset in view.datasets:
         rows: list[tuple[Cell, ...]] = []
         for entry in view.entries:
-            mine = [band for row in view.rows_of(entry, dataset) for band in row.get("bands") or ()]
-            for name in dict.fromkeys(band["band"] for band in mine):
-                same = [band for band in mine if band["band"] == name]
-                cells = (_mean_of(same, key) for key in ("mean_at_n", "pass_at_n", "keep"))
-                rows.append((entry.name, name, f"{fmean(b['prompts'] for b in same):g}", *cells))
+            of_seeds = [band for summary in view.summaries(entry, dataset) for band in summary.bands or ()]
+            for name in dict.fromkeys(band.band for band in of_seeds):
+                same = [band for band in of_seeds if band.band == name]
+                columns = {"mean_at_n": [b.mean_at_n for b in same], "pass_at_n": [b.pass_at_n for b in same]}
+                columns["keep"] = [b.keep for b in same]
+                cells = (_mean_of(intervals, metric) for metric, intervals in columns.items())
+                rows.append((entry.name, name, f"{fmean(b.prompts for b in same):g}", *cells))
         if rows:
             n = view.n(dataset)
             headings = ("method", "base solves it", "prompts", f"mean@{n}, %", f"Pass@{n}, %", "keep, %")
-            found.append(Table(dataset_name(dataset), headings, tuple(rows)))
-    return found
+            tables.append(ReportTable(dataset_name(dataset), headings, tuple(rows)))
+    return tables
 
 
-def training(trained: Mapping[str, Mapping[Entry, Curve]]) -> list[Table]:
+def training_tables(trained: Mapping[str, Mapping[Entry, Curve]]) -> list[ReportTable]:
     """First, middle and last value of each curve."""
-    found = []
-    for panel, mine in trained.items():
+    tables = []
+    for panel, curves in trained.items():
         rows = []
-        for entry, curve in mine.items():
+        for entry, curve in curves.items():
             places = (0, len(curve.steps) // 2, -1)
             rows.append((entry.name, *(f"{curve.mean[i]:.4g} (step {curve.steps[i]:g})" for i in places)))
-        found.append(Table(PANELS[panel].title, ("method", "first", "middle", "last"), tuple(rows)))
-    return found
+        tables.append(ReportTable(PANELS[panel].title, ("method", "first", "middle", "last"), tuple(rows)))
+    return tables
 
 
 def write_tables(
-    view: View, trained: Mapping[str, Mapping[Entry, Curve]], folder: Path, others: Mapping[str, Table | None]
+    view: View, trained: Mapping[str, Mapping[Entry, Curve]], folder: Path, others: Mapping[str, ReportTable | None]
 ) -> None:
     """FOLDER/numbers, pass_at_k, training and what else was measured, each as .csv with full precision and as .md.
 
@@ -120,16 +124,18 @@ def write_tables(
         if table is not None:
             _write(folder / name, [table], [table])
     _write(folder / "numbers", [_long(view)], [_levels(view, d) for d in view.datasets])
-    each = {"pass_at_k": pass_at_k(view), "bands": bands(view), "training": training(trained)}
+    each = {"pass_at_k": pass_at_k_tables(view), "bands": band_tables(view), "training": training_tables(trained)}
     each["more"] = [
-        Table(f"{dataset_name(d)}: {t.title}", t.headings, t.rows) for d in view.datasets for t in more(view, d)
+        ReportTable(f"{dataset_name(d)}: {t.title}", t.headings, t.rows)
+        for d in view.datasets
+        for t in further_tables(view, d)
     ]
-    for name, found in each.items():
-        if found:
-            _write(folder / name, [_joined(found)] if name != "training" else [_steps(trained)], found)
+    for name, tables in each.items():
+        if tables:
+            _write(folder / name, [_joined(tables)] if name != "training" else [_steps(trained)], tables)
 
 
-def markdown(table: Table) -> str:
+def markdown(table: ReportTable) -> str:
     """A heading and a table; text of users cannot end a cell or become markup."""
     lines = [f"## {_md(table.title)}", ""]
     lines.append("| " + " | ".join(_md(h) for h in table.headings) + " |")
@@ -138,7 +144,7 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_csv(table: Table) -> str:
+def as_csv(table: ReportTable) -> str:
     """Comma-separated, a heading row; a text that a spreadsheet would run as a formula gets a quote before it."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -147,45 +153,45 @@ def as_csv(table: Table) -> str:
     return buffer.getvalue()
 
 
-def _write(path: Path, long: Sequence[Table], shown: Iterable[Table]) -> None:
+def _write(path: Path, long: Sequence[ReportTable], shown: Iterable[ReportTable]) -> None:
     write_text(path.with_suffix(".csv"), "".join(as_csv(table) for table in long))
     write_text(path.with_suffix(".md"), "\n".join(markdown(table) for table in shown))
 
 
-def _long(view: View) -> Table:
+def _long(view: View) -> ReportTable:
     """Every number once, rates in 0..1."""
     rows: list[tuple[Cell, ...]] = []
     for dataset in view.datasets:
         for entry in view.entries:
             for metric in view.metrics(dataset):
-                stat = view.get(entry, dataset, metric)
-                if stat is not None:
-                    gap = stat.difference
+                number = view.get(entry, dataset, metric)
+                if number is not None:
+                    gap = number.difference
                     against = (gap.value, gap.low, gap.high) if gap is not None else (None, None, None)
-                    level = (stat.mean, stat.low, stat.high, stat.sd, stat.seeds)
-                    rows.append((plain(dataset), entry.method, plain(entry.setting), metric, *level, *against))
+                    level = (number.mean, number.low, number.high, number.sd, number.seeds)
+                    rows.append((visible(dataset), entry.method, visible(entry.setting), metric, *level, *against))
     headings = ("dataset", "method", "setting", "metric", "mean", "low", "high", "sd", "seeds")
-    return Table("", (*headings, "difference", "difference_low", "difference_high"), tuple(rows))
+    return ReportTable("", (*headings, "difference", "difference_low", "difference_high"), tuple(rows))
 
 
-def _levels(view: View, dataset: str) -> Table:
+def _levels(view: View, dataset: str) -> ReportTable:
     columns = list(view.columns(dataset))
     rows = [(e.name, *(_text(view.get(e, dataset, metric), metric) for metric, _ in columns)) for e in view.entries]
     title = f"{dataset_name(dataset)}, {view.prompts(dataset)} prompts, n = {view.n(dataset)}; rates in %"
-    return Table(title, ("method", *(heading for _, heading in columns)), _known(rows))
+    return ReportTable(title, ("method", *(heading for _, heading in columns)), _known(rows))
 
 
-def _steps(trained: Mapping[str, Mapping[Entry, Curve]]) -> Table:
+def _steps(trained: Mapping[str, Mapping[Entry, Curve]]) -> ReportTable:
     rows = [
         (panel, entry.name, float(step), float(mean), float(low), float(high))
-        for panel, mine in trained.items()
-        for entry, curve in mine.items()
+        for panel, curves in trained.items()
+        for entry, curve in curves.items()
         for step, mean, low, high in zip(curve.steps, curve.mean, curve.low, curve.high, strict=True)
     ]
-    return Table("", ("metric", "method", "step", "mean", "lowest seed", "highest seed"), tuple(rows))
+    return ReportTable("", ("metric", "method", "step", "mean", "lowest seed", "highest seed"), tuple(rows))
 
 
-def _joined(tables: Sequence[Table]) -> Table:
+def _joined(tables: Sequence[ReportTable]) -> ReportTable:
     """Several tables as one long one: (table, method, column, value)."""
     rows = [
         (table.title, row[0], heading, cell)
@@ -193,31 +199,32 @@ def _joined(tables: Sequence[Table]) -> Table:
         for row in table.rows
         for heading, cell in zip(table.headings[1:], row[1:], strict=True)
     ]
-    return Table("", ("table", "method", "column", "value"), tuple(rows))
+    return ReportTable("", ("table", "method", "column", "value"), tuple(rows))
 
 
 def _known(rows: Sequence[tuple[Cell, ...]]) -> tuple[tuple[Cell, ...], ...]:
     return tuple(row for row in rows if any(cell != "–" for cell in row[1:]))
 
 
-def _text(stat: Stat | None, metric: str) -> str:
+def _text(number: Aggregate | None, metric: str) -> str:
     """'76.7 [75.7, 77.7]', '–' where there is none."""
-    if stat is None:
+    if number is None:
         return "–"
-    return f"{number(stat.mean, metric)} {interval(stat.low, stat.high, metric)}".strip()
+    return f"{number_text(number.mean, metric)} {interval_text(number.low, number.high, metric)}".strip()
 
 
-def _more_heading(name: str) -> str:
-    return next(text.format(name=name) for pattern, text in MORE.items() if re.fullmatch(pattern, name))
+def _further_heading(name: str) -> str:
+    return next(text.format(name=name) for pattern, text in FURTHER.items() if re.fullmatch(pattern, name))
 
 
 def _drift(view: View, entry: Entry, dataset: str, key: str) -> str:
     """Mean over seeds, with the interval where there is one seed."""
-    found = [drift[key] for row in view.rows_of(entry, dataset) if (drift := row.get("drift")) and drift.get(key)]
-    if not found:
+    drifts = [summary.drift for summary in view.summaries(entry, dataset) if summary.drift is not None]
+    levels: list[Interval] = [level for drift in drifts if (level := getattr(drift, key)) is not None]
+    if not levels:
         return "–"
-    bounds = f" [{found[0]['low']:.3f}, {found[0]['high']:.3f}]" if len(found) == 1 else ""
-    return f"{fmean(each['value'] for each in found):.3f}{bounds}"
+    bounds = f" [{levels[0].low:.3f}, {levels[0].high:.3f}]" if len(levels) == 1 else ""
+    return f"{fmean(level.value for level in levels):.3f}{bounds}"
 
 
 def _spread(view: View, entry: Entry, dataset: str) -> Iterable[tuple[Cell, ...]]:
@@ -225,27 +232,27 @@ def _spread(view: View, entry: Entry, dataset: str) -> Iterable[tuple[Cell, ...]
         ("mean_at_n", f"mean@{view.n(dataset)}"),
         (f"pass@{view.k(dataset)}", f"Pass@{view.k(dataset)}"),
     ):
-        stat = view.get(entry, dataset, metric)
-        if stat is not None and stat.spread:
-            parts = (number(stat.spread.get(key), metric) for key in ("prompts", "seeds", "rest"))
-            yield (entry.name, name, *parts, interval(stat.spread.get("low"), stat.spread.get("high"), metric))
+        number = view.get(entry, dataset, metric)
+        if number is not None and (spread := number.spread) is not None:
+            parts = (number_text(error, metric) for error in (spread.prompts, spread.seeds, spread.rest))
+            yield (entry.name, name, *parts, interval_text(spread.low, spread.high, metric))
 
 
-def _mean_of(bands: Sequence[Mapping[str, Any]], key: str) -> str:
-    found = [band[key] for band in bands if band.get(key) is not None]
-    if not found:
+def _mean_of(intervals: Iterable[Interval | None], metric: str) -> str:
+    known = [interval for interval in intervals if interval is not None]
+    if not known:
         return "–"
-    bounds = interval(found[0]["low"], found[0]["high"], key) if len(found) == 1 else ""
-    return f"{number(fmean(each['value'] for each in found), key)} {bounds}".strip()
+    bounds = interval_text(known[0].low, known[0].high, metric) if len(known) == 1 else ""
+    return f"{number_text(fmean(interval.value for interval in known), metric)} {bounds}".strip()
 
 
 def _md(cell: Cell) -> str:
-    text = "" if cell is None else plain(str(cell)).replace("\n", " ")
+    text = "" if cell is None else visible(str(cell)).replace("\n", " ")
     return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text) if re.search(r"[\\|`*_<>]", text) else text
 
 
 def _cell(cell: Cell) -> Cell:
     if isinstance(cell, str):
-        text = plain(cell)
+        text = visible(cell)
         return f"'{text}" if text.startswith(_RISKY) and not re.fullmatch(r"[-+][\d.]+.*", text) else text
     return cell

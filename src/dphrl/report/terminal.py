@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dphrl.report.headline import choice, verdicts
-from dphrl.report.labels import dataset_name, plain
+from dphrl.report.comparison import Aggregate, Comparison, Entry
+from dphrl.report.headline import headline_choice, verdict_sentences
+from dphrl.report.labels import dataset_name, visible
 from dphrl.report.lm_eval_table import print_harness
-from dphrl.report.view import Entry, Stat, View, number
+from dphrl.report.number_text import number_text
+from dphrl.report.view import View
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,35 +31,35 @@ NARROWER = (
 """What a table leaves out, from a wide terminal to a narrow one: the first that fits is shown."""
 
 
-def show(summary: Mapping[str, Any], *, as_json: bool) -> None:
-    """The end of a command, on standard output: the summary as one line of JSON for machines, or as tables.
+def show(comparison: Comparison, *, as_json: bool) -> None:
+    """The end of a command, on standard output: the comparison as one line of JSON for machines, or as tables.
 
     Raises:
-        DataError: the summary has no rows.
+        DataError: the comparison has no rows.
     """
     from rich.console import Console
 
     if as_json:
-        print(json.dumps(summary))
+        print(json.dumps(comparison.to_json()))
     else:
         console = Console()
-        print_summary(summary, console)
-        print_harness(summary.get("harness", ()), console)
+        print_summary(comparison, console)
+        print_harness(comparison.harness, console)
 
 
-def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+def print_summary(comparison: Comparison, console: Console) -> None:
     """Print one sentence and one table for each dataset.
 
     Args:
-        summary: as `stages.compare.compare` returns it.
+        comparison: as `stages.compare.compare` returns it.
         console: decides on colour and width; plain text where it is no terminal.
     Raises:
-        DataError: the summary has no rows.
+        DataError: the comparison has no rows.
     """
     from rich.text import Text
 
-    view = View(summary)
-    said = verdicts(view)
+    view = View(comparison)
+    said = verdict_sentences(view)
     unicode = console.encoding.lower().startswith("utf")
     for dataset in view.datasets:
         console.print()
@@ -65,8 +67,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         table, left_out = _fitting(view, dataset, console, unicode)
         console.print(table)
         console.print(Text(_caption(view, dataset, left_out, unicode), style="dim"))
-    for note in filter(None, (choice(view), *view.notes)):
-        console.print(Text(_ascii(f"Note: {plain(note)}", unicode)))
+    for note in filter(None, (headline_choice(view), *view.notes)):
+        console.print(Text(_ascii(f"Note: {visible(note)}", unicode)))
 
 
 def _fitting(view: View, dataset: str, console: Console, unicode: bool) -> tuple[Any, tuple[str, ...]]:
@@ -96,9 +98,9 @@ def _table(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -
         ks = view.ks(view.entries[0], dataset) or [1]
         table.add_column(f"P@{ks[0]}-{ks[-1]}", no_wrap=True)
     for entry in view.entries:
-        stats = [(view.get(entry, dataset, metric), metric) for metric, _ in columns]
-        if any(stat for stat, _ in stats):
-            cells = [Text(_ascii(_cell(stat, metric, "±" not in left_out), unicode)) for stat, metric in stats]
+        numbers = [(view.get(entry, dataset, metric), metric) for metric, _ in columns]
+        if any(number for number, _ in numbers):
+            cells = [Text(_ascii(_cell(number, metric, "±" not in left_out), unicode)) for number, metric in numbers]
             drawn = [Text(curves.get(entry, ""))] if curves else []
             table.add_row(Text(_ascii(entry.name, unicode)), *cells, *drawn)
     return table
@@ -107,12 +109,12 @@ def _table(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -
 def _curves(view: View, dataset: str) -> dict[Entry, str]:
     """Pass@k at each k as a block, from the lowest to the highest Pass@k on this dataset; {} where k is 1 alone."""
     ks = {entry: view.ks(entry, dataset) for entry in view.entries}
-    if len({tuple(mine) for mine in ks.values() if mine}) != 1 or max(map(len, ks.values())) < 2:
+    if len({tuple(known) for known in ks.values() if known}) != 1 or max(map(len, ks.values())) < 2:
         return {}  # runs with other k would not stand above each other
-    stats = {entry: [view.get(entry, dataset, f"pass@{k}") for k in mine] for entry, mine in ks.items()}
-    rates = {entry: [stat.mean for stat in mine if stat is not None] for entry, mine in stats.items()}
+    numbers = {entry: [view.get(entry, dataset, f"pass@{k}") for k in known] for entry, known in ks.items()}
+    rates = {entry: [number.mean for number in of_ks if number is not None] for entry, of_ks in numbers.items()}
     low, high = min(min(r) for r in rates.values() if r), max(max(r) for r in rates.values() if r)
-    return {entry: blocks(mine, low, high) for entry, mine in rates.items()}
+    return {entry: blocks(values, low, high) for entry, values in rates.items()}
 
 
 def blocks(values: Sequence[float], low: float, high: float) -> str:
@@ -121,19 +123,18 @@ def blocks(values: Sequence[float], low: float, high: float) -> str:
     return "".join(BLOCKS[round((len(BLOCKS) - 1) * (v - low) / span)] if span else BLOCKS[-1] for v in values)
 
 
-def _cell(stat: Stat | None, metric: str, spread: bool) -> str:
+def _cell(number: Aggregate | None, metric: str, spread: bool) -> str:
     """'76.7±1.2': sd over seeds, or with one seed half of the interval."""
-    if stat is None:
+    if number is None:
         return "–"
-    half = stat.sd
-    if half is None and stat.low is not None and stat.high is not None:
-        half = (stat.high - stat.low) / 2
-    return number(stat.mean, metric) + ("" if half is None or not spread else f"±{number(half, metric)}")
+    half = number.sd
+    if half is None and number.low is not None and number.high is not None:
+        half = (number.high - number.low) / 2
+    return number_text(number.mean, metric) + ("" if half is None or not spread else f"±{number_text(half, metric)}")
 
 
 def _caption(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -> str:
-    one_seed = len({row["seed"] for row in view.rows if row["dataset"] == dataset}) == 1
-    meaning = "half of the 95 % interval over prompts" if one_seed else "sd over seeds"
+    meaning = "half of the 95 % interval over prompts" if len(view.seeds(dataset)) == 1 else "sd over seeds"
     missing = [heading for metric, heading in view.columns(dataset) if metric in left_out]
     missing += ["the curves"] if CURVE in left_out and unicode else []
     shown = f"; ±: {meaning}" if "±" not in left_out else ""

@@ -12,17 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from compare_runs import BASE, DPH, GRPO, row, write_eval, write_run
+from compare_runs import BASE, DPH, GRPO, compared, row, write_eval, write_run
 
 from dphrl.config.load import build_config
 from dphrl.config.root import Config, Method, ObjectiveConfig
 from dphrl.errors import DataError, RunDirError
 from dphrl.metrics import Scores
 from dphrl.report.labels import METHODS, label
+from dphrl.report.setting_names import config_label, setting_names
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.runs.samples import read_samples
-from dphrl.stages.compare.compare import compare
-from dphrl.stages.compare.entries import Run, counted, settings_of
+from dphrl.stages.compare.evaluations import counted
 from dphrl.stages.report.write_report import report
 
 
@@ -43,7 +43,7 @@ def number(summary: Mapping[str, Any], method: str, metric: str, setting: str = 
 
 def test_means_and_spreads_are_those_of_the_rows(runs: list[Path], tmp_path: Path) -> None:
     """mean@2 of GRPO is 1/3 and 1/2: mean 5/12, sd (1/6)/sqrt 2. DPH keeps all, GRPO half and all: 3/4."""
-    summary = compare(runs, tmp_path / "out", resamples=500)
+    summary = compared(runs, tmp_path / "out", resamples=500)
     assert number(summary, "grpo", "mean_at_n")["mean"] == pytest.approx(5 / 12)
     assert number(summary, "grpo", "mean_at_n")["sd"] == pytest.approx(1 / 6 / math.sqrt(2))
     assert number(summary, "grpo", "keep")["mean"] == pytest.approx(3 / 4)
@@ -59,7 +59,7 @@ def test_differences_are_paired_over_prompts(runs: list[Path], tmp_path: Path) -
 
     Of 27 resamples one has mean 0 (3.7 % > 2.5 %) and eight have 1/2: the interval is [0, 1/2] exactly.
     """
-    summary = compare(runs, tmp_path / "out")
+    summary = compared(runs, tmp_path / "out")
     gap = number(summary, "dph_f", "pass@2")["difference"]
     assert gap.pop("spread")["low"] == -1.0, "two seeds say next to nothing of a third"
     assert gap == {
@@ -76,7 +76,7 @@ def test_differences_are_paired_over_prompts(runs: list[Path], tmp_path: Path) -
 
 def test_every_difference_is_the_difference_of_means(runs: list[Path], tmp_path: Path) -> None:
     """Also for keep, which counts in a share of the prompts only; intervals hold their value and stay in 0..1."""
-    summary = compare(runs, tmp_path / "out", resamples=500)
+    summary = compared(runs, tmp_path / "out", resamples=500)
     assert len(summary["aggregate"]) == 3 * 8
     for a in summary["aggregate"]:
         if a["low"] is not None:
@@ -87,7 +87,7 @@ def test_every_difference_is_the_difference_of_means(runs: list[Path], tmp_path:
 
 
 def test_the_base_stands_once_a_seed_and_rows_keep_their_fields(runs: list[Path], tmp_path: Path) -> None:
-    summary = compare(runs, tmp_path / "out", resamples=100)
+    summary = compared(runs, tmp_path / "out", resamples=100)
     assert [(r["method"], r["seed"], r["setting"]) for r in summary["rows"]] == [
         *(("base", s, "") for s in (0, 1)),
         *(("grpo", s, "") for s in (0, 1)),
@@ -102,7 +102,7 @@ def test_the_base_stands_once_a_seed_and_rows_keep_their_fields(runs: list[Path]
 
 def test_identical_runs_differ_by_exactly_zero(tmp_path: Path) -> None:
     made = [write_run(tmp_path / m, DPH[0], method=m, seed=0) for m in ("grpo", "dapo")]
-    summary = compare(made, tmp_path / "out", resamples=200)
+    summary = compared(made, tmp_path / "out", resamples=200)
     for a in summary["aggregate"]:
         if a["method"] == "dapo" and a["metric"] != "distinct_correct":
             zero = {"baseline": "grpo", "value": 0.0, "low": 0.0, "high": 0.0, "spread": None}
@@ -110,7 +110,7 @@ def test_identical_runs_differ_by_exactly_zero(tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_runs_changes_no_number(runs: list[Path], tmp_path: Path) -> None:
-    one, other = (compare(r, tmp_path / "out", resamples=300) for r in (runs, runs[::-1]))
+    one, other = (compared(r, tmp_path / "out", resamples=300) for r in (runs, runs[::-1]))
     key = lambda a: (a["method"], a["metric"])  # noqa: E731
     assert sorted(one["aggregate"], key=key) == sorted(other["aggregate"], key=key)
 
@@ -119,15 +119,15 @@ def test_distinct_solutions_have_an_interval_where_the_samples_name_them(tmp_pat
     """With a column `solution` each right draw here is a solution of its own: 2, 1, 1 = 4/3 on average."""
     plain = [write_run(tmp_path / "p" / m, DPH[0], method=m, seed=0) for m in ("grpo", "dph")]
     named = [write_run(tmp_path / "n" / m, DPH[0], method=m, seed=0, solutions=True) for m in ("grpo", "dph")]
-    without = number(compare(plain, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
-    found = number(compare(named, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
+    without = number(compared(plain, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
+    found = number(compared(named, tmp_path / "out", resamples=100), "dph_f", "distinct_correct")
     assert without["mean"] == found["mean"] == pytest.approx(4 / 3)
     assert without["low"] is None and without["difference"]["low"] is None and without["difference"]["value"] == 0.0
     assert 1.0 <= found["low"] <= 4 / 3 <= found["high"] <= 2.0 and found["difference"]["low"] == 0.0
 
 
 def test_without_the_baseline_there_are_no_differences(tmp_path: Path) -> None:
-    summary = compare([write_run(tmp_path / "dph", DPH[0], method="dph")], tmp_path / "out", resamples=100)
+    summary = compared([write_run(tmp_path / "dph", DPH[0], method="dph")], tmp_path / "out", resamples=100)
     assert summary["baseline"] is None and all(a["difference"] is None for a in summary["aggregate"])
     assert summary["notes"] == ["No run is the baseline 'grpo', so no differences are shown."]
 
@@ -135,16 +135,16 @@ def test_without_the_baseline_there_are_no_differences(tmp_path: Path) -> None:
 def test_a_sweep_is_grouped_by_its_setting(tmp_path: Path) -> None:
     made = [write_run(tmp_path / "grpo", GRPO[0], method="grpo")]
     made += [write_run(tmp_path / f"dph{eta}", DPH[0], method="dph", objective={"eta": eta}) for eta in (0.2, 0.05)]
-    summary = compare(made, tmp_path / "out", resamples=100)
+    summary = compared(made, tmp_path / "out", resamples=100)
     assert number(summary, "dph_f", "keep", "eta=0.05")["seeds"] == 1
     assert number(summary, "dph_f", "keep", "eta=0.05")["sd"] is None
     assert {r["setting"] for r in summary["rows"] if r["method"] == "dph_f"} == {"eta=0.2", "eta=0.05"}
-    against = compare(made, tmp_path / "out", baseline="dph_f eta=0.2", resamples=100)
+    against = compared(made, tmp_path / "out", baseline="dph_f eta=0.2", resamples=100)
     assert against["baseline"] == "dph_f eta=0.2"
     with pytest.raises(RunDirError, match=r"several settings; name one of: dph_f eta=0.2; dph_f eta=0.05"):
-        compare(made, tmp_path / "out", baseline="dph_f")
+        compared(made, tmp_path / "out", baseline="dph_f")
     with pytest.raises(RunDirError, match=r"no run is the baseline 'dph_f eta=0.3'; did you mean 'dph_f eta=0.2'"):
-        compare(made, tmp_path / "out", baseline="dph_f eta=0.3")
+        compared(made, tmp_path / "out", baseline="dph_f eta=0.3")
 
 
 @pytest.mark.parametrize(
@@ -170,8 +170,7 @@ def test_a_sweep_is_grouped_by_its_setting(tmp_path: Path) -> None:
 )
 def test_settings_name_what_tells_runs_apart(configs: list[dict[str, Any]], expected: list[str]) -> None:
     """Seeds, other methods' settings and settings that only change the speed are no difference."""
-    made = [Run(Path(f"run{i}"), build_config(values)) for i, values in enumerate(configs)]
-    assert settings_of(made) == expected
+    assert setting_names([build_config(values) for values in configs]) == expected
 
 
 def test_every_method_and_divergence_has_a_label_and_a_style() -> None:
@@ -196,55 +195,55 @@ def test_counted_keeps_ratios_and_full_columns() -> None:
 
 def test_the_spread_names_what_prompts_and_seeds_add(runs: list[Path], tmp_path: Path) -> None:
     """mean@2 of GRPO by seed and prompt: 1 0 0 and 1 1/2 0. Mean squares: prompts 13/24, seeds 1/24, rest 1/24."""
-    found = number(compare(runs, tmp_path / "out", resamples=100), "grpo", "mean_at_n")["spread"]
+    found = number(compared(runs, tmp_path / "out", resamples=100), "grpo", "mean_at_n")["spread"]
     assert found["prompts"] == pytest.approx(math.sqrt((13 / 24 - 1 / 24) / 6))
     assert found["seeds"] == pytest.approx(0.0, abs=1e-6) and found["rest"] == pytest.approx(math.sqrt(1 / 24 / 6))
     assert (found["low"], found["high"]) == (0.0, 1.0), "a rate ends at 0 and 1"
-    single = compare(runs[:1], tmp_path / "out", resamples=100)
+    single = compared(runs[:1], tmp_path / "out", resamples=100)
     assert number(single, "grpo", "mean_at_n")["spread"] is None
 
 
 def test_the_spread_of_a_difference_needs_the_same_seeds(runs: list[Path], tmp_path: Path) -> None:
-    whole = number(compare(runs, tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
+    whole = number(compared(runs, tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
     assert whole["spread"]["seeds"] >= 0.0
-    lacking = number(compare(runs[:3], tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
-    assert "spread" not in lacking and lacking["low"] is not None
+    lacking = number(compared(runs[:3], tmp_path / "out", resamples=100), "dph_f", "mean_at_n")["difference"]
+    assert lacking["spread"] is None and lacking["low"] is not None
 
 
 def test_forgetting_is_the_difference_to_the_base(runs: list[Path], tmp_path: Path) -> None:
     """pass@2 of the base 1, 1, 0; of GRPO 1, 1/2, 0 over two seeds; of DPH-F 1, 1, 1/2."""
-    summary = compare(runs, tmp_path / "out", resamples=200)
+    summary = compared(runs, tmp_path / "out", resamples=200)
     cells = {(c["method"], c["metric"]): c for c in summary["forgetting"]}
     assert set(cells) == {(m, k) for m in ("grpo", "dph_f") for k in ("greedy", "mean_at_n", "pass@n")}
     assert cells["grpo", "pass@n"]["value"] == pytest.approx(-1 / 6)
     assert cells["dph_f", "pass@n"]["value"] == pytest.approx(1 / 6)
     assert cells["grpo", "pass@n"]["low"] <= -1 / 6 <= cells["grpo", "pass@n"]["high"] <= 0.0
     bare = write_run(tmp_path / "bare", GRPO[0], base=None, method="grpo")
-    assert compare([bare], tmp_path / "out", resamples=100)["forgetting"] == []
+    assert compared([bare], tmp_path / "out", resamples=100)["forgetting"] == []
 
 
 def test_bases_that_are_not_the_same_are_said(tmp_path: Path) -> None:
     other = {"a": 1, "b": 1, "c": 1}
     one = write_run(tmp_path / "grpo", GRPO[0], method="grpo")
     two = write_run(tmp_path / "dph", DPH[0], method="dph", base=other)
-    (note,) = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    (note,) = compared([one, two], tmp_path / "out", resamples=100)["notes"]
     assert note.startswith(f"in_domain: the bases of {one} and {two} differ (mean@n 0.5000 and 0.5000, n=2 and n=2)")
 
 
 def test_draws_that_were_made_otherwise_are_said(tmp_path: Path) -> None:
     one = write_run(tmp_path / "grpo", GRPO[0], method="grpo", sampling={"temperature": 0.6})
     two = write_run(tmp_path / "dph", DPH[0], method="dph")
-    (note,) = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    (note,) = compared([one, two], tmp_path / "out", resamples=100)["notes"]
     assert note.startswith(f"sampling.temperature differs (0.6 in {one}; 1 in {two})")
     write_evaldir(tmp_path / "e", [Model("other")])
     add_samples(tmp_path / "e", "other", "in_domain", read_samples(one / "eval/final/in_domain.parquet"), resamples=100)
-    said = compare([one, tmp_path / "e"], tmp_path / "out", resamples=100)["notes"]
+    said = compared([one, tmp_path / "e"], tmp_path / "out", resamples=100)["notes"]
     assert said == [], "nobody knows how the other's samples were drawn"
 
 
 def test_a_rate_that_all_prompts_share_has_a_width_over_seeds_too(runs: list[Path], tmp_path: Path) -> None:
     """DPH-F keeps a and b in both seeds: keep rests on two prompts, so it is at least 0.025 ** (1/2)."""
-    found = number(compare(runs, tmp_path / "out", resamples=100), "dph_f", "keep")
+    found = number(compared(runs, tmp_path / "out", resamples=100), "dph_f", "keep")
     assert (found["low"], found["high"]) == (pytest.approx(0.025**0.5), 1.0)
 
 
@@ -253,11 +252,11 @@ def test_a_shared_base_is_found_and_a_base_folder_may_be_compared_too(tmp_path: 
     run = write_run(tmp_path / "grpo-s0", None, base=None, method="grpo", base_run="elsewhere/base-s0")
     write_eval(run / "eval" / "final", GRPO[0], BASE)
     for paths in ([run], [base, run]):
-        summary = compare(paths, tmp_path / "out", resamples=100)
+        summary = compared(paths, tmp_path / "out", resamples=100)
         assert [r["method"] for r in summary["rows"]] == ["base", "grpo"]
         assert number(summary, "grpo", "keep")["low"] is not None and summary["notes"] == []
     (base / "train").mkdir()
-    (note,) = compare([base, run], tmp_path / "out", resamples=100)["notes"]
+    (note,) = compared([base, run], tmp_path / "out", resamples=100)["notes"]
     assert "only its base was measured; run `dphrl eval --config" in note
 
 
@@ -266,7 +265,7 @@ def test_notes_say_what_is_hard_to_compare(tmp_path: Path) -> None:
     two = write_run(tmp_path / "dph", DPH[0], method="dph", seed=1, base=None, dataset="other")
     path = two / "eval" / "final" / "summary.json"
     path.write_text(path.read_text().replace('"unjudged": 0', '"unjudged": 3'))
-    notes = compare([one, two], tmp_path / "out", resamples=100)["notes"]
+    notes = compared([one, two], tmp_path / "out", resamples=100)["notes"]
     assert notes == [
         "in_domain: not measured for dph_f.",
         "other: some completions could not be judged and count as neither right nor wrong (dph_f: 3).",
@@ -282,21 +281,21 @@ def test_other_prompts_are_refused_and_both_runs_named(tmp_path: Path) -> None:
     with pytest.raises(
         RunDirError, match=r"dph \(dph_f, seed 0\) and .*grpo \(grpo, seed 0\).*2 are on one side only, e.g. 'c'"
     ):
-        compare([one, two], tmp_path / "out")
+        compared([one, two], tmp_path / "out")
 
 
 def test_a_folder_that_is_no_run_or_has_no_evaluation_is_refused(tmp_path: Path, runs: list[Path]) -> None:
     with pytest.raises(RunDirError, match="no run directory to compare"):
-        compare([], tmp_path / "out")
+        compared([], tmp_path / "out")
     with pytest.raises(RunDirError, match=r"is no run directory .*dphrl run --config FILE --out"):
-        compare([tmp_path / "nothing"], tmp_path / "out")
+        compared([tmp_path / "nothing"], tmp_path / "out")
     bare = write_run(tmp_path / "bare", None, base=None, method="grpo")
     with pytest.raises(
         RunDirError, match=r"no evaluation yet \(no eval/final/summary.json\); run `dphrl eval --config"
     ):
-        compare([bare], tmp_path / "out")
+        compared([bare], tmp_path / "out")
     with pytest.raises(RunDirError, match="both grpo with seed 0; name each run once"):
-        compare([runs[0], runs[0]], tmp_path / "out")
+        compared([runs[0], runs[0]], tmp_path / "out")
     with pytest.raises(RunDirError, match="a report of 2 runs needs a folder"):
         report(runs[:2])
 
@@ -319,7 +318,7 @@ def test_a_folder_that_is_no_run_or_has_no_evaluation_is_refused(tmp_path: Path,
 def test_damaged_evaluations_are_named(runs: list[Path], tmp_path: Path, damage: Any, message: str) -> None:
     damage(runs[0] / "eval" / "final")
     with pytest.raises((RunDirError, DataError), match=message):
-        compare(runs, tmp_path / "out")
+        compared(runs, tmp_path / "out")
 
 
 def edit(folder: Path, old: str, new: str) -> None:
@@ -338,7 +337,7 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
     metrics.parent.mkdir()
     metrics.write_text("".join(json.dumps({"step": s, "reward": s / 10, "entropy": 1.0}) + "\n" for s in range(6)))
     (runs[2] / "versions.json").write_text('{"trl": "1.16.0"}')
-    change = {"step": 4, "changes": {"objective.eta": {"old": 0.2, "new": 0.3}}}
+    change = {"step": 4, "time": "2026-01-01T00:00:00+00:00", "changes": {"objective.eta": {"old": 0.2, "new": 0.3}}}
     (metrics.parent / "changes.jsonl").write_text(json.dumps(change) + "\n")
     (metrics.parent / "warnings.jsonl").write_text('{"step": 5, "metric": "entropy", "text": "entropy\u2028is low"}\n')
     page = report(runs[2:3], resamples=100)
@@ -372,6 +371,5 @@ def test_the_report_says_which_gradient_an_rkl_run_followed(tmp_path: Path) -> N
 
 
 def test_config_defaults_are_what_the_labels_rest_on() -> None:
-    """`settings_of` reads resolved configs: a default config is a DPH-F run."""
-    config = Config()
-    assert Run(Path("x"), config).label == "dph_f"
+    """`setting_names` reads resolved configs: a default config is a DPH-F run."""
+    assert config_label(Config()) == "dph_f"

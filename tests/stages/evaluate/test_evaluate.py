@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from compare_runs import compared
 
 from dphrl.cli.main import main
 from dphrl.config.load import build_config
@@ -19,7 +20,6 @@ from dphrl.models.policy import load_policy, save_policy
 from dphrl.runs.eval_dir import Model, read_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.sampling.base import Request
-from dphrl.stages.compare.compare import compare
 from dphrl.stages.evaluate import measure_model as stage
 from dphrl.stages.evaluate.evaluate_models import evaluate_models
 from dphrl.stages.evaluate.policy_drift import check_vocabulary
@@ -98,7 +98,7 @@ def test_a_model_is_measured_against_the_base(tmp_path: Path, moved: Model) -> N
     assert after["length"]["p90"] <= 12 and after["tokens_per_second"] > 0 and after["prompts"] == 6
     table = pq.read_table(tmp_path / "e/eval/moved/sums.parquet")
     assert table.num_rows == 6 * 5 and {"solution", "answer"} <= set(table.column_names)
-    summary = compare([tmp_path / "e"], tmp_path / "out", resamples=100)
+    summary = compared([tmp_path / "e"], tmp_path / "out", resamples=100)
     assert [row["method"] for row in summary["rows"]] == ["base", "moved"] and summary["baseline"] == "base"
     found = read_evaldir(tmp_path / "e")
     assert found.made["by"] == "dphrl eval" and "torch" in found.made["versions"]

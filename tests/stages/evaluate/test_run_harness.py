@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compare_runs import compared
 from rich.console import Console
 
 from dphrl.cli.main import main
@@ -19,10 +20,10 @@ from dphrl.config.root import Config
 from dphrl.demo.task import load_demo_task
 from dphrl.errors import ConfigError, DataError, RunDirError
 from dphrl.files import write_json
+from dphrl.report.comparison import HarnessNumber
 from dphrl.report.lm_eval_table import harness_table, print_harness
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
-from dphrl.runs.harness_results import read_harness_results
-from dphrl.stages.compare.compare import compare
+from dphrl.runs.harness_results import HarnessRow, read_harness_results
 from dphrl.stages.evaluate.evaluate import harness_targets
 from dphrl.stages.evaluate.run_harness import (
     HarnessRequest,
@@ -149,9 +150,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_the_table_has_a_row_a_metric_and_a_column_a_model() -> None:
     """Seeds apart where a method has several; what was not measured is a dash; a terminal without signs gets words."""
     rows = [
-        {"method": "base", "setting": "", "seed": 0, **row("sums", 0.5)},
-        {"method": "grpo", "setting": "", "seed": 1, **row("sums", 0.25, stderr=None)},
-        {"method": "grpo", "setting": "", "seed": 2, **row("sums", 0.75, filter="strict", higher_is_better=False)},
+        HarnessNumber("base", "", 0, HarnessRow(**row("sums", 0.5))),
+        HarnessNumber("grpo", "", 1, HarnessRow(**row("sums", 0.25, stderr=None))),
+        HarnessNumber("grpo", "", 2, HarnessRow(**row("sums", 0.75, filter="strict", higher_is_better=False))),
     ]
     table = harness_table(rows)
     assert table is not None
@@ -184,11 +185,11 @@ def test_a_comparison_holds_them_beside_ours(tmp_path: Path) -> None:
     for name, right in (("q", True), ("g-s2", False)):
         verdict = Verdict(right, float(right), "correct" if right else "wrong")
         add_samples(root, name, "t", [Completion("p", 0, (), "x", "stop", verdict)], resamples=100)
-    assert compare([root], tmp_path / "none", resamples=100)["harness"] == []
+    assert compared([root], tmp_path / "none", resamples=100)["harness"] == []
     for name, value in (("q", 0.5), ("g-s2", 0.25)):
         content = {"schema": 1, "settings": {}, "rows": [row("sums", value)]}
         write_json(where.folder(name) / "lm-eval.json", content)
-    found = compare([root], tmp_path / "both", resamples=100)["harness"]
+    found = compared([root], tmp_path / "both", resamples=100)["harness"]
     page = report([root], tmp_path / "page", resamples=100).read_text(encoding="utf-8")
     assert 'id="harness"' in page
     assert "0.2500 ± 0.0100" in page

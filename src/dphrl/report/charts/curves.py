@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from dphrl.report.view import Entry
+from dphrl.report.comparison import Entry
+from dphrl.types import MetricsRow
 
 WINDOW = 5
 """Log lines of the moving average: single steps of a few prompts are mostly noise."""
 
 POINTS = 150
 """Most points of a drawn curve, evenly over its steps: a chart has no room for more."""
+
+
+Log = Sequence[MetricsRow]
+"""Lines of one run's metrics.jsonl."""
+Training = Mapping[Entry, Sequence[Log]]
+"""Entry -> the log of each of its seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +53,30 @@ class Curve:
     seeds: int
 
 
-def curves(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[Entry, Curve]]:
-    """Panel -> entry -> curve; panels and entries without a finite value are left out.
-
-    Args:
-        training: entry as `method` or `method setting` -> lines of metrics.jsonl, each with "step"; lines of several
-            seeds are told apart by "seed" (none = one seed).
-    """
-    found: dict[str, dict[Entry, Curve]] = {}
+def curves(training: Training) -> dict[str, dict[Entry, Curve]]:
+    """Panel -> entry -> curve; panels and entries without a finite value are left out."""
+    by_panel: dict[str, dict[Entry, Curve]] = {}
     for name, panel in PANELS.items():
-        for key, rows in training.items():
-            curve = _curve(rows, panel.key)
+        for entry, logs in training.items():
+            curve = _curve(logs, panel.key)
             if curve is not None:
-                method, _, setting = key.partition(" ")
-                found.setdefault(name, {})[Entry(method, setting)] = curve
-    return found
+                by_panel.setdefault(name, {})[entry] = curve
+    return by_panel
 
 
-def _curve(rows: Sequence[Mapping[str, Any]], key: str) -> Curve | None:
+def _curve(logs: Sequence[Log], key: str) -> Curve | None:
     """Smoothed seeds on the steps that all of them logged."""
-    by_seed: dict[int, dict[float, float]] = {}
-    for row in rows:
-        if _finite(row.get(key)) and _finite(row.get("step")):
-            by_seed.setdefault(int(row.get("seed", 0)), {})[float(row["step"])] = float(row[key])
+    by_seed: list[dict[float, float]] = []
+    for log in logs:
+        values = [(_finite(line.get("step")), _finite(line.get(key))) for line in log]
+        known = {step: value for step, value in values if step is not None and value is not None}
+        by_seed += [known] if known else []
     if not by_seed:
         return None
-    steps = sorted(set.intersection(*(set(values) for values in by_seed.values())))
+    steps = sorted(set.intersection(*(set(values) for values in by_seed)))
     if not steps:
         return None
-    smooth_ST = np.stack([_moving([values[s] for s in steps]) for values in by_seed.values()])
+    smooth_ST = np.stack([_moving([values[s] for s in steps]) for values in by_seed])
     shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
     shown_ST = smooth_ST[:, shown]
     return Curve(
@@ -89,5 +90,8 @@ def _moving(values: Sequence[float]) -> Float[np.ndarray, " steps"]:
     return np.array([np.mean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _finite(value: object) -> float | None:
+    """The value as a number, None where it is none or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.files import replaced
-from dphrl.report.charts.charts import HOVER, INK, MUTED, Spec
+from dphrl.report.charts.spec import HOVER, INK, MUTED, Spec
 
 VERSION = "6.4"
 """Of Vega-Lite, of those that vl-convert holds."""
@@ -60,7 +60,7 @@ def svg(spec: Spec, name: str) -> str:
     """The chart as an SVG element for the page: it scales, loads nothing, and stands where scripts are off.
 
     Args:
-        spec: of `charts`.
+        spec: a chart of this folder.
         name: prefix of its ids, unique in the page.
     """
     import vl_convert
@@ -77,7 +77,7 @@ def write_figure(spec: Spec, folder: Path, name: str, colors: Mapping[str, str])
     import vl_convert
 
     whole = {"config": CONFIG, "background": "white", "padding": 12, **spec}
-    printed = _replaced(_still(whole), {**PRINTED, **colors})
+    printed = _recolored(_still(whole), {**PRINTED, **colors})
     drawn = vl_convert.vegalite_to_svg(printed, vl_version=VERSION)
     with replaced(folder / f"{name}.svg") as staging:
         staging.write_text(drawn, encoding="utf-8")
@@ -116,12 +116,12 @@ def _hiding(layer: Spec, hidden: Spec) -> Spec:
     return {**layer, "transform": [*layer.get("transform", ()), hidden]}
 
 
-def _replaced(value: Any, colors: Mapping[str, str]) -> Any:
+def _recolored(value: Any, colors: Mapping[str, str]) -> Any:
     """The same structure with every text that is a colour of the page replaced."""
     if isinstance(value, Mapping):
-        return {k: _replaced(v, colors) for k, v in value.items()}
+        return {k: _recolored(v, colors) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_replaced(v, colors) for v in value]
+        return [_recolored(v, colors) for v in value]
     return colors.get(value, value) if isinstance(value, str) else value
 
 

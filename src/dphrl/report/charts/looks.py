@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dphrl.report.labels import METHODS, SHAPES, style
-from dphrl.report.view import Entry
+from dphrl.report.comparison import Entry
+from dphrl.report.labels import METHODS, SHAPES, method_style
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (9, 4), (2.6, 3), (12, 4, 2.6, 4))
 """Line styles of a method's sweeps: beta with k2 and beta with k3 are two. Strokes and gaps in pixels; () is solid."""
@@ -40,19 +40,19 @@ def looks(entries: Sequence[Entry]) -> dict[Entry, Look]:
     Args:
         entries: in the order of the legend, settings ascending.
     """
-    found = {}
+    drawn = {}
     likeness = _likeness(list(dict.fromkeys(entry.method for entry in entries)))
     for entry in entries:
-        mine = [e for e in entries if e.method == entry.method]
-        sweeps = list(dict.fromkeys(_sweep(e) for e in mine))
-        members = [e for e in mine if _sweep(e) == _sweep(entry)]
+        of_method = [e for e in entries if e.method == entry.method]
+        sweeps = list(dict.fromkeys(_sweep(e) for e in of_method))
+        members = [e for e in of_method if _sweep(e) == _sweep(entry)]
         share = 1.0 if len(members) == 1 else PALEST + (1 - PALEST) * members.index(entry) / (len(members) - 1)
         line = DASHES[sweeps.index(_sweep(entry)) % len(DASHES)]
         like = likeness[entry.method]
-        look = style(like)
+        look = method_style(like)
         sweep = f"{entry.method} {_sweep(entry)}" if len(members) > 1 else ""
-        found[entry] = Look(_tint(look.light, share), _css(like, share), SHAPES[look.marker], line, sweep)
-    return found
+        drawn[entry] = Look(_tint(look.light, share), _css(like, share), SHAPES[look.marker], line, sweep)
+    return drawn
 
 
 def variable(method: str) -> str:

@@ -31,7 +31,7 @@ class Label:
     """The point's interval lines: left, bottom, right and top end."""
 
 
-def place(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[Point]:
+def place_labels(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[Point]:
     """Where each label starts (left end, middle of its height) so that it covers least of points, lines and labels.
 
     Args:
@@ -40,7 +40,7 @@ def place(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[P
         widest: a longer label is cut to this width, in pixels.
     """
     taken = [box for label in labels for box in _lines(label)]
-    found: dict[int, Point] = {}
+    starts: dict[int, Point] = {}
     for i in sorted(range(len(labels)), key=lambda i: -labels[i].at[1]):
         width = min(LETTER * len(labels[i].text), widest)
         options = [_box(labels[i].at, width, side, gap) for gap in GAPS for side in SIDES]
@@ -48,11 +48,11 @@ def place(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[P
         costs = [_cost(box, [*taken, *others], frame) + 20 * (o // len(SIDES)) for o, box in enumerate(options)]
         box = options[costs.index(min(costs))]
         taken.append(box)
-        found[i] = (box[0], (box[1] + box[3]) / 2)
-    return [found[i] for i in range(len(labels))]
+        starts[i] = (box[0], (box[1] + box[3]) / 2)
+    return [starts[i] for i in range(len(labels))]
 
 
-def spread(heights: Sequence[float], top: float, gap: float = LINE) -> list[float]:
+def moved_apart(heights: Sequence[float], top: float, gap: float = LINE) -> list[float]:
     """Heights of labels in a column: as near as possible to those given, at least `gap` apart, order kept.
 
     Args:

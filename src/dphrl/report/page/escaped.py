@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dphrl.report.labels import plain
+from dphrl.report.labels import visible
 
 
 def cut(text: str, room: int, *, keep_end: bool = False) -> tuple[str, int]:
@@ -21,11 +21,11 @@ def cut(text: str, room: int, *, keep_end: bool = False) -> tuple[str, int]:
         shown = shown[-fewer:] if keep_end else shown[:fewer]
         if len(shown) == 1:
             break
-    return plain(shown), len(text) - len(shown)
+    return visible(shown), len(text) - len(shown)
 
 
 def _bytes(text: str) -> int:
     """Of the text once it stands in the page."""
     from markupsafe import escape
 
-    return len(str(escape(plain(text))).encode("utf-8", "replace"))
+    return len(str(escape(visible(text))).encode("utf-8", "replace"))

@@ -10,8 +10,8 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
+from dphrl.report.comparison import Entry
 from dphrl.report.page.escaped import cut
-from dphrl.report.view import Entry
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
@@ -38,7 +38,7 @@ EVALUATE_AGAIN = "delete it and run `dphrl eval` again"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedPrompt:
     """What a prompt was, where its task can still be read."""
 
     prompt: str
@@ -91,7 +91,7 @@ class Browser:
     rule: str
 
 
-def browse(files: Mapping[tuple[Entry, str], Path], asked: Mapping[str, Mapping[str, Asked]]) -> Browser | None:
+def browse(files: Mapping[tuple[Entry, str], Path], asked: Mapping[str, Mapping[str, AskedPrompt]]) -> Browser | None:
     """Choose prompts and completions; None where there is nothing to show.
 
     Args:
@@ -120,9 +120,9 @@ def browse(files: Mapping[tuple[Entry, str], Path], asked: Mapping[str, Mapping[
     return Browser(cases, RULE.format(max(shown.values()))) if cases else None
 
 
-def state(base: Mapping[int, str] | None, mine: Mapping[int, str]) -> State:
+def state(base: Mapping[int, str] | None, draws: Mapping[int, str]) -> State:
     """What became of a prompt, the greedy completion aside."""
-    now, before = _solved(mine), _solved(base) if base is not None else None
+    now, before = _solved(draws), _solved(base) if base is not None else None
     if now is None or (base is not None and before is None):
         return "unjudged"
     if base is None:
@@ -145,8 +145,8 @@ def _chosen(drawn: Mapping[Entry, Draws], limit: int) -> list[str]:
     base = drawn.get(Entry("base"))
     counts: dict[str, dict[str, int]] = {}
     for entry, draws in drawn.items():
-        for i, mine in draws.items():
-            mark = state(base.get(i) if base is not None and entry.method != "base" else None, mine)
+        for i, of_prompt in draws.items():
+            mark = state(base.get(i) if base is not None and entry.method != "base" else None, of_prompt)
             tally = counts.setdefault(i, {"lost": 0, "found": 0})
             if mark in tally:
                 tally[mark] += 1
@@ -163,20 +163,20 @@ def _case(
     prompt_id: str,
     drawn: Mapping[Entry, Draws],
     texts: Mapping[tuple[Entry, str], Texts],
-    asked: Asked | None,
+    asked: AskedPrompt | None,
     room: int,
 ) -> Case:
     base = drawn.get(Entry("base"), {}).get(prompt_id)
     cells = []
     for entry, draws in drawn.items():
-        mine = draws.get(prompt_id)
-        if mine is None:
+        of_prompt = draws.get(prompt_id)
+        if of_prompt is None:
             continue
         rows = texts[entry, dataset]
-        shown = tuple(_shown(rows[prompt_id, draw], room) for draw in _two(mine))
-        sampled = [status for draw, status in mine.items() if draw != GREEDY_DRAW]
+        shown = tuple(_shown(rows[prompt_id, draw], room) for draw in _two(of_prompt))
+        sampled = [status for draw, status in of_prompt.items() if draw != GREEDY_DRAW]
         against = base if entry.method != "base" else None
-        cells.append(Cell(entry, state(against, mine), sampled.count("correct"), len(sampled), shown))
+        cells.append(Cell(entry, state(against, of_prompt), sampled.count("correct"), len(sampled), shown))
     prompt, left_out = cut(asked.prompt, room, keep_end=True) if asked else ("", 0)
     gold, _ = cut(asked.gold, room) if asked else ("", 0)
     return Case(dataset, prompt_id, prompt, gold, left_out, tuple(cells))
@@ -200,10 +200,10 @@ def _shown(completion: Completion, room: int) -> Shown:
 
 
 def _statuses(path: Path) -> Draws:
-    found: Draws = {}
+    statuses: Draws = {}
     for c in read_samples(path, without=HEAVY, remedy=EVALUATE_AGAIN):
-        found.setdefault(c.prompt_id, {})[c.draw] = c.verdict.status if c.verdict else ""
-    return found
+        statuses.setdefault(c.prompt_id, {})[c.draw] = c.verdict.status if c.verdict else ""
+    return statuses
 
 
 def _texts(path: Path, ids: set[str]) -> Texts:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Literal, get_args
 
-from dphrl.report import tables
-from dphrl.report.charts import charts
+from dphrl.report.charts.bar_charts import bar_chart
 from dphrl.report.charts.curves import PANELS, Curve
+from dphrl.report.charts.frontier_chart import frontier_chart
+from dphrl.report.charts.line_charts import pass_at_k_chart, training_chart
 from dphrl.report.charts.looks import Look
+from dphrl.report.charts.spec import Spec
+from dphrl.report.comparison import Aggregate, BaseChange, Entry
 from dphrl.report.labels import dataset_name
+from dphrl.report.number_text import difference_interval_text, interval_text, number_text
 from dphrl.report.page.sample_browser import Browser, State
-from dphrl.report.view import Difference, Entry, Stat, View, gap_interval, interval, number
+from dphrl.report.tables import ReportTable, further_tables
+from dphrl.report.view import View
 
 RETENTION = {"keep": "Keep, %", "explore": "Explore, %"}
 DIVERSITY = {"distinct_correct": "Distinct right solutions", "style_entropy": "Style entropy, nats"}
@@ -26,47 +31,73 @@ class Chart:
     id: str
     label: str
     """What stands for it where it cannot be seen."""
-    spec: charts.Spec
+    spec: Spec
 
 
 Charts = dict[str, list[Chart]]
+"""Section -> its charts."""
+
+How = str | Sequence[str] | Mapping[str, object] | Sequence[Mapping[str, object]]
+"""A part of how the report was made: a text, a list of lines, a table, or rows with the same keys."""
+HowKind = Literal["text", "list", "table", "rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgettingMatrix:
+    """Task x method: what is no longer solved of what the base solved."""
+
+    methods: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[tuple[str, int, str], ...]], ...]
+    """Task and a cell for each method: forgotten in %, shade in %, change of Pass@n against the base."""
+    changes: bool
+    """Whether any cell has such a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersTable:
+    """Every number of one dataset as text."""
+
+    title: str
+    n: int
+    prompts: int
+    headings: tuple[str, ...]
+    levels: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
+    """Entry and its cells: value, sd over seeds, interval."""
+    differences: tuple[tuple[str, tuple[tuple[str, str, bool], ...]], ...]
+    """Entry and its cells: difference to the baseline, its interval, whether that leaves out 0."""
+    more: tuple[ReportTable, ...]
 
 
 def charts_of(view: View) -> Charts:
     """Section -> charts of a comparison; a section without numbers is empty."""
-    found: Charts = {"pass_at_k": [], "frontier": [], "retention": [], "diversity": []}
+    by_section: Charts = {"pass_at_k": [], "frontier": [], "retention": [], "diversity": []}
     for i, dataset in enumerate(view.datasets):
         shown, k, n = dataset_name(dataset), view.k(dataset), view.n(dataset)
-        found["pass_at_k"].append(
-            Chart(
-                f"pass-{i}",
-                f"Pass@k over k, {shown}: {_said(view, dataset, f'pass@{k}')}",
-                charts.pass_at_k(view, dataset),
-            )
-        )
+        label = f"Pass@k over k, {shown}: {_said(view, dataset, f'pass@{k}')}"
+        by_section["pass_at_k"].append(Chart(f"pass-{i}", label, pass_at_k_chart(view, dataset)))
         label = f"mean@{n} against Pass@{k}, {shown}; mean@{n}: {_said(view, dataset, 'mean_at_n')}"
-        found["frontier"].append(Chart(f"frontier-{i}", label, charts.frontier(view, dataset)))
+        by_section["frontier"].append(Chart(f"frontier-{i}", label, frontier_chart(view, dataset)))
         for section, metrics in (("retention", RETENTION), ("diversity", DIVERSITY)):
             for metric, title in metrics.items():
-                spec = charts.bars(view, dataset, metric, title)
+                spec = bar_chart(view, dataset, metric, title)
                 if spec is not None:
                     label = f"{title}, {shown}: {_said(view, dataset, metric)}"
-                    found[section].append(Chart(f"{metric.replace('_', '-')}-{i}", label, spec))
-    return found
+                    by_section[section].append(Chart(f"{metric.replace('_', '-')}-{i}", label, spec))
+    return by_section
 
 
 def training_charts(trained: Mapping[str, Mapping[Entry, Curve]], drawn: Mapping[Entry, Look]) -> list[Chart]:
     """One chart a training metric."""
-    found = []
-    for panel, mine in trained.items():
-        ends = "; ".join(f"{entry.name} ends at {curve.mean[-1]:.3g}" for entry, curve in mine.items())
+    charts = []
+    for panel, curves in trained.items():
+        ends = "; ".join(f"{entry.name} ends at {curve.mean[-1]:.3g}" for entry, curve in curves.items())
         label = f"{PANELS[panel].title}: {ends}"
-        found.append(Chart(f"training-{panel}", label, charts.training(mine, panel, drawn)))
-    return found
+        charts.append(Chart(f"training-{panel}", label, training_chart(curves, panel, drawn)))
+    return charts
 
 
-def matrix(view: View) -> dict[str, Any] | None:
-    """Task x method: (forgotten in %, shade in %, change of Pass@n as text); None where there is no base."""
+def forgetting_matrix(view: View) -> ForgettingMatrix | None:
+    """What each method forgot on each dataset; None where there is no base."""
     entries = [e for e in view.entries if any(view.get(e, d, "keep") for d in view.datasets)]
     if not entries:
         return None
@@ -74,33 +105,31 @@ def matrix(view: View) -> dict[str, Any] | None:
     for dataset in view.datasets:
         cells = []
         for entry in entries:
-            keep, change = view.get(entry, dataset, "keep"), view.forgetting(entry, dataset, "pass@n")
+            keep, change = view.get(entry, dataset, "keep"), view.base_change(entry, dataset, "pass@n")
             changes |= change is not None
             lost = None if keep is None else 1 - keep.mean
             text = "" if change is None else _change(change)
-            cells.append((number(lost, "keep"), round(min(100, 400 * (lost or 0))), text))
-        rows.append((dataset_name(dataset), cells))
-    return {"methods": [e.name for e in entries], "rows": rows, "changes": changes}
+            cells.append((number_text(lost, "keep"), round(min(100, 400 * (lost or 0))), text))
+        rows.append((dataset_name(dataset), tuple(cells)))
+    return ForgettingMatrix(tuple(e.name for e in entries), tuple(rows), changes)
 
 
-def numbers(view: View, dataset: str) -> dict[str, Any]:
+def numbers_table(view: View, dataset: str) -> NumbersTable:
     """Headings, levels and differences of one dataset as text."""
     columns = list(view.columns(dataset))
     entries = [e for e in view.entries if any(view.get(e, dataset, metric) for metric, _ in columns)]
-    differing = [
-        (e.name, [_difference(view.get(e, dataset, metric), metric) for metric, _ in columns])
-        for e in entries
-        if view.baseline is not None and e != view.baseline
-    ]
-    return {
-        "title": dataset_name(dataset),
-        "n": view.n(dataset),
-        "prompts": view.prompts(dataset),
-        "headings": [heading for _, heading in columns],
-        "levels": [(e.name, [_level(view.get(e, dataset, metric), metric) for metric, _ in columns]) for e in entries],
-        "differences": differing,
-        "more": tables.more(view, dataset),
-    }
+    differing = [e for e in entries if view.baseline is not None and e != view.baseline]
+    return NumbersTable(
+        title=dataset_name(dataset),
+        n=view.n(dataset),
+        prompts=view.prompts(dataset),
+        headings=tuple(heading for _, heading in columns),
+        levels=tuple((e.name, tuple(_level(view.get(e, dataset, m), m) for m, _ in columns)) for e in entries),
+        differences=tuple(
+            (e.name, tuple(_difference(view.get(e, dataset, m), m) for m, _ in columns)) for e in differing
+        ),
+        more=tuple(further_tables(view, dataset)),
+    )
 
 
 def filters(browser: Browser) -> dict[str, list[tuple[str, str]]]:
@@ -129,9 +158,9 @@ def facts(view: View) -> str:
     return f"{', '.join(counted)}. {units}"
 
 
-def how(made: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+def how_parts(how: Mapping[str, How]) -> list[tuple[str, HowKind, How]]:
     """(heading, kind, content) of each part of how the report was made."""
-    return [(name, _kind(value), value) for name, value in made.items()]
+    return [(name, _kind(value), value) for name, value in how.items()]
 
 
 def _plural(count: int, noun: str) -> str:
@@ -140,32 +169,31 @@ def _plural(count: int, noun: str) -> str:
 
 def _said(view: View, dataset: str, metric: str) -> str:
     """'Base 98.6, GRPO 87.4'."""
-    stats = [(entry, view.get(entry, dataset, metric)) for entry in view.entries]
-    return ", ".join(f"{entry.name} {number(stat.mean, metric)}" for entry, stat in stats if stat is not None)
+    numbers = [(entry, view.get(entry, dataset, metric)) for entry in view.entries]
+    return ", ".join(f"{entry.name} {number_text(n.mean, metric)}" for entry, n in numbers if n is not None)
 
 
-def _change(change: Mapping[str, Any]) -> str:
-    gap = Difference(change["value"], change.get("low"), change.get("high"), change.get("agree"))
-    return f"{number(gap.value, 'pass@n', signed=True)} {gap_interval(gap, 'pass@n')}".strip()
+def _change(change: BaseChange) -> str:
+    return f"{number_text(change.value, 'pass@n', signed=True)} {difference_interval_text(change, 'pass@n')}".strip()
 
 
-def _level(stat: Stat | None, metric: str) -> tuple[str, str, str]:
+def _level(number: Aggregate | None, metric: str) -> tuple[str, str, str]:
     """(value, ± sd over seeds, interval)."""
-    if stat is None:
+    if number is None:
         return "–", "", ""
-    spread = "" if stat.sd is None else f"± {number(stat.sd, metric)}"
-    return number(stat.mean, metric), spread, interval(stat.low, stat.high, metric)
+    sd = "" if number.sd is None else f"± {number_text(number.sd, metric)}"
+    return number_text(number.mean, metric), sd, interval_text(number.low, number.high, metric)
 
 
-def _difference(stat: Stat | None, metric: str) -> tuple[str, str, bool]:
+def _difference(number: Aggregate | None, metric: str) -> tuple[str, str, bool]:
     """(difference, its interval, whether it leaves out 0)."""
-    gap = stat.difference if stat is not None else None
+    gap = number.difference if number is not None else None
     if gap is None:
         return "–", "", False
-    return number(gap.value, metric, signed=True), gap_interval(gap, metric), gap.clear
+    return number_text(gap.value, metric, signed=True), difference_interval_text(gap, metric), gap.clear
 
 
-def _kind(value: Any) -> str:
+def _kind(value: How) -> HowKind:
     """How a part of `how` is shown: text, table, rows or list."""
     if isinstance(value, Mapping):
         return "table"

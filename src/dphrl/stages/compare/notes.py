@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dphrl.stages.compare.entries import Evaluation, Run
+from dphrl.stages.compare.compared_runs import ComparedRun
+from dphrl.stages.compare.evaluations import Evaluation, SeedGroup
 from dphrl.tasks.contamination import contamination_note
-
-if TYPE_CHECKING:
-    from dphrl.stages.compare.compare import Group
-
 
 DRAWN_BY = ("temperature", "top_p", "max_new_tokens")
 """Settings of sampling that make the draws of two evaluations unlike."""
 
 
-def sampling_notes(runs: Sequence[Run]) -> list[str]:
+def sampling_notes(runs: Sequence[ComparedRun]) -> list[str]:
     """One sentence for each setting in which the runs drew otherwise; of samples that came from elsewhere it is not
     known."""
     known = [run for run in runs if run.evaldir is None or run.evaldir.settings]
     said = []
     for name in DRAWN_BY:
-        by_value: dict[float, Run] = {}
+        by_value: dict[float, ComparedRun] = {}
         for run in known:
             by_value.setdefault(getattr(run.config.sampling, name), run)
         if len(by_value) > 1:
@@ -51,7 +47,7 @@ def base_note(one: Evaluation, other: Evaluation) -> str:
     )
 
 
-def notes(groups: Sequence[Group], absent: str | None) -> list[str]:
+def notes(groups: Sequence[SeedGroup], absent: str | None) -> list[str]:
     """What makes the numbers hard to compare, one sentence each.
 
     Args:
@@ -62,9 +58,9 @@ def notes(groups: Sequence[Group], absent: str | None) -> list[str]:
     datasets = list(dict.fromkeys(g.dataset for g in groups))
     names = list(dict.fromkeys(g.name for g in groups))
     for dataset in datasets:
-        mine = [g for g in groups if g.dataset == dataset]
-        said += _dataset_notes(dataset, mine)
-        lacking = [name for name in names if name not in {g.name for g in mine}]
+        measured = [g for g in groups if g.dataset == dataset]
+        said += _dataset_notes(dataset, measured)
+        lacking = [name for name in names if name not in {g.name for g in measured}]
         if lacking:
             said.append(f"{dataset}: not measured for {', '.join(lacking)}.")
     trained = [name for name in names if name != "base"]  # of the base, whose seed is of its draws alone, one is enough
@@ -78,7 +74,7 @@ def notes(groups: Sequence[Group], absent: str | None) -> list[str]:
     return said
 
 
-def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
+def _dataset_notes(dataset: str, groups: Sequence[SeedGroup]) -> list[str]:
     said = []
     draws = {e.summary.n: e for g in groups for e in g.seeds}
     if len(draws) > 1:
@@ -95,11 +91,11 @@ def _dataset_notes(dataset: str, groups: Sequence[Group]) -> list[str]:
     return [*said, *_seen_in_training(dataset, groups)]
 
 
-def _seen_in_training(dataset: str, groups: Sequence[Group]) -> list[str]:
+def _seen_in_training(dataset: str, groups: Sequence[SeedGroup]) -> list[str]:
     """One sentence for all methods whose training saw the same prompts."""
     seen: dict[str, list[str]] = {}
     for group in groups:
         said = contamination_note(dataset, group.seeds[0].summary.contaminated, "the training of {}")
-        if said and group.method != "base":
+        if said and group.entry.method != "base":
             seen.setdefault(said, []).append(group.name)
     return [f"{said.replace('{}', ', '.join(names), 1)}." for said, names in seen.items()]

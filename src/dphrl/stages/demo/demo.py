@@ -7,13 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dphrl.config.load import build_config, to_dict
 from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
 from dphrl.errors import ConfigError, nearest
 from dphrl.progress import Progress, shown
+
+if TYPE_CHECKING:
+    from dphrl.report.comparison import Comparison
 
 EVAL_TASKS = ("in_domain", "cross_domain", "arithmetic", "reversal")
 Overrides = dict[str, dict[str, Any] | Any]
@@ -97,7 +100,7 @@ def _given(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def demo(settings: DemoSettings, *, as_json: bool = False) -> dict[str, Any]:
+def demo(settings: DemoSettings, *, as_json: bool = False) -> Comparison:
     """Run what is missing, compare, write the page, print the tables, or with `as_json` one line of JSON.
 
     Returns:
@@ -114,12 +117,12 @@ def demo(settings: DemoSettings, *, as_json: bool = False) -> dict[str, Any]:
         runs = _run_all(settings, progress)
     compared = [path for path in runs if path.name.rpartition("-")[0] != "base"] or runs
     baseline = "grpo" if "grpo" in settings.variants else "base"
-    summary = compare(compared, settings.out / "compare", baseline=baseline)
-    page = report(compared, settings.out / "report", summary=summary)
-    show(summary, as_json=as_json)
+    comparison = compare(compared, settings.out / "compare", baseline=baseline)
+    page = report(compared, settings.out / "report", comparison=comparison)
+    show(comparison, as_json=as_json)
     if not as_json:
         print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")
-    return summary
+    return comparison
 
 
 def demo_config(settings: DemoSettings, variant: str, seed: int) -> Config:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from dphrl.errors import DphrlError
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.progress import Progress, silent
+from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
+from dphrl.types import as_json
 
 if TYPE_CHECKING:
     from dphrl.config.root import Config
@@ -28,16 +30,14 @@ PROMPT_LETTERS = 2_000
 """Letters of a prompt that are kept: its end, where the question stands."""
 
 
-def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent) -> dict[str, Any] | str:
+def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent) -> AnchorDrift | str:
     """RUN/drift.json, made or finished where the trained model and its anchors are at hand.
 
     Args:
         run: a run directory; its anchors may lie in its `base_run`.
         measure: score what is not scored yet; else only read what is there.
     Returns:
-        {"schema", "key", "store", "complete", "rows"}: `store` counts all anchors, a row is {"task", "prompt_id",
-        "draw", "prompt", "tokens", "log_u"}, log_u = ln pi_theta - ln pi_ref of each token in nats. Or a text: why
-        there is none.
+        The content of drift.json, or a text: why there is none.
     Raises:
         RunDirError: drift.json is damaged.
     """
@@ -57,20 +57,21 @@ def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent
     if not (anchors / "manifest.json").exists():
         return saved or "it has no anchors"
     key = _key(folder.final, anchors)
-    if saved is not None and saved["key"] == key and saved["complete"]:
+    if saved is None or saved.key != key:
+        saved = AnchorDrift(key, 0, False, ())
+    if saved.complete:
         return saved
-    done = saved["rows"] if saved is not None and saved["key"] == key else []
     from torch import OutOfMemoryError
 
     try:
-        return _measured(config, folder, anchors, {"path": path, "key": key, "rows": done}, progress)
+        return _measured(config, folder, anchors, path, saved, progress)
     except OutOfMemoryError:  # of a GPU; the evaluation may have had several
         return "its trained model does not fit the memory of one GPU"
     except DphrlError as error:
         return str(error)
 
 
-def chosen(lengths: Sequence[int]) -> list[int]:
+def evenly_chosen(lengths: Sequence[int]) -> list[int]:
     """Places of the anchors that are looked at: evenly over the store, at most ANCHORS and TOKENS in all.
 
     Args:
@@ -83,18 +84,20 @@ def chosen(lengths: Sequence[int]) -> list[int]:
     return [even[i * count // fewer] for i in range(fewer)] if count else []
 
 
-def _measured(config: Config, run: RunDir, anchors: Path, state: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Score the chosen anchors that are not there yet, in parts."""
+def _measured(
+    config: Config, run: RunDir, anchors: Path, path: Path, drift: AnchorDrift, progress: Progress
+) -> AnchorDrift:
+    """Score the chosen anchors that are not in `drift` yet, and write them to `path` in parts."""
     from dphrl.anchors import open_store
     from dphrl.models.policy import load_policy
     from dphrl.models.scoring import score
 
     store = open_store(anchors, None)  # its fingerprint is the base's; training checked it
-    places, rows = chosen(store.lengths.tolist()), list(state["rows"])
+    places = evenly_chosen(store.lengths.tolist())
     policy = load_policy(config, str(run.final))
     try:
-        while len(rows) < len(places):
-            part = [store[i] for i in places[len(rows) : len(rows) + PART]]
+        while len(drift.rows) < len(places):
+            part = [store[i] for i in places[len(drift.rows) : len(drift.rows) + PART]]
             scored = score(
                 policy.model,
                 [a.prompt_ids for a in part],
@@ -103,40 +106,38 @@ def _measured(config: Config, run: RunDir, anchors: Path, state: dict[str, Any],
                 temperature=config.sampling.temperature,
                 batch_size=config.anchor.batch_size,
             )
-            rows += [_row(policy.tokenizer, a, s.logps) for a, s in zip(part, scored, strict=True)]
-            found = {"schema": SCHEMA, "key": state["key"], "store": len(store)}
-            found |= {"complete": len(rows) >= len(places), "rows": rows}
-            write_json(state["path"], found)
+            rows = (*drift.rows, *(_row(policy.tokenizer, a, s.logps) for a, s in zip(part, scored, strict=True)))
+            drift = AnchorDrift(drift.key, len(store), len(rows) >= len(places), rows)
+            write_json(path, {"schema": SCHEMA, **as_json(drift)})
             progress(f"anchors of {run.root.name}", len(rows), len(places))
     finally:
         policy.release()
-    return found
+    return drift
 
 
-def _row(tokenizer: Any, anchor: Anchor, logps: Sequence[float]) -> dict[str, Any]:
-    log_u = [round(now - before, 3) for now, before in zip(logps, anchor.ref_logps, strict=True)]
+def _row(tokenizer: Any, anchor: Anchor, logps: Sequence[float]) -> DriftedAnchor:
     prompt = str(tokenizer.decode(list(anchor.prompt_ids), skip_special_tokens=True))
-    return {
-        "task": anchor.task,
-        "prompt_id": anchor.prompt_id,
-        "draw": anchor.draw,
-        "prompt": prompt[-PROMPT_LETTERS:],
-        "tokens": pieces(tokenizer, anchor.completion_ids),
-        "log_u": log_u,
-    }
+    return DriftedAnchor(
+        task=anchor.task,
+        prompt_id=anchor.prompt_id,
+        draw=anchor.draw,
+        prompt=prompt[-PROMPT_LETTERS:],
+        tokens=tuple(pieces(tokenizer, anchor.completion_ids)),
+        log_u=tuple(round(now - before, 3) for now, before in zip(logps, anchor.ref_logps, strict=True)),
+    )
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     """What each token adds to the text; together they read as the text does."""
-    found = []
+    texts = []
     for i in range(len(ids)):
         before = tokenizer.decode(list(ids[max(0, i - WINDOW) : i]))
         whole = tokenizer.decode(list(ids[max(0, i - WINDOW) : i + 1]))
-        found.append(whole[len(before) :] if whole.startswith(before) else tokenizer.decode([ids[i]]))
-    return found
+        texts.append(whole[len(before) :] if whole.startswith(before) else tokenizer.decode([ids[i]]))
+    return texts
 
 
-def _key(final: Path, anchors: Path) -> dict[str, Any]:
+def _key(final: Path, anchors: Path) -> dict[str, list[object]]:
     """What the numbers depend on, told without reading weights: when they and the anchors were written."""
     weights = [p.stat() for p in sorted(final.glob("*.safetensors"))]
     manifest = (anchors / "manifest.json").stat()
@@ -146,10 +147,15 @@ def _key(final: Path, anchors: Path) -> dict[str, Any]:
     }
 
 
-def _saved(path: Path) -> dict[str, Any] | None:
+def _saved(path: Path) -> AnchorDrift | None:
     """drift.json as it is, whatever the model says now; None where there is none or it is of another schema."""
     if not path.is_file():
         return None
     with damage_refused(path, "delete it"):
-        found = read_json(path)
-        return dict(found) if found["schema"] == SCHEMA and isinstance(found["rows"], list) else None
+        values = read_json(path)
+        rows = tuple(
+            DriftedAnchor(**{**row, "tokens": tuple(row["tokens"]), "log_u": tuple(row["log_u"])})
+            for row in values["rows"]
+        )
+        saved = AnchorDrift(values["key"], values["store"], values["complete"], rows)
+        return saved if values["schema"] == SCHEMA else None

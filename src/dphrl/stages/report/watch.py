@@ -7,11 +7,11 @@ from pathlib import Path
 
 from dphrl.errors import DphrlError
 from dphrl.report.labels import display
-from dphrl.report.page.page import waiting_page
 from dphrl.report.page.serve import PageServer
+from dphrl.report.page.write_page import waiting_page
 from dphrl.runs.eval_dir import is_evaldir
-from dphrl.stages.compare.entries import Run, open_run, settings_of
-from dphrl.stages.report.write_report import report, training_lines
+from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
+from dphrl.stages.report.write_report import report, training_logs
 
 REFRESH_S = 10
 """How often the browser asks again while something is missing, in seconds."""
@@ -58,15 +58,15 @@ def page(runs: Sequence[Path], out: Path | None, *, base_dir: Path = Path()) -> 
     try:
         if not missing:
             return report(runs, out, base_dir=base_dir, drift=False).read_text(encoding="utf-8")
-        opened = [open_run(run) for run in runs if (run / "config.yaml").is_file() or is_evaldir(run)]
+        opened = [open_compared_run(run) for run in runs if (run / "config.yaml").is_file() or is_evaldir(run)]
         settings = settings_of(opened)
-        lines = training_lines(opened, settings, running=True)
-        return waiting_page(_title(opened, settings), lines, missing, refresh=REFRESH_S)
+        logs = training_logs(opened, settings, running=True)
+        return waiting_page(_title(opened, settings), logs, missing, refresh=REFRESH_S)
     except DphrlError as error:
         return waiting_page("Waiting", {}, [str(error)], refresh=REFRESH_S)
 
 
-def _title(runs: Sequence[Run], settings: Sequence[str]) -> str:
+def _title(runs: Sequence[ComparedRun], settings: Sequence[str]) -> str:
     names = [display(run.label, setting) for run, setting in zip(runs, settings, strict=True)]
     return ", ".join(dict.fromkeys(names)) or "Waiting"
 
@@ -79,8 +79,8 @@ def _missing(run: Path) -> list[str]:
         return []
     if not (run / "config.yaml").is_file():
         return [f"{run} has not begun"]
-    found = [f"{run.name}: {name}" for file, name in STEPS.items() if not (run / file).is_file()]
-    return found if (run / "presample").exists() else [line for line in found if not line.endswith("presamples")]
+    lines = [f"{run.name}: {name}" for file, name in STEPS.items() if not (run / file).is_file()]
+    return lines if (run / "presample").exists() else [line for line in lines if not line.endswith("presamples")]
 
 
 def _base_only(run: Path) -> bool:

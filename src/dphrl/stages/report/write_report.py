@@ -11,14 +11,18 @@ from dphrl.config.load import flat, to_dict, to_yaml
 from dphrl.errors import DphrlError, RunDirError
 from dphrl.metrics import RESAMPLES
 from dphrl.progress import Progress, silent
+from dphrl.report.charts.curves import Log
+from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.labels import display
-from dphrl.report.page.page import Extras, write_report
-from dphrl.report.page.sample_browser import Asked, browse
-from dphrl.report.view import Entry
+from dphrl.report.page.drift_view import AnchorDrift
+from dphrl.report.page.sample_browser import AskedPrompt, browse
+from dphrl.report.page.sections import How
+from dphrl.report.page.write_page import Extras, write_report
+from dphrl.report.setting_names import main_setting
 from dphrl.runs.run_dir import RunDir, read_versions
 from dphrl.runs.training_log import read_changes, read_metrics, read_warnings
 from dphrl.stages.compare.compare import compare
-from dphrl.stages.compare.entries import Run, base_folder, main_setting, open_run, settings_of
+from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
 from dphrl.stages.import_samples.import_samples import read_prompts
 from dphrl.stages.report.anchor_drift import anchor_drift
 from dphrl.tasks import load_task
@@ -39,7 +43,7 @@ def report(
     runs: Sequence[Path],
     out: Path | None = None,
     *,
-    summary: Mapping[str, Any] | None = None,
+    comparison: Comparison | None = None,
     baseline: str | None = None,
     title: str | None = None,
     resamples: int = RESAMPLES,
@@ -53,7 +57,7 @@ def report(
     Args:
         runs: run directories, each evaluated.
         out: folder of the report; RUN/report for one run when None, and needed for several.
-        summary: what `compare` of these runs returned; made here when None.
+        comparison: what `compare` of these runs returned; made here when None.
         baseline: label that differences are taken to; `base` for one run and `grpo` for several when None.
         title: heading of the page.
         resamples, seed: of the intervals, as for `compare`.
@@ -69,64 +73,66 @@ def report(
         raise RunDirError(f"a report of {len(paths)} runs needs a folder; name it with --out, e.g. --out runs/compare")
     out = paths[0] / "report" if out is None else Path(out)
     single = len(paths) == 1
-    if summary is None:
+    if comparison is None:
         against = baseline or ("base" if single else "grpo")
-        summary = compare(paths, out, baseline=against, resamples=resamples, seed=seed)
-    opened = [open_run(path) for path in paths]
+        comparison = compare(paths, out, baseline=against, resamples=resamples, seed=seed)
+    opened = [open_compared_run(path) for path in paths]
     settings = settings_of(opened)
     names = [
         display("base" if run.base_only else run.label, setting) for run, setting in zip(opened, settings, strict=True)
     ]
     heading = title or (_title(opened[0], names[0]) if single else f"Comparison of {len(paths)} runs")
     extras = Extras(
-        training=training_lines(opened, settings),
+        training=training_logs(opened, settings),
         drift={e: _drift(path, drift, progress) for e, path in _trained(opened, settings).items()},
-        browser=browse(_files(opened, settings, summary), _asked(opened, base_dir)),
+        browser=browse(_sample_files(opened, settings, comparison), _asked(opened, base_dir)),
         how=_how(opened, names, out),
     )
-    return write_report(summary, out, title=heading, extras=extras)
+    return write_report(comparison, out, title=heading, extras=extras)
 
 
-def _title(run: Run, name: str) -> str:
+def _title(run: ComparedRun, name: str) -> str:
     return f"Evaluation {name}" if run.evaldir is not None else f"{name}, seed {run.config.seed}"
 
 
-def _trained(runs: Sequence[Run], settings: Sequence[str]) -> dict[Entry, Path]:
+def _trained(runs: Sequence[ComparedRun], settings: Sequence[str]) -> dict[Entry, Path]:
     """The first run of every trained entry: samples and anchors of one seed are enough to read."""
-    found: dict[Entry, Path] = {}
+    paths: dict[Entry, Path] = {}
     for run, setting in zip(runs, settings, strict=True):
-        if run.evaldir is None and not run.base_only:
-            found.setdefault(Entry(run.label, setting), run.path)
-    return found
+        if run.trained:
+            paths.setdefault(Entry(run.label, setting), run.path)
+    return paths
 
 
-def _files(runs: Sequence[Run], settings: Sequence[str], summary: Mapping[str, Any]) -> dict[tuple[Entry, str], Path]:
+def _sample_files(
+    runs: Sequence[ComparedRun], settings: Sequence[str], comparison: Comparison
+) -> dict[tuple[Entry, str], Path]:
     """(entry, dataset) -> its samples, where they are; the base's once, from the first run that has it."""
-    base = next((folder for run in runs if (folder := base_folder(run)) is not None), None)
+    base = next((folder for run in runs if (folder := run.base_folder) is not None), None)
     folders = {} if base is None else {Entry("base"): base}
     folders |= {entry: path / "eval" / "final" for entry, path in _trained(runs, settings).items()}
     for evaldir in (run.evaldir for run in runs if run.evaldir is not None):
         for model in evaldir.models:
             folders.setdefault(Entry(model.label), evaldir.folder(model.name))
-    datasets = list(dict.fromkeys(row["dataset"] for row in summary["rows"]))
-    found = {(entry, d): folder / f"{d}.parquet" for d in datasets for entry, folder in folders.items()}
-    return {key: path for key, path in found.items() if path.is_file()}
+    datasets = list(dict.fromkeys(row.summary.dataset for row in comparison.rows))
+    paths = {(entry, d): folder / f"{d}.parquet" for d in datasets for entry, folder in folders.items()}
+    return {key: path for key, path in paths.items() if path.is_file()}
 
 
-def _asked(runs: Iterable[Run], base_dir: Path) -> dict[str, dict[str, Asked]]:
+def _asked(runs: Iterable[ComparedRun], base_dir: Path) -> dict[str, dict[str, AskedPrompt]]:
     """Dataset -> prompt id -> prompt and gold, of the tasks that can be read here; samples do without the others."""
-    found: dict[str, dict[str, Asked]] = {}
+    asked: dict[str, dict[str, AskedPrompt]] = {}
     for run in runs:
         for name, texts in read_prompts(run.path).items():
-            found.setdefault(name, {i: Asked(*text) for i, text in texts.items()})
+            asked.setdefault(name, {i: AskedPrompt(*text) for i, text in texts.items()})
         for name, task in run.config.eval_tasks.items():
-            if name not in found:
+            if name not in asked:
                 try:
                     prompts = load_task(name, task, base_dir=base_dir).prompts
                 except DphrlError:
                     continue
-                found[name] = {p.id: Asked(_text(p.prompt), str(p.columns.get("gold", ""))) for p in prompts}
-    return found
+                asked[name] = {p.id: AskedPrompt(_text(p.prompt), str(p.columns.get("gold", ""))) for p in prompts}
+    return asked
 
 
 def _text(prompt: str | tuple[Mapping[str, str], ...]) -> str:
@@ -134,33 +140,32 @@ def _text(prompt: str | tuple[Mapping[str, str], ...]) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt)
 
 
-def _drift(run: Path, wanted: bool, progress: Progress) -> dict[str, Any] | str:
+def _drift(run: Path, wanted: bool, progress: Progress) -> AnchorDrift | str:
     if not wanted and not (run / "drift.json").is_file():
         return "left out by --no-drift"
     return anchor_drift(run, measure=wanted, progress=progress)
 
 
-def training_lines(
-    runs: Sequence[Run], settings: Sequence[str], *, running: bool = False
-) -> dict[str, list[dict[str, Any]]]:
-    """Lines of every metrics.jsonl by entry, each with its run's seed; runs that have none are left out.
+def training_logs(
+    runs: Sequence[ComparedRun], settings: Sequence[str], *, running: bool = False
+) -> dict[Entry, list[Log]]:
+    """The metrics.jsonl of every run by entry; runs that have none are left out.
 
     Args:
         running: the last line may still be in the making, and is left out if it is no JSON.
     Raises:
         RunDirError: a line is no JSON object.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    logs: dict[Entry, list[Log]] = {}
     for run, setting in zip(runs, settings, strict=True):
-        if run.base_only:
-            continue
-        key = f"{run.label} {setting}".strip()
-        for row in read_metrics(RunDir(run.path).metrics, running=running):
-            found.setdefault(key, []).append({**row, "seed": run.config.seed})
-    return found
+        if not run.base_only:
+            lines = read_metrics(RunDir(run.path).metrics, running=running)
+            if lines:
+                logs.setdefault(Entry(run.label, setting), []).append(lines)
+    return logs
 
 
-def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]:
+def _how(runs: Sequence[ComparedRun], names: Sequence[str], out: Path) -> dict[str, How]:
     """What it takes to make the report again."""
     first = runs[0]
     values = [flat(to_dict(run.config)) for run in runs]
@@ -174,8 +179,8 @@ def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]
         for run, name, mine in zip(runs, names, values, strict=True)
     ]
     command = f"dphrl report {first.path}" if len(runs) == 1 else f"dphrl compare {' '.join(str(r.path) for r in runs)}"
-    how: dict[str, Any] = {
-        "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if _is_trained(run)},
+    how: dict[str, How] = {
+        "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if run.trained},
         "Models": {m.name: m.path for run in runs if run.evaldir is not None for m in run.evaldir.models if m.path},
         "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
         "Runs": told,
@@ -197,20 +202,16 @@ def _how(runs: Sequence[Run], names: Sequence[str], out: Path) -> dict[str, Any]
     return {name: part for name, part in how.items() if part}
 
 
-def _is_trained(run: Run) -> bool:
-    return run.evaldir is None and not run.base_only
-
-
-def _command(run: Run) -> str:
+def _command(run: ComparedRun) -> str:
     if run.evaldir is not None:
         return f"{run.evaldir.made_by or 'written by another tool'}: {run.path / 'evaluation.json'}"
     return f"dphrl run --config {run.path / 'config.yaml'}"
 
 
-def _described(run: Run) -> str:
+def _described(run: ComparedRun) -> str:
     """'beta=0.1 k2 (k2 in the loss: the gradient of reverse KL)'."""
     gradient = GRADIENTS[run.config.objective.kl_estimator] if run.config.method == "rkl" else ""
-    return f"{main_setting(run) or 'as published'}{f' ({gradient})' if gradient else ''}"
+    return f"{main_setting(run.config) or 'as published'}{f' ({gradient})' if gradient else ''}"
 
 
 def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -218,7 +219,7 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={other.get(key)}" for key in keys)
 
 
-def _fingerprints(runs: Sequence[Run]) -> dict[str, str]:
+def _fingerprints(runs: Sequence[ComparedRun]) -> dict[str, str]:
     """Of the policy that drew each store of anchors: '<run>: weights' -> its digest."""
     found: dict[str, str] = {}
     for run in runs:
@@ -232,7 +233,7 @@ def _fingerprints(runs: Sequence[Run]) -> dict[str, str]:
     return found
 
 
-def _versions(run: Run) -> dict[str, Any]:
+def _versions(run: ComparedRun) -> dict[str, Any]:
     """Versions of what made the run; empty when it holds none."""
     if run.evaldir is not None:
         return dict(run.evaldir.versions)
