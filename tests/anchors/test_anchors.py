@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dphrl.config.load import build_config
 from dphrl.method.anchor_order import share, step_anchors
-from dphrl.models.policy import fingerprint, load_policy
+from dphrl.models.fingerprint import fingerprint
+from dphrl.models.policy import load_policy
 from dphrl.models.scoring import pad_sequences, score
 from dphrl.types import Anchor
 

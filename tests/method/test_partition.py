@@ -13,18 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dphrl.errors import DataError, EmptyAnchorStore
-from dphrl.method.partition import (
-    Counts,
-    Rules,
-    Selection,
-    count,
-    extra_draws,
-    looked_at,
-    require_anchors,
-    select,
-    standing,
-    wanted,
-)
+from dphrl.method.partition import Rules, Selection, extra_draws, looked_at, require_anchors, select, standing, wanted
+from dphrl.method.verdict_counts import Counts, count
 from dphrl.types import GREEDY_DRAW, Completion, Partition, Verdict
 
 VERDICTS = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dphrl.method.partition import Counts
+from dphrl.method.verdict_counts import Counts
 from dphrl.metrics.bands import BANDS, band_of, scores_by_band
 from dphrl.metrics.intervals import Interval, Scores
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dphrl.errors import DataError
-from dphrl.method.partition import Counts
+from dphrl.method.verdict_counts import Counts
 from dphrl.metrics.intervals import bootstrap
 from dphrl.metrics.retention import retention, retention_at
 

@@ -13,9 +13,10 @@ import torch
 
 from dphrl.config.load import build_config
 from dphrl.errors import ConfigError, ModelError, SamplerError
-from dphrl.models.policy import Policy, load_policy, too_long
+from dphrl.models.policy import Policy, load_policy
 from dphrl.sampling.backends import BACKENDS, make_sampler, missing_modules
 from dphrl.sampling.base import Request, Sampler
+from dphrl.sampling.encoded_prompts import too_long
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.sampling.uniform import row_seed
 from dphrl.sampling.vllm_sampler import VllmSampler

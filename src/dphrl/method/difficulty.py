@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dphrl.method.partition import Rules, is_judged, looked_at, tally
+from dphrl.method.partition import Rules, looked_at
+from dphrl.method.verdict_counts import is_judged, tally
 from dphrl.types import Completion
 
 LEVEL = 0.95
@@ -46,12 +47,12 @@ def posterior(successes: int, failures: int, level: float = LEVEL) -> tuple[floa
     return _quantile(tail, successes + 1, failures + 1), 1 - _quantile(tail, failures + 1, successes + 1)
 
 
-def difficulty(mine: Mapping[int, Completion], rules: Rules) -> Difficulty:
+def difficulty(drawn: Mapping[int, Completion], rules: Rules) -> Difficulty:
     """How hard a prompt is, from its presamples (draw -> verified completion)."""
-    drawn = looked_at(mine, rules)
-    counts = tally(mine, len(drawn))
+    read = looked_at(drawn, rules)
+    counts = tally(drawn, len(read))
     low, high = posterior(counts.successes, counts.judged - counts.successes)
-    rewards = [c.verdict.reward for c in drawn[: rules.first] if c.verdict is not None and is_judged(c)]
+    rewards = [c.verdict.reward for c in read[: rules.first] if c.verdict is not None and is_judged(c)]
     return Difficulty(counts.drawn, counts.judged, counts.successes, round(low, 6), round(high, 6), mean(rewards))
 
 

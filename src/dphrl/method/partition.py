@@ -13,11 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dphrl.errors import DataError, EmptyAnchorStore, listed
+from dphrl.errors import EmptyAnchorStore
+from dphrl.method.verdict_counts import Counts, Draws, by_draw, draw_label, is_anchor, is_judged, is_right, refuse
 from dphrl.types import Completion, Partition
-
-Draws = Mapping[str, Mapping[int, Completion]]
-"""Prompt id -> draw -> the completion."""
 
 FailedDebias = Literal["exploration", "drop"]
 """Where a prompt goes whose debiasing draw gives no anchor."""
@@ -31,7 +29,7 @@ Place = Literal["near_perfect", "exploration", "gold_error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the sets and the anchors follow from; see `config_sources.AnchorConfig` for the meaning of each."""
+    """What the sets and the anchors follow from; see `config.sources.AnchorConfig` for the meaning of each."""
 
     threshold: int
     """Right draws that make a prompt near-perfect, 1 .. presamples (count)."""
@@ -61,16 +59,6 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What the verifier said of one prompt's draws; 0 <= successes <= judged <= drawn."""
-
-    drawn: int
-    judged: int
-    """Draws with a reward; the others (`gold_error`, `verifier_error`) are neither right nor wrong."""
-    successes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Standing:
     """How far the draws of a prompt, read in order, settle its set."""
 
@@ -90,70 +78,7 @@ class Selection:
     given. Source near_perfect: the ids of `partition.near_perfect`."""
 
 
-def is_judged(completion: Completion) -> bool:
-    """Whether the verifier could judge it: a verdict without a reward says nothing about the completion."""
-    return completion.verdict is not None and completion.verdict.reward is not None
-
-
-def is_right(completion: Completion) -> bool:
-    """Whether the verifier judged it and found it correct."""
-    return completion.verdict is not None and completion.verdict.reward is not None and completion.verdict.correct
-
-
-def is_anchor(completion: Completion) -> bool:
-    """Whether it may be an anchor: right, and ended by the policy itself."""
-    return is_right(completion) and completion.finish_reason == "stop"
-
-
-def by_draw(completions: Iterable[Completion]) -> dict[str, dict[int, Completion]]:
-    """Join verified completions by prompt id and draw.
-
-    Args:
-        completions: in any order; each (prompt_id, draw) at most once, each with a verdict.
-    Returns:
-        Prompt id -> draw -> completion, prompts in order of first appearance.
-    Raises:
-        DataError: a doubled (prompt_id, draw), or a completion without a verdict; the first three are named.
-    """
-    draws: dict[str, dict[int, Completion]] = {}
-    doubled: list[str] = []
-    unverified: list[str] = []
-    for completion in completions:
-        mine = draws.setdefault(completion.prompt_id, {})
-        if completion.draw in mine:
-            doubled.append(_label(completion.prompt_id, completion.draw))
-        if completion.verdict is None:
-            unverified.append(_label(completion.prompt_id, completion.draw))
-        mine[completion.draw] = completion
-    _refuse(doubled, "completions come twice; each (prompt_id, draw) may come once")
-    _refuse(unverified, "completions have no verdict; verify them first")
-    return draws
-
-
-def count(completions: Iterable[Completion], *, n: int) -> dict[str, Counts]:
-    """Successes and judged draws of every prompt among its draws 0 .. n-1; other draws are left out.
-
-    Args:
-        completions: verified, in any order.
-        n: draws per prompt, >= 1 (the samples of an evaluation).
-    Returns:
-        Prompt id -> counts with `drawn == n`, prompts in order of first appearance.
-    Raises:
-        DataError: doubled or unverified completions, or a prompt that lacks one of its draws.
-    """
-    draws = by_draw(completions)
-    missing = [_label(i, draw) for i, mine in draws.items() for draw in range(n) if draw not in mine]
-    _refuse(missing, f"completions are missing; every prompt needs draws 0..{n - 1}")
-    return {prompt_id: tally(mine, n) for prompt_id, mine in draws.items()}
-
-
-def tally(mine: Mapping[int, Completion], n: int) -> Counts:
-    """What the verifier said of draws 0 .. n-1 of one prompt, all of which must be there."""
-    first = [mine[draw] for draw in range(n)]
-    return Counts(drawn=n, judged=sum(map(is_judged, first)), successes=sum(map(is_right, first)))
-
-
-def standing(mine: Mapping[int, Completion], rules: Rules) -> Standing:
+def standing(drawn: Mapping[int, Completion], rules: Rules) -> Standing:
     """Read the presamples of one prompt in order, up to the draw that settles its set.
 
     What comes first settles it: `threshold` right draws (near-perfect), presamples - threshold + 1 wrong ones (so that
@@ -161,14 +86,14 @@ def standing(mine: Mapping[int, Completion], rules: Rules) -> Standing:
     right nor wrong.
 
     Args:
-        mine: draw -> verified completion; reading ends where a draw is missing.
+        drawn: draw -> verified completion; reading ends where a draw is missing.
         rules: threshold and presamples.
     Returns:
         The set if it is settled, and the counts of the draws read.
     """
     judged = successes = 0
     for draw in range(rules.presamples):
-        completion = mine.get(draw)
+        completion = drawn.get(draw)
         if completion is None:
             return Standing(None, Counts(draw, judged, successes))
         judged += is_judged(completion)
@@ -183,41 +108,41 @@ def standing(mine: Mapping[int, Completion], rules: Rules) -> Standing:
     return Standing(None, Counts(rules.presamples, judged, successes))
 
 
-def wanted(mine: Mapping[int, Completion], rules: Rules) -> tuple[int, ...]:
+def wanted(drawn: Mapping[int, Completion], rules: Rules) -> tuple[int, ...]:
     """The draws of one prompt to make next; ask again when they are there, until there are none.
 
     Args:
-        mine: draw -> verified completion, what is there already.
+        drawn: draw -> verified completion, what is there already.
         rules: with `full_counts` all presamples are asked for at once, else as many as any outcome would need.
     Returns:
         Draw numbers, ascending; () once the prompt's set and anchors follow from what is there. Extra draws (number
         `presamples` and up) are asked for only when the set is near-perfect.
     """
-    now = standing(mine, rules)
-    if rules.full_counts and (missing := tuple(d for d in range(rules.presamples) if d not in mine)):
+    now = standing(drawn, rules)
+    if rules.full_counts and (missing := tuple(d for d in range(rules.presamples) if d not in drawn)):
         return missing
-    drawn = now.counts.drawn
+    read = now.counts.drawn
     if now.place is None:
         failures = now.counts.judged - now.counts.successes
         needed = min(rules.threshold - now.counts.successes, rules.presamples - rules.threshold + 1 - failures)
-        return tuple(d for d in range(drawn, min(drawn + needed, rules.presamples)) if d not in mine)
+        return tuple(d for d in range(read, min(read + needed, rules.presamples)) if d not in drawn)
     if now.place != "near_perfect":
         return ()
-    return tuple(d for d in _extra(mine, rules) if d not in mine)
+    return tuple(d for d in _extra(drawn, rules) if d not in drawn)
 
 
-def looked_at(mine: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
+def looked_at(drawn: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
     """The presamples that counts, difficulty and anchors are made of: all with `full_counts`, else those that settled
     the set (further ones, from an earlier threshold, say, are left out: a new run would not have them)."""
-    n = rules.presamples if rules.full_counts else standing(mine, rules).counts.drawn
-    return tuple(mine[draw] for draw in range(n))
+    n = rules.presamples if rules.full_counts else standing(drawn, rules).counts.drawn
+    return tuple(drawn[draw] for draw in range(n))
 
 
-def extra_draws(mine: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
+def extra_draws(drawn: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
     """The extra draws that the rules ask for, of those that are there: the debiasing one first."""
-    if standing(mine, rules).place != "near_perfect":
+    if standing(drawn, rules).place != "near_perfect":
         return ()
-    return tuple(mine[draw] for draw in _extra(mine, rules) if draw in mine)
+    return tuple(drawn[draw] for draw in _extra(drawn, rules) if draw in drawn)
 
 
 def select(prompt_ids: Sequence[str], completions: Iterable[Completion], rules: Rules) -> Selection:
@@ -248,16 +173,16 @@ def select(prompt_ids: Sequence[str], completions: Iterable[Completion], rules: 
     draws = _join(prompt_ids, completions, rules)
     near: dict[str, tuple[Completion, ...]] = {}
     dropped: dict[str, str] = {}
-    for prompt_id, mine in draws.items():
-        now = standing(mine, rules)
+    for prompt_id, drawn in draws.items():
+        now = standing(drawn, rules)
         if now.place in (None, "gold_error"):
-            dropped[prompt_id] = _why_dropped(mine, now, rules)
+            dropped[prompt_id] = _why_dropped(drawn, now, rules)
         elif now.place == "near_perfect":
-            found = _near_perfect_candidates(mine, now, rules)
-            if found:
-                near[prompt_id] = found
-            elif rules.debias and (rules.failed_debias == "drop" or not is_judged(mine[rules.presamples])):
-                dropped[prompt_id] = _why_no_anchor(mine[rules.presamples])
+            candidates = _near_perfect_candidates(drawn, now, rules)
+            if candidates:
+                near[prompt_id] = candidates
+            elif rules.debias and (rules.failed_debias == "drop" or not is_judged(drawn[rules.presamples])):
+                dropped[prompt_id] = _why_no_anchor(drawn[rules.presamples])
     partition = _assemble(prompt_ids, near, dropped)
     return Selection(partition, near if rules.source == "near_perfect" else _correct(draws, partition, rules))
 
@@ -279,12 +204,12 @@ def require_anchors(selection: Selection, rules: Rules, where: str = "") -> None
     )
 
 
-def _extra(mine: Mapping[int, Completion], rules: Rules) -> range:
+def _extra(drawn: Mapping[int, Completion], rules: Rules) -> range:
     """Numbers of the extra draws of a near-perfect prompt, as far as is known now: first the debiasing one, further
     ones only where it gives an anchor and anchors are made of them."""
     if not rules.debias:
         return range(0)
-    first = mine.get(rules.presamples)
+    first = drawn.get(rules.presamples)
     several = rules.source == "near_perfect" and first is not None and is_anchor(first)
     return range(rules.presamples, rules.presamples + (rules.per_prompt if several else 1))
 
@@ -292,22 +217,22 @@ def _extra(mine: Mapping[int, Completion], rules: Rules) -> range:
 def _join(prompt_ids: Sequence[str], completions: Iterable[Completion], rules: Rules) -> Draws:
     """The draws of every prompt, in the order of `prompt_ids`, after every check that `select` promises."""
     times = Counter(prompt_ids)
-    _refuse([repr(i) for i in times if times[i] > 1], "prompt ids come twice; make them unique")
+    refuse([repr(i) for i in times if times[i] > 1], "prompt ids come twice; make them unique")
     draws = by_draw(completions)
-    _refuse([repr(i) for i in draws if i not in times], "prompt ids of completions are unknown")
-    _refuse([_label(i, d) for i, mine in draws.items() for d in mine if d < 0], "draws are below 0")
+    refuse([repr(i) for i in draws if i not in times], "prompt ids of completions are unknown")
+    refuse([draw_label(i, d) for i, drawn in draws.items() for d in drawn if d < 0], "draws are below 0")
     joined = {prompt_id: draws.get(prompt_id, {}) for prompt_id in prompt_ids}
-    missing = [_label(prompt_id, draw) for prompt_id, mine in joined.items() for draw in wanted(mine, rules)]
-    _refuse(missing, "completions are missing; draw them first")
+    missing = [draw_label(prompt_id, draw) for prompt_id, drawn in joined.items() for draw in wanted(drawn, rules)]
+    refuse(missing, "completions are missing; draw them first")
     return joined
 
 
-def _near_perfect_candidates(mine: Mapping[int, Completion], now: Standing, rules: Rules) -> tuple[Completion, ...]:
+def _near_perfect_candidates(drawn: Mapping[int, Completion], now: Standing, rules: Rules) -> tuple[Completion, ...]:
     if not rules.debias:
-        return tuple(mine[draw] for draw in range(now.counts.drawn) if is_anchor(mine[draw]))
-    if not is_anchor(mine[rules.presamples]):
+        return tuple(drawn[draw] for draw in range(now.counts.drawn) if is_anchor(drawn[draw]))
+    if not is_anchor(drawn[rules.presamples]):
         return ()
-    return tuple(mine[draw] for draw in _extra(mine, rules) if is_anchor(mine[draw]))
+    return tuple(drawn[draw] for draw in _extra(drawn, rules) if is_anchor(drawn[draw]))
 
 
 def _correct(draws: Draws, partition: Partition, rules: Rules) -> dict[str, tuple[Completion, ...]]:
@@ -325,10 +250,10 @@ def _assemble(prompt_ids: Sequence[str], near_perfect: Iterable[str], dropped: M
     )
 
 
-def _why_dropped(mine: Mapping[int, Completion], now: Standing, rules: Rules) -> str:
+def _why_dropped(drawn: Mapping[int, Completion], now: Standing, rules: Rules) -> str:
     if now.place == "gold_error":
-        return _say(mine[now.counts.drawn - 1])
-    unjudged = next(mine[draw] for draw in range(now.counts.drawn) if not is_judged(mine[draw]))
+        return _say(drawn[now.counts.drawn - 1])
+    unjudged = next(drawn[draw] for draw in range(now.counts.drawn) if not is_judged(drawn[draw]))
     return (
         f"could not be judged: {now.counts.successes} right and {now.counts.drawn - now.counts.judged} unjudged of "
         f"{rules.presamples} draws, near-perfect from {rules.threshold}; {_say(unjudged)}"
@@ -344,13 +269,3 @@ def _why_no_anchor(extra: Completion) -> str:
 def _say(completion: Completion) -> str:
     verdict = completion.verdict
     return "" if verdict is None else f"{verdict.status}: {verdict.detail}" if verdict.detail else verdict.status
-
-
-def _label(prompt_id: str, draw: int) -> str:
-    return f"({prompt_id!r}, draw {draw})"
-
-
-def _refuse(labels: Sequence[str], complaint: str) -> None:
-    """Raise a DataError that names the first three offenders; nothing when there are none."""
-    if labels:
-        raise DataError(f"{len(labels)} {complaint}: {listed(labels)}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dphrl.method.partition import Counts
+from dphrl.method.verdict_counts import Counts
 from dphrl.metrics.intervals import Interval, Scores, bootstrap, widened
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from dphrl.method.partition import is_judged, is_right
+from dphrl.method.verdict_counts import is_judged, is_right
 from dphrl.metrics.intervals import Scores
 from dphrl.types import Completion
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from dphrl.method.partition import is_judged
+from dphrl.method.verdict_counts import is_judged
 from dphrl.metrics.intervals import Scores
 from dphrl.types import Completion
 

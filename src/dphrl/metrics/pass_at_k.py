@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dphrl.errors import DataError
-from dphrl.method.partition import by_draw, is_judged, is_right
+from dphrl.method.verdict_counts import by_draw, is_judged, is_right
 from dphrl.types import GREEDY_DRAW, Completion
 
 

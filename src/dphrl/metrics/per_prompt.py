@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from dphrl.errors import DataError
-from dphrl.method.partition import by_draw, count
+from dphrl.method.verdict_counts import by_draw, count
 from dphrl.metrics.diversity import style_diversity
 from dphrl.metrics.intervals import Scores, joined
 from dphrl.metrics.lengths import lengths

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dphrl.errors import DataError
-from dphrl.method.partition import Counts
+from dphrl.method.verdict_counts import Counts
 from dphrl.metrics.intervals import Scores
 from dphrl.metrics.pass_at_k import pass_at_k
 

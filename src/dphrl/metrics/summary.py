@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dphrl.method.partition import count, is_judged
+from dphrl.method.verdict_counts import count, is_judged
 from dphrl.metrics.bands import BandScores, scores_by_band
 from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, bootstrap, widened
 from dphrl.metrics.kl import BaseDrift

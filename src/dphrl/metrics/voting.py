@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float, Int
 
-from dphrl.method.partition import is_judged, is_right
+from dphrl.method.verdict_counts import is_judged, is_right
 from dphrl.metrics.intervals import Scores
 from dphrl.metrics.pass_at_k import require_ks
 from dphrl.types import Completion

@@ -1,12 +1,9 @@
-"""Loading a policy and its tokenizer, turning prompts into token ids, and the fingerprint that ties anchors to them."""
+"""A policy: its model and tokenizer, loaded and saved, and prompts as its token ids."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -207,38 +204,6 @@ def _load_weights(
     return model.to(device).eval()
 
 
-def fingerprint(policy: Policy, config: Config) -> dict[str, str]:
-    """What anchors depend on, each part as a short text: weights, tokenizer, chat template, dtype, temperature.
-
-    Two policies with the same fingerprint give the same reference log-probabilities to the same tokens.
-    """
-    tokenizer = policy.tokenizer
-    vocabulary = (
-        tokenizer.backend_tokenizer.to_str()
-        if getattr(tokenizer, "backend_tokenizer", None) is not None
-        else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    )
-    return {
-        "weights": weights_digest(policy.model),
-        "tokenizer": _digest(_without_runtime_state(vocabulary)),
-        "chat_template": _digest(f"{tokenizer.chat_template}{json.dumps(policy.chat_template_args, sort_keys=True)}"),
-        "stop_ids": ",".join(map(str, sorted(policy.stop_ids))),
-        "dtype": config.model.dtype,
-        "temperature": repr(float(config.sampling.temperature)),
-    }
-
-
-def weights_digest(model: Any) -> str:
-    """SHA-256 over names, shapes and bytes of all weights, in the order of their names; first 32 hex digits."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
-
-
 def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, Any] | None = None) -> None:
     """Write `model` with the tokenizer and the generation settings it came with, then rename into place.
 
@@ -254,29 +219,6 @@ def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, 
         finally:
             model.generation_config = drawing
         policy.tokenizer.save_pretrained(staging)
-
-
-def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int) -> tuple[str, ...]:
-    """Ids of the prompts that leave no room for `max_new` tokens in the model's context; none may be cut silently.
-
-    Args:
-        encoded: prompt id -> token ids.
-        max_new: longest completion (tokens).
-    """
-    context = policy.context
-    return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what makes a run, as far as it is installed: TRL and accelerate are needed by training alone."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    names = ("dphrl", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "pyarrow", "math-verify")
-    installed: dict[str, str] = {}
-    for name in names:
-        with suppress(PackageNotFoundError):
-            installed[name] = version(name)
-    return installed
 
 
 def quiet_libraries() -> None:
@@ -302,19 +244,6 @@ def _stop_ids(defaults: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tupl
             )
         found.append(ids[0])
     return tuple(dict.fromkeys(found))
-
-
-def _without_runtime_state(vocabulary: str) -> str:
-    """A tokenizer's JSON keeps the padding and truncation of its last call, which say nothing of the tokens."""
-    try:
-        content = json.loads(vocabulary)
-    except json.JSONDecodeError:
-        return vocabulary
-    return json.dumps({k: v for k, v in content.items() if k not in ("padding", "truncation")}, sort_keys=True)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _first_line(error: Exception) -> str:

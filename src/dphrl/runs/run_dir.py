@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +157,13 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
     Raises:
         ConfigError: no `out`. RunDirError: the directory holds results of another config (names the settings).
     """
-    from dphrl.models.policy import versions
-
     run = run_dir_of(config)
     if run.config.exists():
         _check_same(run, config, allow_change=allow_change)
     run.root.mkdir(parents=True, exist_ok=True)
     write_text(run.config, to_yaml(config))
     if not run.versions.exists():
-        write_json(run.versions, versions())
+        write_json(run.versions, installed_versions())
     return run
 
 
@@ -194,6 +194,16 @@ def read_run(root: Path) -> tuple[RunDir, Config]:
     if not run.config.exists():
         raise RunDirError(f"{root} is no run directory: it has no config.yaml")
     return run, build_config(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what makes a run, as far as it is installed: TRL and accelerate are needed by training alone."""
+    names = ("dphrl", "torch", "transformers", "trl", "accelerate", "datasets", "numpy", "pyarrow", "math-verify")
+    installed: dict[str, str] = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def read_versions(run: RunDir) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from dphrl.errors import RunDirError
 from dphrl.files import replaced
-from dphrl.method.partition import is_right
+from dphrl.method.verdict_counts import is_right
 from dphrl.metrics import Answer
 from dphrl.types import Completion, Verdict
 

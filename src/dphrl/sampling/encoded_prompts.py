@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, listed
-from dphrl.models.policy import Policy, too_long
+from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.tasks import load_task
 from dphrl.types import Task
@@ -63,6 +63,17 @@ def encode_prompts(task: Task, policy: Policy, config: Config, progress: Progres
     if lines:
         progress(f"prompts of {task.name}", len(encoded), len(encoded), "; ".join(lines))
     return EncodedPrompts(task, {i: ids for i, ids in encoded.items() if i not in dropped}, dropped)
+
+
+def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int) -> tuple[str, ...]:
+    """Ids of the prompts that leave no room for `max_new` tokens in the model's context; none may be cut silently.
+
+    Args:
+        encoded: prompt id -> token ids.
+        max_new: longest completion (tokens).
+    """
+    context = policy.context
+    return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
 
 
 def pick_ids(ids: Iterable[str], limit: int, seed: int) -> set[str]:

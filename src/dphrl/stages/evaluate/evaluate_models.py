@@ -10,10 +10,10 @@ from typing import Any
 from dphrl.config.load import build_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.models.policy import load_policy, versions
+from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.eval_dir import EvalDir, Model, is_evaldir, read_evaldir, write_evaldir
-from dphrl.runs.run_dir import OF_EVAL, changed_settings
+from dphrl.runs.run_dir import OF_EVAL, changed_settings, installed_versions
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 
@@ -107,7 +107,7 @@ def _joined(root: Path, config: Config, models: Sequence[Model]) -> EvalDir:
 
 
 def _evaldir(root: Path, models: Sequence[Model], settings: dict[str, Any]) -> EvalDir:
-    made = {"by": MADE_BY, "settings": settings, "versions": versions()}
+    made = {"by": MADE_BY, "settings": settings, "versions": installed_versions()}
     return EvalDir(root, tuple(models), tuple(settings["eval_tasks"]), made)
 
 

@@ -124,7 +124,7 @@ def import_samples(
 
 
 def _made(sources: Sequence[Source], scale: Scale, notes: Sequence[str]) -> dict[str, Any]:
-    from dphrl.models.policy import versions
+    from dphrl.runs.run_dir import installed_versions
 
     return {
         "by": MADE_BY,
@@ -132,7 +132,7 @@ def _made(sources: Sequence[Source], scale: Scale, notes: Sequence[str]) -> dict
         "reward": scale.reward,
         "threshold": scale.threshold,
         "notes": list(notes),
-        "versions": versions(),
+        "versions": installed_versions(),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 from dphrl.config.root import Config
 from dphrl.config.sources import AnchorConfig
@@ -18,15 +19,7 @@ from dphrl.stages.presample.waves import Presamples
 
 def rules_of(anchor: AnchorConfig) -> Rules:
     """The settings that sets and anchors follow from."""
-    return Rules(
-        threshold=anchor.threshold,
-        presamples=anchor.presamples,
-        debias=anchor.debias,
-        failed_debias=anchor.failed_debias,
-        source=anchor.source,
-        per_prompt=anchor.per_prompt,
-        full_counts=anchor.full_counts,
-    )
+    return Rules(**{field.name: getattr(anchor, field.name) for field in fields(Rules)})
 
 
 def make_partition(

@@ -11,8 +11,9 @@ from dphrl.config.load import to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
 from dphrl.files import replaced_dir
-from dphrl.method.partition import by_draw
-from dphrl.models.policy import fingerprint, load_policy
+from dphrl.method.verdict_counts import by_draw
+from dphrl.models.fingerprint import fingerprint
+from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.partition_file import Settings

@@ -13,12 +13,13 @@ from dphrl.config.load import to_dict
 from dphrl.config.root import Config
 from dphrl.files import write_json
 from dphrl.method.partition import require_anchors, select
-from dphrl.models.policy import Policy, fingerprint, load_policy, versions
+from dphrl.models.fingerprint import fingerprint
+from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.drawing import Speed
 from dphrl.runs.lock import disk_errors, exclusive, sweep
 from dphrl.runs.partition_file import read_partition, write_partition
-from dphrl.runs.run_dir import RunDir, changed_settings, open_run
+from dphrl.runs.run_dir import RunDir, changed_settings, installed_versions, open_run
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_ids, task_for_policy
@@ -154,5 +155,5 @@ def _made(config: Config) -> Made:
         "sampling": sampling,
         "task": values["task"],
         "anchor": partition_settings(config)["anchor"],
-        "dphrl": versions()["dphrl"],
+        "dphrl": installed_versions()["dphrl"],
     }

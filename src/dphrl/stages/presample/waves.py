@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dphrl.errors import RunDirError
-from dphrl.method.partition import Rules, by_draw, wanted
+from dphrl.method.partition import Rules, wanted
+from dphrl.method.verdict_counts import by_draw
 from dphrl.progress import Progress
 from dphrl.runs.drawing import MeanReward, Speed, draw_and_store
 from dphrl.runs.samples import HEAVY, SampleFiles
@@ -64,7 +65,7 @@ def draw_in_waves(
 
 def draws_to_make(outcomes: Mapping[str, Mapping[int, Completion]], rules: Rules) -> dict[str, tuple[int, ...]]:
     """Prompt id -> the draws to make next, of the prompts that still need some."""
-    return {i: more for i, mine in outcomes.items() if (more := wanted(mine, rules))}
+    return {i: more for i, drawn in outcomes.items() if (more := wanted(drawn, rules))}
 
 
 def require_complete(outcomes: Mapping[str, Mapping[int, Completion]], rules: Rules, where: str, remedy: str) -> None:

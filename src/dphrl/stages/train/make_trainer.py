@@ -8,7 +8,8 @@ from typing import Any
 
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import ConfigError, DataError
-from dphrl.models.policy import Policy, fingerprint
+from dphrl.models.fingerprint import fingerprint
+from dphrl.models.policy import Policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir
 from dphrl.stages.train.launch import Launch, check_gpus, check_launch, check_precision

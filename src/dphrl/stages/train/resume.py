@@ -14,7 +14,8 @@ from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
-from dphrl.models.policy import Policy, fingerprint
+from dphrl.models.fingerprint import fingerprint
+from dphrl.models.policy import Policy
 from dphrl.progress import Progress
 from dphrl.runs.checkpoints import checkpoint_step, remove_torn_checkpoints
 from dphrl.runs.run_dir import ALLOW, FREE_KEYS, TRAINED_FROM, RunDir, is_fixed
