@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.stages.compare.compare import compare
-from dphrl.stages.demo.demo import METHODS, DemoSettings, demo
+from dphrl.stages.demo.demo import run_demo
+from dphrl.stages.demo.demo_options import METHODS, DemoSettings
 
 RATIOS = (0.125, 0.25, 0.5, 1.0)
 DEFAULT = "dph_f eta=0.2 anchor_ratio=1.0"
 SHOWN = ("mean_at_n", "pass@8", "pass@64", "distinct_correct")
 
 
-def variants() -> dict[str, dict[str, Any]]:
+def variants() -> dict[str, Any]:
     dph = METHODS["dph_f"]
-    of = {f"dph_f-{ratio}": {**dph, "objective": {**dph["objective"], "anchor_ratio": ratio}} for ratio in RATIOS}
+    held = {key: value for key, value in dph["objective"].items() if key != "anchors_per_step"}
+    of = {f"dph_f-{ratio}": {**dph, "objective": {**held, "anchor_ratio": ratio}} for ratio in RATIOS}
     return {"base": {}, "grpo": METHODS["grpo"]} | of
 
 
@@ -79,7 +81,7 @@ def main() -> None:
         variants=variants(),
     )
     with redirect_stdout(sys.stderr):
-        demo(settings)
+        run_demo(settings)
         runs = [given.out / f"{name}-s{seed}" for name in settings.variants for seed in range(given.seeds)]
         trained = [path for path in runs if not path.name.startswith("base")]
         summary = compare(trained, given.out / "compare-default", baseline=DEFAULT).to_json()

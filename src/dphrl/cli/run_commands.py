@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ from click import option
 
 from dphrl.cli.settings_command import PATH, SettingsCommand, config_file, read_config
 from dphrl.errors import ConfigError
+from dphrl.stages.demo.demo_options import OPTIONS, DemoSettings
 
 if TYPE_CHECKING:
     from dphrl.config.root import Config
@@ -30,18 +32,15 @@ class _Stage(Protocol):
     def __call__(self, config: Config, *, base_dir: Path, progress: Progress) -> RunDir: ...
 
 
+def _demo_options(function: Callable[..., None]) -> Callable[..., None]:
+    for name, each in reversed(OPTIONS.items()):
+        kind = PATH if each.kind is Path else each.kind
+        function = option(f"--{name}", type=kind, help=each.help_text)(function)
+    return function
+
+
 @click.command()
-@option(
-    "--methods",
-    callback=lambda _context, _option, text: text and tuple(filter(None, text.split(","))),
-    help="Of base, grpo, dapo, rkl, dph_f, dph_js, dph_alpha, replay [base,grpo,rkl,dph_f,dph_js].",
-)
-@option("--seeds", type=int, help="Training runs of each method, >= 1 [1; --sweep 3].")
-@option("--steps", type=int, help="Generations of each run, >= 1 [60; --sweep 120; --quick 4].")
-@option("--n", type=int, help="Samples per prompt when measuring, >= 8 [64; --quick 8].")
-@option("--eta", type=float, help="Weight of the anchor penalty [each method's own].")
-@option("--out", type=PATH, help="Folder of the runs [runs/demo; runs/sweep; runs/quick].")
-@option("--jobs", type=int, help="Runs side by side, a thread each, >= 1 [the number of cores].")
+@_demo_options
 @option("--quick", is_flag=True, help="A smoke run of every stage, at most a minute.")
 @option("--sweep", is_flag=True, help="Many weights of each method: the frontier figure.")
 @JSON
@@ -50,9 +49,9 @@ def demo(as_json: bool, **options: Any) -> None:
 
     The world holds text-to-SQL questions with several right readings. It was built to show diversity collapse.
     """
-    from dphrl.stages.demo import demo as stage
+    from dphrl.stages.demo.demo import run_demo
 
-    stage.demo(stage.DemoSettings.of(**options), as_json=as_json)
+    run_demo(DemoSettings.of(**options), as_json=as_json)
 
 
 @click.command(cls=SettingsCommand)
