@@ -14,7 +14,6 @@ import torch
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.engines.common.anchor_term import AnchorBatch
-from dphrl.engines.common.padded_rows import PaddedRows, join_rows
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
@@ -43,16 +42,6 @@ def build(tmp_path: Path) -> Built:
 
 
 # -- merged forward ---------------------------------------------------------------------------------------------------
-
-
-def test_joined_rows_keep_their_tokens_around_one_edge() -> None:
-    """Prompts 1 and 3 tokens wide, completions 2 and 1: joined 3 + 2."""
-    first = PaddedRows(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]]), time=2)
-    second = PaddedRows(torch.tensor([[1, 2, 3, 4], [0, 8, 9, 9]]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]), time=1)
-    joined = join_rows(first, second, pad_id=0)
-    assert joined.time == 2
-    assert joined.input_ids_BL.tolist() == [[0, 0, 5, 6, 7], [1, 2, 3, 4, 0], [0, 8, 9, 9, 0]]
-    assert joined.attention_mask_BL.tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 1, 0]]
 
 
 @pytest.mark.parametrize(("how", "forwards"), [("separate", [4, 4]), ("merged", [8])])

@@ -53,15 +53,15 @@ class AnchorSettings:
         """Read from a trainer's arguments; those that the method does not read may be None."""
         if args.method == "replay":
             return cls(method=args.method, per_step=args.anchors_per_step, seed=args.seed)
+        bounds = {"alpha": args.alpha, "log_u_cap": args.log_u_cap}  # None where the divergence or form has none
         return cls(
             method=args.method,
             per_step=args.anchors_per_step,
             seed=args.seed,
             divergence=args.divergence,
-            alpha=args.alpha,
-            log_u_cap=args.log_u_cap,
             form=args.form,
             estimator=args.anchor_estimator,
+            **{name: value for name, value in bounds.items() if value is not None},
         )
 
 
