@@ -10,8 +10,9 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from anchor_stores import write_anchors
 
-from dphrl.anchors import StoreWriter, open_store, write_anchors
+from dphrl.anchors import StoreWriter, open_store
 from dphrl.anchors.arrow_files import anchor_table
 from dphrl.anchors.writer import write_sealed
 from dphrl.cli.main import main

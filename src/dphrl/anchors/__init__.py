@@ -3,7 +3,7 @@
 from dphrl.anchors.arrow_files import AnchorKey, anchor_key
 from dphrl.anchors.manifest import Manifest, is_sealed
 from dphrl.anchors.store import AnchorStore, anchor_lengths, open_store
-from dphrl.anchors.writer import StoreWriter, merge_stores, write_anchors
+from dphrl.anchors.writer import StoreWriter, merge_stores
 
 __all__ = [
     "AnchorKey",
@@ -15,5 +15,4 @@ __all__ = [
     "is_sealed",
     "merge_stores",
     "open_store",
-    "write_anchors",
 ]

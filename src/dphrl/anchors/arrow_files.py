@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
+from dphrl.anchors.manifest import remedy
 from dphrl.errors import AnchorError
 from dphrl.types import Anchor
 
@@ -106,13 +107,14 @@ class AnchorFile:
     Args:
         path: an Arrow IPC file as `write_anchor_file` makes it.
         topk: likeliest tokens at each position; the columns must be those of `anchor_schema(topk)`.
+        rows: how many anchors it must hold.
         mapped: read through a memory mapping. That is for files of one record batch, as schema 2 of the store has
             them: the pages that were read count as memory of this process until the system wants them back.
     Raises:
-        AnchorError: no whole Arrow file, or one of other columns.
+        AnchorError: no whole Arrow file, or one of other columns or with another number of rows.
     """
 
-    def __init__(self, path: Path, topk: int, *, mapped: bool = False) -> None:
+    def __init__(self, path: Path, topk: int, rows: int, *, mapped: bool = False) -> None:
         self.path = path
         self._topk = topk
         try:
@@ -121,16 +123,15 @@ class AnchorFile:
                 raise ValueError(f"it has the columns {', '.join(self._reader.schema.names)}")
             batches = self._reader.num_record_batches
             self._rows_each = self._reader.get_batch(0).num_rows
-            self._size: int = self._rows_each * (batches - 1) + self._reader.get_batch(batches - 1).num_rows
+            self._rows: int = self._rows_each * (batches - 1) + self._reader.get_batch(batches - 1).num_rows
+            if self._rows != rows:
+                raise ValueError(f"it holds {self._rows} anchors, its manifest says {rows}")
         except (OSError, ValueError, pa.ArrowException) as error:
             first = str(error).partition("\n")[0]
-            raise AnchorError(
-                f"{path} is no whole file of anchors ({first}); copy it again from its source, "
-                f"or delete {path.parent} and run `dphrl presample` again"
-            ) from None
+            raise AnchorError(f"{path} is no whole file of anchors ({first}); {remedy(path)}") from None
 
     def __len__(self) -> int:
-        return self._size
+        return self._rows
 
     def table(self) -> pa.Table:
         """All rows, mapped into memory: for those who read everything once."""

@@ -77,10 +77,6 @@ class Manifest:
         return sum(s.tokens for s in self.shards)
 
     @property
-    def prompt_tokens(self) -> int:
-        return sum(s.prompt_tokens for s in self.shards)
-
-    @property
     def digest(self) -> str:
         """SHA-256 of all that the file says, as hex digits."""
         return _digest(self._content())
@@ -113,7 +109,7 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_bytes())
         version = content.get("schema", content.get("format"))
     except (ValueError, AttributeError):
-        raise AnchorError(f"{path} is damaged: no JSON object; {_again(folder)}") from None
+        raise AnchorError(f"{path} is damaged: no JSON object; {remedy(path)}") from None
     if isinstance(version, int) and version > SCHEMA:
         raise AnchorError(
             f"{path} has schema {version}, newer than the {SCHEMA} that this version reads; "
@@ -122,12 +118,10 @@ def read_manifest(folder: Path) -> Manifest:
     if version not in READABLE:
         raise AnchorError(
             f"{path} has schema {version}, made by an older dphrl; this version reads {READABLE[0]} to {SCHEMA}; "
-            f"{_again(folder)}: the draws are kept, and only scoring is done anew"
+            f"delete {folder} and run `dphrl presample` again: the draws are kept, and only scoring is done anew"
         )
     if content.pop("digest", None) != _digest(content):
-        raise AnchorError(
-            f"{path} is damaged or was edited: its digest differs; copy it again from its source, or {_again(folder)}"
-        )
+        raise AnchorError(f"{path} is damaged or was edited: its digest differs; {remedy(path)}")
     values = {f.name: content[f.name] for f in fields(Manifest)}
     index = values["index"] and StoredFile(**values["index"])
     return Manifest(**{**values, "shards": tuple(StoredFile(**s) for s in values["shards"]), "index": index})
@@ -194,19 +188,19 @@ def check_file(folder: Path, file: StoredFile, *, checksum: bool) -> None:
         AnchorError: it is missing, of another size (both are named), or its bytes differ.
     """
     path = folder / file.file
-    again = f"copy {path.name} again from its source, or {_again(folder)}"
     if not path.exists():
-        raise AnchorError(f"{path} is missing: the manifest gives it {file.anchors} anchors; {again}")
+        raise AnchorError(f"{path} is missing: the manifest gives it {file.anchors} anchors; {remedy(path)}")
     size = path.stat().st_size
     if size != file.bytes:
         how = "truncated" if size < file.bytes else "longer than it was"
-        raise AnchorError(f"{path} is {how}: {size} bytes, the manifest says {file.bytes}; {again}")
+        raise AnchorError(f"{path} is {how}: {size} bytes, the manifest says {file.bytes}; {remedy(path)}")
     if checksum and sha256_of(path) != file.sha256:
-        raise AnchorError(f"{path} is damaged: its SHA-256 differs from its manifest; {again}")
+        raise AnchorError(f"{path} is damaged: its SHA-256 differs from its manifest; {remedy(path)}")
 
 
-def _again(folder: Path) -> str:
-    return f"delete {folder} and run `dphrl presample` again"
+def remedy(path: Path) -> str:
+    """What to do about a file of a store that is damaged."""
+    return f"copy {path.name} again from its source, or delete {path.parent} and run `dphrl presample` again"
 
 
 def _different(theirs: Made, ours: Made) -> list[str]:

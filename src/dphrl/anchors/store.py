@@ -14,7 +14,7 @@ import pyarrow as pa
 from jaxtyping import Int32, Integer
 
 from dphrl.anchors.arrow_files import AnchorFile, list_lengths
-from dphrl.anchors.manifest import Manifest, StoredFile, check_file, check_fingerprint, read_manifest
+from dphrl.anchors.manifest import Manifest, check_file, check_fingerprint, read_manifest, remedy
 from dphrl.errors import AnchorError, nearest
 from dphrl.types import Anchor
 
@@ -64,8 +64,7 @@ class AnchorStore(Sequence[Anchor]):
                 raise ValueError(f"anchor {place} is longer or shorter than the index says")
         except (ValueError, OSError, pa.ArrowException) as error:
             raise AnchorError(
-                f"{file.path} is damaged: {error}; run `dphrl anchors verify {self.folder}`, then copy it again "
-                f"from its source, or delete {self.folder} and run `dphrl presample` again"
+                f"{file.path} is damaged: {error}; run `dphrl anchors verify {self.folder}`, then {remedy(file.path)}"
             ) from None
         return anchor
 
@@ -96,14 +95,8 @@ def open_store(folder: Path | str, fingerprint: Mapping[str, str] | None, *, che
     check_file(folder, manifest.index, checksum=True)
     for file in manifest.shards:
         check_file(folder, file, checksum=check == "full")
-    files = [open_anchor_file(folder, file, manifest) for file in manifest.shards]
     lengths = read_index(folder / manifest.index.file)
-    if len(lengths) != manifest.anchors:
-        raise AnchorError(
-            f"{folder} has an index of {len(lengths)} anchors and {manifest.anchors} in its files; "
-            f"delete {folder} and run `dphrl presample` again"
-        )
-    return AnchorStore(folder, manifest, files, lengths)
+    return AnchorStore(folder, manifest, open_anchor_files(folder, manifest), lengths)
 
 
 def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
@@ -113,19 +106,14 @@ def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
     return np.array([len(a.completion_ids) for a in anchors], dtype=np.int64)
 
 
-def open_anchor_file(folder: Path, file: StoredFile, manifest: Manifest) -> AnchorFile:
-    """A file of the store, for reading.
+def open_anchor_files(folder: Path, manifest: Manifest) -> list[AnchorFile]:
+    """The files of a store, for reading.
 
     Raises:
-        AnchorError: no whole Arrow file of these columns, or another number of rows than the manifest says.
+        AnchorError: one is no whole Arrow file of these columns, or has another number of rows than the manifest says.
     """
-    opened = AnchorFile(folder / file.file, manifest.topk, mapped=manifest.schema == 2)
-    if len(opened) != file.anchors:
-        raise AnchorError(
-            f"{opened.path} holds {len(opened)} anchors, its manifest says {file.anchors}; copy it again from its "
-            f"source, or delete {folder} and run `dphrl presample` again"
-        )
-    return opened
+    mapped = manifest.schema == 2
+    return [AnchorFile(folder / f.file, manifest.topk, f.anchors, mapped=mapped) for f in manifest.shards]
 
 
 def write_index(path: Path, anchors: pa.Table) -> None:

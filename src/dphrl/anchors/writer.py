@@ -33,7 +33,7 @@ from dphrl.anchors.manifest import (
     read_manifest,
     sha256_of,
 )
-from dphrl.anchors.store import AnchorStore, open_anchor_file, open_store, write_index
+from dphrl.anchors.store import AnchorStore, open_anchor_files, open_store, write_index
 from dphrl.errors import AnchorError, EmptyAnchorStore
 from dphrl.files import replaced, replaced_dir
 from dphrl.types import Anchor
@@ -120,25 +120,7 @@ class StoreWriter:
         """The files of the store; what is copied from them must be what was written."""
         for file in self._manifest.shards:
             check_file(self.folder, file, checksum=True)
-        return [open_anchor_file(self.folder, file, self._manifest) for file in self._manifest.shards]
-
-
-def write_anchors(folder: Path, anchors: Sequence[Anchor], fingerprint: Mapping[str, str], made: Made) -> None:
-    """Write a sealed store at once, whole or not at all.
-
-    Args:
-        folder: replaced if it exists.
-        anchors: at least one.
-        fingerprint, made: as for `StoreWriter`.
-    Raises:
-        EmptyAnchorStore: no anchor. AnchorError: one that comes twice, or cannot be stored.
-    """
-    if not anchors:
-        raise EmptyAnchorStore(f"no anchor to write to {folder}; lower anchor.threshold or draw more presamples")
-    with replaced_dir(folder) as staging:
-        writer = StoreWriter(staging, fingerprint, made)
-        writer.add(anchors)
-        writer.seal()
+        return open_anchor_files(self.folder, self._manifest)
 
 
 def merge_stores(folders: Sequence[Path], out: Path) -> AnchorStore:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dphrl.anchors.arrow_files import CHECKSUM, list_lengths
 from dphrl.anchors.manifest import Manifest, check_file, read_manifest
 from dphrl.anchors.store import AnchorStore, open_store
 from dphrl.anchors.writer import doubled_keys, joined, merge_stores
+from dphrl.config.sources import ModelConfig
 from dphrl.errors import AnchorError
 from dphrl.files import replaced_dir
 from dphrl.runs.lock import disk_errors
@@ -42,6 +42,8 @@ def inspect_store(folder: Path, *, model: str | None = None, show: int = 3) -> s
         AnchorError: no store, a damaged one, a negative `show`, or token ids that the tokenizer does not have.
         ModelError: the tokenizer cannot be loaded.
     """
+    from dphrl.models.policy import load_tokenizer, quiet_libraries
+
     if show < 0:
         raise AnchorError(f"--show {show} must be 0 or more; 0 shows no anchor")
     manifest = read_manifest(folder)
@@ -51,7 +53,10 @@ def inspect_store(folder: Path, *, model: str | None = None, show: int = 3) -> s
     store = open_store(folder, None)
     tasks = pc.value_counts(joined(store.files)["task"]).to_pylist()
     lines += ["tasks: " + ", ".join(f"{task['values']} {task['counts']}" for task in tasks), *_histogram(store)]
-    tokenizer = _tokenizer(model) if model else None
+    tokenizer = None
+    if model:
+        quiet_libraries()
+        tokenizer = load_tokenizer(ModelConfig(path=model))
     for place in np.unique(np.linspace(0, len(store) - 1, show).astype(int)) if show else ():
         lines += ["", *_rendered(int(place), store[int(place)], tokenizer, model)]
     return "\n".join(lines)
@@ -95,36 +100,24 @@ def export_store(folder: Path, out: Path) -> str:
         AnchorError: a store that cannot be opened or is damaged, or `out` is there already.
         RunDirError: the disk is full.
     """
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
 
     if out.exists():
         raise AnchorError(f"{out} is there already; give another --out")
     store = open_store(folder, None, check="full")
-    with disk_errors(out), _no_progress_bars(), replaced_dir(out) as staging:
+    disable_progress_bars()  # they would write over what we print
+    with disk_errors(out), replaced_dir(out) as staging:
         Dataset(joined(store.files).drop_columns(CHECKSUM)).save_to_disk(staging)
     return f"{out}: {len(store)} anchors; datasets.load_from_disk({str(out)!r}) reads them"
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    from datasets import disable_progress_bars, enable_progress_bars
-    from datasets.utils import are_progress_bars_disabled
-
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 def _facts(folder: Path, manifest: Manifest) -> list[str]:
     size = sum(file.bytes for file in manifest.shards) / 1e6
     mean = manifest.tokens / max(manifest.anchors, 1)
+    prompt_tokens = sum(file.prompt_tokens for file in manifest.shards)
     return [
         f"{folder}: {manifest.status}, {manifest.anchors} anchors in {len(manifest.shards)} shards, {size:.1f} MB",
-        f"tokens: {manifest.tokens} of completions (mean {mean:.1f}), {manifest.prompt_tokens} of prompts",
+        f"tokens: {manifest.tokens} of completions (mean {mean:.1f}), {prompt_tokens} of prompts",
         f"top-K log-probabilities: {f'{manifest.topk} a position' if manifest.topk else 'not stored'}",
         "policy: " + ", ".join(f"{k} {v}" for k, v in manifest.fingerprint.items()),
         "made with:" + ("" if manifest.made else " nothing recorded"),
@@ -148,14 +141,6 @@ def _histogram(store: AnchorStore) -> list[str]:
         bar = "#" * max(round(BAR * count / counts.max()), int(count > 0))
         lines.append(f"  {f'{first}-{last}':>13} {count:>9} {bar}".rstrip())
     return lines
-
-
-def _tokenizer(model: str) -> Any:
-    from dphrl.config.sources import ModelConfig
-    from dphrl.models.policy import load_tokenizer, quiet_libraries
-
-    quiet_libraries()
-    return load_tokenizer(ModelConfig(path=model))
 
 
 def _rendered(place: int, anchor: Anchor, tokenizer: Any | None, model: str | None) -> list[str]:
