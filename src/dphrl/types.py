@@ -137,14 +137,18 @@ class Task:
     """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""
 
 
+RARELY_THERE: Mapping[str, bool] = {"rarely_there": True}
+"""Metadata of a field that `as_json` leaves out while it is None."""
+
+
 def as_json(value: Any) -> Any:
     """Records as plain JSON values: fields by name, mappings with texts as keys, sequences as lists, NaN as None.
 
-    A field whose default is None is left out while it is None; a field without a default is always written.
+    A field with RARELY_THERE as its metadata is left out while it is None.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        found = ((f.name, getattr(value, f.name), f.default) for f in fields(value))
-        return {name: as_json(item) for name, item, default in found if item is not None or default is not None}
+        items = [(f, getattr(value, f.name)) for f in fields(value)]
+        return {f.name: as_json(x) for f, x in items if x is not None or f.metadata != RARELY_THERE}
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

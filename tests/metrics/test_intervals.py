@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dphrl.errors import DataError
 from dphrl.metrics import intervals
-from dphrl.metrics.intervals import Interval, Scores, align, bootstrap, joined, paired_bootstrap, widened
+from dphrl.metrics.intervals import Interval, Scores, align, bootstrap, join_scores, paired_bootstrap, widened
 
 NAN = float("nan")
 
@@ -107,7 +107,7 @@ def test_weights_make_the_value_a_ratio():
 
 def test_weights_go_where_the_scores_go():
     left = Scores(("b", "a"), ("x", "y"), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[5.0, 6.0], [7.0, 8.0]]))
-    both = joined([left, scores([[0.0], [1.0]], "ab", "z")])
+    both = join_scores([left, scores([[0.0], [1.0]], "ab", "z")])
     assert both.weights_PM is not None and both.weights_PM.tolist() == [[7.0, 8.0, 1.0], [5.0, 6.0, 1.0]]
     assert both.only(["z", "y"]).counting().tolist() == [[1.0, 8.0], [1.0, 6.0]]
     assert align(left, both.only(["y", "x"])).counting().tolist() == [[8.0, 7.0], [6.0, 5.0]]
@@ -137,7 +137,7 @@ def test_an_interval_with_a_width_or_of_nothing_is_left_alone():
 
 def test_joined_by_id():
     left, right = scores([[1.0], [2.0]], "ba", "x"), scores([[3.0], [NAN]], "ab", "y")
-    both = joined([left, right])
+    both = join_scores([left, right])
     assert (both.ids, both.names) == (("a", "b"), ("x", "y"))
     np.testing.assert_array_equal(both.values_PM, [[2.0, 3.0], [1.0, NAN]])
     np.testing.assert_array_equal(align(left, both.only(["x"])).values_PM, [[2.0], [1.0]])
@@ -151,7 +151,7 @@ def test_what_does_not_join_is_named():
     with pytest.raises(DataError, match=r"prompt ids come twice: \['a', 'a'\]"):
         scores([[1], [1]], "aa")
     with pytest.raises(DataError, match="metrics come twice"):
-        joined([scores([[1]], "a"), scores([[1]], "a")])
+        join_scores([scores([[1]], "a"), scores([[1]], "a")])
     with pytest.raises(ValueError, match="must be 2 ids x 1 names"):
         Scores(("a", "b"), ("x",), np.zeros((1, 1)))
 

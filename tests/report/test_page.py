@@ -19,7 +19,8 @@ from dphrl.report import Extras, write_report
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import METHODS
 from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
-from dphrl.report.page.sample_browser import AskedPrompt, browse
+from dphrl.report.page.sample_browser import browse
+from dphrl.runs.asked_prompts import AskedPrompt
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_summaries import comparison_of
 
-from dphrl.report.terminal import BLOCKS, blocks, show
+from dphrl.report.terminal import BLOCKS, blocks, show_comparison
 
 ROWS = [{"method": "grpo", "setting": "", "seed": 0, "dataset": "in_domain", "n": 4, "prompts": 10}]
 SUMMARY = comparison_of(
@@ -36,18 +36,18 @@ def test_a_curve_that_rises_never_looks_lower(values: list[float]) -> None:
 
 
 def test_machines_get_one_line_of_json_and_people_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    show(SUMMARY, as_json=True)
+    show_comparison(SUMMARY, as_json=True)
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and json.loads(printed) == SUMMARY.to_json()
-    show(SUMMARY, as_json=False)
+    show_comparison(SUMMARY, as_json=False)
     printed = capsys.readouterr().out
     assert "▁▅█" in printed and "P@1-4" in printed and "\x1b" not in printed
 
 
 def test_no_colour_where_none_is_wanted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    show(SUMMARY, as_json=False)
+    show_comparison(SUMMARY, as_json=False)
     assert "\x1b[1m" in capsys.readouterr().out
     monkeypatch.setenv("NO_COLOR", "1")
-    show(SUMMARY, as_json=False)
+    show_comparison(SUMMARY, as_json=False)
     assert "\x1b[3" not in capsys.readouterr().out, "NO_COLOR leaves bold, and takes colours"

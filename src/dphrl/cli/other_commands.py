@@ -68,10 +68,10 @@ def watch(runs: tuple[Path, ...], config: Path | None, out: Path | None, port: i
 @JSON
 def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: str | None, as_json: bool) -> None:
     """Join runs and evaluation directories into one table with paired intervals."""
-    from dphrl.report.terminal import show
+    from dphrl.report.terminal import show_comparison
     from dphrl.stages.compare.compare import compare as stage
 
-    show(stage(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
+    show_comparison(stage(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
 
 
 @click.command("import")
@@ -89,7 +89,8 @@ def import_files(
     training seeds; without it the lines say it, or the file's name. `dphrl docs other-tools` tells more.
     """
     from dphrl.progress import shown
-    from dphrl.stages.import_samples.import_samples import import_samples, parse_source
+    from dphrl.stages.import_samples.import_samples import import_samples
+    from dphrl.stages.import_samples.sample_files import parse_source
     from dphrl.stages.import_samples.shapes import Scale
     from dphrl.stages.report.write_report import report as stage
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dphrl.metrics.bands import BANDS, band_of
-from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, bootstrap, joined, paired_bootstrap, widened
+from dphrl.metrics.intervals import RESAMPLES, Interval, Scores, bootstrap, join_scores, paired_bootstrap, widened
 from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks
 from dphrl.metrics.per_prompt import per_prompt
 from dphrl.metrics.retention import retention, retention_at
@@ -24,7 +24,7 @@ __all__ = [
     "bootstrap",
     "greedy",
     "intervals_of",
-    "joined",
+    "join_scores",
     "majority",
     "mean_at_n",
     "paired_bootstrap",

@@ -184,7 +184,7 @@ def align(scores: Scores, like: Scores) -> Scores:
     return Scores(like.ids, like.names, scores.values_PM[chosen], weights_PM)
 
 
-def joined(parts: Sequence[Scores]) -> Scores:
+def join_scores(parts: Sequence[Scores]) -> Scores:
     """The metrics of all parts side by side, joined by prompt id; rows sorted by id, so no result hangs on file order.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from dphrl.errors import DataError
 from dphrl.method.verdict_counts import by_draw, count
 from dphrl.metrics.diversity import style_diversity
-from dphrl.metrics.intervals import Scores, joined
+from dphrl.metrics.intervals import Scores, join_scores
 from dphrl.metrics.lengths import lengths
 from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks, require_ks
 from dphrl.metrics.retention import retention, retention_at
@@ -73,7 +73,7 @@ def per_prompt(
     if base is not None:
         before = count(base, n=draws_per_prompt(base))
         parts += [retention(before, counts), retention_at(before, counts, wanted)]
-    return joined(parts)
+    return join_scores(parts)
 
 
 def draws_per_prompt(completions: Iterable[Completion]) -> int:

@@ -93,12 +93,12 @@ class TaskSummary:
     """Sampled completions that could not be judged."""
     excluded: Mapping[int, int]
     """k -> prompts with fewer than k judged draws, where there are any."""
-    seconds: float | None
-    tokens_per_second: float | None
-    too_long: tuple[str, ...]
+    seconds: float | None = None
+    tokens_per_second: float | None = None
+    too_long: tuple[str, ...] = ()
     """Ids of prompts that the model's context cannot hold."""
-    drift: BaseDrift | None
-    contaminated: SeenInTraining | None
+    drift: BaseDrift | None = None
+    contaminated: SeenInTraining | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the row that dphrl does not know."""
 
@@ -181,8 +181,6 @@ def summarise(
     n = draws_per_prompt(completions)
     scores = per_prompt(completions, solution=solution, base=base, answer=answer)
     levels = intervals_of(scores, rng=rng, resamples=resamples)
-    excluded = {k: int(np.isnan(scores.column(f"pass@{k}")).sum()) for k in report_ks(n)}
-    ninth = p90(completions)
     at_k = {
         key: {k: levels[m] for k in report_ks(n) if (m := form.format(k=k)) in levels} for key, form in AT_K.items()
     }
@@ -206,7 +204,7 @@ def summarise(
         explore=number("explore"),
         distinct_correct=number("distinct_correct"),
         style_entropy=number("style_entropy"),
-        length=None if ninth is None else CompletionLengths(levels["tokens"], ninth),
+        length=None if (longest := p90(completions)) is None else CompletionLengths(levels["tokens"], longest),
         truncated=levels["truncated"],
         no_answer=levels["no_answer"],
         statuses=status_counts(completions),
@@ -214,12 +212,7 @@ def summarise(
         bands=None if base is None else scores_by_band(scores, count(base, n=n), n, rng=rng, resamples=resamples),
         retention=None if base is None else _retention_counts(scores),
         unjudged=sum(not is_judged(c) for c in completions if c.draw >= 0),
-        excluded={k: prompts for k, prompts in excluded.items() if prompts},
-        seconds=None,
-        tokens_per_second=None,
-        too_long=(),
-        drift=None,
-        contaminated=None,
+        excluded={k: too_few for k in report_ks(n) if (too_few := int(np.isnan(scores.column(f"pass@{k}")).sum()))},
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dphrl.metrics import SeedSpread, TaskSummary
 from dphrl.report.labels import display
 from dphrl.runs.harness_results import HarnessRow
-from dphrl.types import as_json
+from dphrl.types import RARELY_THERE, as_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Difference:
     high: float | None
     spread: SeedSpread | None
     """Where the uncertainty comes from; None without several seeds that both sides have."""
-    agree: int | None = None
+    agree: int | None = field(default=None, metadata=RARELY_THERE)
     """Prompts, where all differ by the same amount and the interval has no width."""
 
     @property
@@ -101,7 +101,7 @@ class BaseChange:
     value: float
     low: float | None
     high: float | None
-    agree: int | None = None
+    agree: int | None = field(default=None, metadata=RARELY_THERE)
     """Prompts, where all differ by the same amount and the interval has no width."""
 
 

@@ -31,7 +31,7 @@ NARROWER = (
 """What a table leaves out, from a wide terminal to a narrow one: the first that fits is shown."""
 
 
-def show(comparison: Comparison, *, as_json: bool) -> None:
+def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
     """The end of a command, on standard output: the comparison as one line of JSON for machines, or as tables.
 
     Raises:

@@ -29,6 +29,8 @@ BASE = "base"
 """What a comparison calls the base, whatever its name is."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """A model's or task's name: it becomes a folder's or file's."""
+NAMED_PATH = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<seed>\d+))?=(?P<path>.+)", re.DOTALL)
+"""NAME=PATH or NAME@SEED=PATH, as the command line names models and files of samples."""
 
 
 @dataclass(frozen=True, slots=True)

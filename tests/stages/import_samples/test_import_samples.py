@@ -19,7 +19,8 @@ from dphrl.cli.main import main
 from dphrl.errors import ConfigError, DataError, DphrlError, RunDirError
 from dphrl.runs.eval_dir import Model, read_evaldir, write_evaldir
 from dphrl.runs.samples import read_samples
-from dphrl.stages.import_samples.import_samples import Source, import_samples, parse_source
+from dphrl.stages.import_samples.import_samples import import_samples
+from dphrl.stages.import_samples.sample_files import Source, parse_source
 from dphrl.stages.import_samples.shapes import Scale
 
 VERL = {

@@ -12,6 +12,7 @@ from typing import Literal
 
 from dphrl.report.comparison import Entry
 from dphrl.report.page.escaped import cut
+from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
@@ -35,14 +36,6 @@ Draws = dict[str, dict[int, str]]
 """Prompt id -> draw -> status."""
 Texts = Mapping[DrawKey, Completion]
 EVALUATE_AGAIN = "delete it and run `dphrl eval` again"
-
-
-@dataclass(frozen=True, slots=True)
-class AskedPrompt:
-    """What a prompt was, where its task can still be read."""
-
-    prompt: str
-    gold: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class Browser:
     rule: str
 
 
-def browse(files: Mapping[tuple[Entry, str], Path], asked: Mapping[str, Mapping[str, AskedPrompt]]) -> Browser | None:
+def browse(files: Mapping[tuple[Entry, str], Path], asked: AskedPrompts) -> Browser | None:
     """Choose prompts and completions; None where there is nothing to show.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dphrl.errors import RunDirError
-from dphrl.metrics import Scores, TaskSummary, joined, per_prompt
+from dphrl.metrics import Scores, TaskSummary, join_scores, per_prompt
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import visible
 from dphrl.runs.eval_dir import read_summaries
@@ -186,4 +186,4 @@ def _read_scores(
     not_known = {"tokens"} if forms.solution is not None else {"tokens", "style_entropy", "distinct_correct"}
     known = scores.only([name for name in scores.names if name not in not_known])
     pass_at_n = Scores(scores.ids, ("pass@n",), scores.column(f"pass@{ks[-1]}")[:, None])
-    return completions, joined([known, pass_at_n])
+    return completions, join_scores([known, pass_at_n])

@@ -13,7 +13,7 @@ from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
 from dphrl.progress import Progress, shown
 from dphrl.report.comparison import Comparison
-from dphrl.report.terminal import show
+from dphrl.report.terminal import show_comparison
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.demo.demo_options import DemoSettings
 from dphrl.stages.demo.parallel_jobs import gather, worker_pool
@@ -41,7 +41,7 @@ def run_demo(settings: DemoSettings, *, as_json: bool = False) -> Comparison:
     baseline = "grpo" if "grpo" in settings.variants else "base"
     comparison = compare(compared, settings.out / "compare", baseline=baseline)
     page = report(compared, settings.out / "report", comparison=comparison)
-    show(comparison, as_json=as_json)
+    show_comparison(comparison, as_json=as_json)
     if not as_json:
         print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")
     return comparison

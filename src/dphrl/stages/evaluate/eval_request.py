@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,11 @@ from dphrl.config.load import build_config, load_config, to_dict, with_overrides
 from dphrl.config.root import Config
 from dphrl.config.sources import KeepSetConfig, TaskConfig
 from dphrl.errors import ConfigError, nearest
-from dphrl.runs.eval_dir import NAME, Model, is_evaldir, read_evaldir
+from dphrl.runs.eval_dir import NAME, NAMED_PATH, Model, is_evaldir, read_evaldir
 from dphrl.tasks.ready import ready_task
 
 DRIFT_DRAWS = 4
 """eval.drift where --drift asks for it without a number."""
-
-_NAMED = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<seed>\d+))?=(?P<path>.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ def parse_model(text: str) -> Model:
     Raises:
         ConfigError: the path has no such part; names the remedy.
     """
-    named = _NAMED.fullmatch(text)
+    named = NAMED_PATH.fullmatch(text)
     if named is not None:
         name, seed = named["name"], named["seed"]
         folder = name if seed is None else f"{name}-s{int(seed)}"

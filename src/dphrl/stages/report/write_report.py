@@ -15,15 +15,15 @@ from dphrl.report.charts.curves import Log
 from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.labels import display
 from dphrl.report.page.drift_view import AnchorDrift
-from dphrl.report.page.sample_browser import AskedPrompt, browse
+from dphrl.report.page.sample_browser import browse
 from dphrl.report.page.sections import How
 from dphrl.report.page.write_page import Extras, write_report
 from dphrl.report.setting_names import main_setting
+from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts, read_asked_prompts
 from dphrl.runs.run_dir import RunDir, read_versions
 from dphrl.runs.training_log import read_changes, read_metrics, read_warnings
 from dphrl.stages.compare.compare import compare
 from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
-from dphrl.stages.import_samples.import_samples import read_prompts
 from dphrl.stages.report.anchor_drift import anchor_drift
 from dphrl.tasks import load_task
 
@@ -119,12 +119,12 @@ def _sample_files(
     return {key: path for key, path in paths.items() if path.is_file()}
 
 
-def _asked(runs: Iterable[ComparedRun], base_dir: Path) -> dict[str, dict[str, AskedPrompt]]:
+def _asked(runs: Iterable[ComparedRun], base_dir: Path) -> AskedPrompts:
     """Dataset -> prompt id -> prompt and gold, of the tasks that can be read here; samples do without the others."""
-    asked: dict[str, dict[str, AskedPrompt]] = {}
+    asked: dict[str, Mapping[str, AskedPrompt]] = {}
     for run in runs:
-        for name, texts in read_prompts(run.path).items():
-            asked.setdefault(name, {i: AskedPrompt(*text) for i, text in texts.items()})
+        for name, prompts_of_task in read_asked_prompts(run.path).items():
+            asked.setdefault(name, prompts_of_task)
         for name, task in run.config.eval_tasks.items():
             if name not in asked:
                 try:

@@ -1,0 +1,45 @@
+"""OUT/prompts/TASK.jsonl of an evaluation directory: the prompts and golds that other tools' samples came with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dphrl.files import damage_refused, write_text
+
+FOLDER = "prompts"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPrompt:
+    """What a model was asked, as far as it is known; shown beside its completions."""
+
+    prompt: str
+    gold: str
+
+
+AskedPrompts = Mapping[str, Mapping[str, AskedPrompt]]
+"""Task -> prompt id -> the prompt."""
+
+
+def write_asked_prompts(root: Path, asked: AskedPrompts) -> None:
+    """Write ROOT/prompts/TASK.jsonl: {"id", "prompt", "gold"} a line."""
+    for task, prompts in asked.items():
+        rows = ({"id": i, "prompt": asked.prompt, "gold": asked.gold} for i, asked in prompts.items())
+        write_text(root / FOLDER / f"{task}.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def read_asked_prompts(root: Path) -> AskedPrompts:
+    """The prompts that a directory holds; none where it was made from prompts that can be read elsewhere.
+
+    Raises:
+        RunDirError: a damaged file.
+    """
+    asked = {}
+    for path in sorted((root / FOLDER).glob("*.jsonl")):
+        with damage_refused(path, "delete it"):
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            asked[path.stem] = {str(row["id"]): AskedPrompt(str(row["prompt"]), str(row["gold"])) for row in rows}
+    return asked
