@@ -34,44 +34,19 @@ class WorldTable:
     numbers: tuple[str, str]
 
 
+def _table(name: str, columns: str, categories: str) -> WorldTable:
+    label, category, first, second = columns.split()
+    return WorldTable(name, label, category, tuple(categories.split()), (first, second))
+
+
 IN_DOMAIN = (
-    WorldTable(
-        "singer",
-        "name",
-        "country",
-        ("france", "japan", "peru", "kenya", "norway", "chile", "egypt", "nepal"),
-        ("age", "income"),
-    ),
-    WorldTable(
-        "song",
-        "title",
-        "genre",
-        ("rock", "jazz", "folk", "punk", "soul", "blues", "disco", "opera"),
-        ("length", "plays"),
-    ),
-    WorldTable(
-        "venue",
-        "hall",
-        "city",
-        ("paris", "tokyo", "lima", "oslo", "rome", "delhi", "dakar", "quito"),
-        ("seats", "price"),
-    ),
+    _table("singer", "name country age income", "france japan peru kenya norway chile egypt nepal"),
+    _table("song", "title genre length plays", "rock jazz folk punk soul blues disco opera"),
+    _table("venue", "hall city seats price", "paris tokyo lima oslo rome delhi dakar quito"),
 )
 CROSS_DOMAIN = (
-    WorldTable(
-        "player",
-        "nick",
-        "team",
-        ("hawks", "bears", "lions", "wolves", "foxes", "sharks", "bulls", "eagles"),
-        ("height", "goals"),
-    ),
-    WorldTable(
-        "book",
-        "cover",
-        "author",
-        ("woolf", "borges", "eco", "lem", "camus", "kafka", "duras", "levi"),
-        ("pages", "cost"),
-    ),
+    _table("player", "nick team height goals", "hawks bears lions wolves foxes sharks bulls eagles"),
+    _table("book", "cover author pages cost", "woolf borges eco lem camus kafka duras levi"),
 )
 TABLES = IN_DOMAIN + CROSS_DOMAIN
 

@@ -7,8 +7,8 @@ import math
 import numbers
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dphrl.errors import VerifierError, nearest
 from dphrl.types import Item, Message, Verdict
@@ -78,37 +78,31 @@ def from_reward_function(function: UserFunction, name: str) -> Callable[..., lis
         nonlocal ever_worked
         if not items:
             return []
-        try:
-            results: list[Any] = _call(function, name, items)
-        except _Failed as failure:
-            results = [failure] if len(items) == 1 else _one_by_one(function, name, items)
+        results = _results(function, name, items)
         failures = [result for result in results if isinstance(result, _Failed)]
         if len(failures) == len(results) and not ever_worked:
             raise VerifierError(
                 f"verifier {name!r} raised on each of {len(results)} completions, first {failures[0]}; "
                 "mend the function, or let it return None for what it cannot judge"
-            ) from failures[0].__cause__
+            ) from failures[0].error
         ever_worked = True
         return [_verdict(result, name, correct_at) for result in results]
 
     return verify
 
 
-class _Failed(Exception):
-    """The user's function raised; the text is its exception."""
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """The user's function raised."""
+
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"{type(self.error).__name__}: {self.error}"
 
 
-def _one_by_one(function: UserFunction, name: str, items: Sequence[Item]) -> list[float | _Failed | None]:
-    results: list[float | _Failed | None] = []
-    for item in items:
-        try:
-            results += _call(function, name, [item])
-        except _Failed as failure:
-            results.append(failure)
-    return results
-
-
-def _call(function: UserFunction, name: str, items: Sequence[Item]) -> list[float | None]:
+def _results(function: UserFunction, name: str, items: Sequence[Item]) -> list[float | _Failed | None]:
+    """What the function gives for each item; where it raises on several, it is asked about each alone."""
     keys = dict.fromkeys(key for item in items for key in item if key not in ("prompt", "completion"))
     columns = {key: [item.get(key) for item in items] for key in keys}
     prompts = [_prompt(item, name) for item in items]
@@ -119,9 +113,11 @@ def _call(function: UserFunction, name: str, items: Sequence[Item]) -> list[floa
     try:
         results = function(**{**columns, "prompts": prompts, "completions": texts})
     except (Exception, SystemExit) as error:  # a user's function may raise anything, and must not end the program
-        raise _Failed(f"{type(error).__name__}: {error}") from error
+        if len(items) == 1:
+            return [_Failed(error)]
+        return [result for item in items for result in _results(function, name, [item])]
     try:
-        rewards = list(results)
+        rewards: list[float | _Failed | None] = list(results)
     except TypeError:
         raise VerifierError(
             f"verifier {name!r} returned {results!r}; it must return a list of numbers or None"

@@ -1,9 +1,11 @@
 """Runs one query on one database inside a worker: read only, bounded, and leaving no trace for the next query.
 
-What stops what, each only a part: read-only URI - writes to the file; first word - EXPLAIN, REINDEX; authorizer -
-ATTACH, PRAGMA, TEMP objects, VACUUM INTO; limits - long SQL, big values; progress handler - long queries; heap limit,
-rlimits - memory, any file that would be opened or grow; cap while fetching - endless results; the parent's CPU
-deadline - a call that never ends.
+Each defence stops a part of the attacks:
+- the read-only URI stops writes to the file; the first word of the query stops EXPLAIN and REINDEX;
+- the authorizer stops ATTACH, PRAGMA, TEMP objects and VACUUM INTO; SQLite's limits stop long SQL and big values;
+- the progress handler stops long queries; the cap while fetching stops endless results;
+- the limits of the heap and of the process bound memory and stop files from being opened or growing;
+- the parent's deadline of CPU time stops a single call that never ends.
 """
 
 from __future__ import annotations
@@ -70,8 +72,8 @@ _NOT_QUERIES = frozenset(_WRITES + _CONTROLS)
 
 
 class _Deadline:
-    """Told every STEPS steps, ends a query that has had its CPU time. It looks at the clock when it is first told, by
-    which time most queries are done. What happens between its looks, the parent's deadline bounds."""
+    """Ends a query that has used its CPU time. SQLite calls it every STEPS steps; the clock starts at the first call,
+    when most queries are done already. The parent's deadline bounds what happens between two calls."""
 
     def start(self, seconds: float) -> None:
         self._seconds, self._end = seconds, math.inf

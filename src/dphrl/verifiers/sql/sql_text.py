@@ -84,8 +84,7 @@ def first_word(sql: str) -> str:
 def orders_rows(sql: str) -> bool:
     """Whether the outermost query has ORDER BY, so that the order of its rows is part of the answer.
 
-    An ORDER BY within parentheses (subquery, CTE, window) does not fix the order of the result. The official Spider
-    script looks for 'order by' anywhere, strings included; there it demands an order that SQL does not promise.
+    An ORDER BY within parentheses (subquery, CTE, window) does not fix the order of the result.
     """
     depth, previous = 0, ""
     for kind, text in tokens(sql):

@@ -1,4 +1,4 @@
-"""What the kernel enforces on a worker process, whatever code runs in it. Imported by the worker only."""
+"""Limits of a worker process that the kernel enforces, whatever code runs in it. Imported by workers only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def lock_down() -> None:
 
 
 def arm_cpu_deadline(seconds: float) -> None:
-    """Have the kernel kill this process once it has used `seconds` more of CPU time; 0 takes the order back.
+    """Have the kernel kill this process once it has used `seconds` more of CPU time; 0 cancels that.
 
     SIGPROF keeps its default action (terminate), so no C code, however stuck, can miss it, and because it counts CPU
     time, a busy machine does not flip rewards.
@@ -37,8 +37,7 @@ def arm_cpu_deadline(seconds: float) -> None:
 
 @contextlib.contextmanager
 def opening_files() -> Iterator[None]:
-    """After this block the process can open no file any more, nor make one, until the next such block; files that are
-    open stay so."""
+    """Files can be opened and made within this block only, until the next such block; those that are open stay open."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _MOST_OPEN_FILES))
     try:
         yield

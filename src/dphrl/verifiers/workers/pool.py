@@ -1,4 +1,7 @@
-"""Persistent processes that judge what must not run in ours, and that may die of it: killed, blamed, replaced."""
+"""Persistent worker processes that judge items which may be hostile.
+
+A worker that dies, or is killed at its deadline, is replaced, and only the item it was at is blamed.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ CHUNK = 64
 LEAST_CHUNK = 8
 """Fewer items than this are not worth another process."""
 SHARES = 4
-"""Chunks a worker gets of one batch, so that a slow chunk leaves the rest to the others."""
+"""Chunks that a batch is cut into for each worker: while one is at a slow chunk, the others take the rest."""
 TRIES = 3
-"""Workers that must die without a reason of their own (memory, or killed from outside) before their item is blamed."""
+"""Workers that must die at an item for no known reason (memory, killed from outside) before the item is blamed."""
 MAX_WORKERS = 8
 ORPHAN_FACTOR = 2.0
 """The kernel's own deadline, for a worker whose parent died while it was busy, as a multiple of the parent's."""
@@ -69,8 +72,8 @@ class Pool:
             settings: the same for all items; plain JSON values.
             cpu_s: CPU seconds one item may take before its worker is killed, > 0.
             workers: most processes at work; None = `default_workers()`.
-            needs: the key in `shared` that each item needs, sent once to each worker that meets it; empty = none does.
-                Items that need the same are best neighbours.
+            needs: for each item the key in `shared` of the value it needs, which is sent once to each worker that gets
+                such an item. Empty = no item needs one. Items that need the same value should stand together.
             shared: key -> texts for the job's `remember`.
         Returns:
             One (status, detail) per item, in order.
@@ -92,7 +95,7 @@ class Pool:
             return batch.replies
 
     def close(self) -> None:
-        """Stop the workers; the next `run` starts others. Does nothing in a forked copy, which does not own them."""
+        """Stop the workers; the next `run` starts others. A forked copy, which does not own them, leaves them be."""
         if self._owner == os.getpid():
             self._stop()
 
@@ -201,7 +204,7 @@ class _Batch:
         return sum(map(len, self.shared[key]))
 
     def requeue(self, chunk: Sequence[int], death: WorkerDied) -> None:
-        """Put what a dead worker left undone back in front; its first, where it died, is blamed if anything is."""
+        """Put what a dead worker left unanswered back in front; only the first item, where it died, can be blamed."""
         rest = list(chunk)
         if rest:
             culprit = rest[0]

@@ -20,7 +20,7 @@ from dphrl.types import Status
 START_S = 60.0
 """Wall-clock seconds a worker may take to start; far above what it needs, for a machine that is very busy."""
 WALL_FACTOR = 20.0
-"""Wall-clock seconds allowed for each CPU second of a deadline: what a crowded machine may cost, and no more."""
+"""Wall-clock seconds allowed for each CPU second of a deadline, since other programs may keep the machine busy."""
 GLANCE_S = 1.0
 """Wall-clock seconds after which a silent worker is looked at, whatever its deadline."""
 _PACKAGE_ROOT = Path(__file__).parents[3]
@@ -149,11 +149,11 @@ class Process:
             raise WorkerDied("timeout", f"more than {self._cpu_s:g} s of CPU time")
         if self._process.poll() is not None:  # its end of the socket may live on in a fork of this process
             raise self._death()
-        if time.monotonic() >= self._wall_end:  # no query waits for anything: the machine stood still, or worse
+        if time.monotonic() >= self._wall_end:  # no job waits for anything, so the machine is at fault
             raise WorkerDied("verifier_error", "no answer, and hardly any CPU time used, for too long")
 
     def stop(self) -> None:
-        """Kill it; nothing of it is left afterwards."""
+        """Kill it, wait for its end, and close what leads to it."""
         self._process.kill()
         self._process.wait()
         self._socket.close()
@@ -199,6 +199,6 @@ class Process:
 
 
 def _kept(file: int) -> int:
-    """A copy of a descriptor that is none of 0, 1 and 2: where the user's process has closed those, what it prints must
-    not reach a worker."""
+    """A copy of a file descriptor, with a number above 2. Where the user's process has closed 0, 1 or 2, the original
+    can have that number, and what the process prints would reach a worker."""
     return int(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3))
