@@ -65,6 +65,7 @@ def test_all_but_training_works_without_trl(tmp_path: Path) -> None:
         assert status == 2 and "pip install 'dphrl[trl]'" in said and "Traceback" not in said, said
     status, said = without_trl(tmp_path, "doctor")
     assert status == 0 and "demo model: found" in said
+    assert "training: needs trl and accelerate: pip install 'dphrl[trl]'" in said
 
 
 def test_the_trainer_from_python_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

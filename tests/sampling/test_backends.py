@@ -20,7 +20,7 @@ from dphrl.sampling.encoded_prompts import too_long
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.sampling.uniform import row_seed
 from dphrl.sampling.vllm_sampler import VllmSampler
-from dphrl.stages.doctor import doctor
+from dphrl.stages.doctor import Extra, installation_text
 from dphrl.types import GREEDY_DRAW, Completion, Prompt
 
 CONFIG = build_config({"model": {"path": "demo", "device": "cpu"}, "sampling": {"max_new_tokens": 40}})
@@ -57,15 +57,18 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytes
         make_sampler(config, load_policy(CONFIG))
 
 
-def test_doctor_says_of_each_backend_whether_it_works(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_says_of_each_backend_whether_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "vllm", replace(BACKENDS["vllm"], modules=("no_such_engine",)))
-    doctor()
-    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    said = dict(line.split(": ", 1) for line in installation_text().splitlines() if ": " in line)
     assert said["sampling.backend=transformers"] == "works"
     assert said["sampling.backend=openai"].startswith("works, with a server")
     assert said["sampling.backend=vllm"].startswith("needs no_such_engine: pip install 'dphrl[vllm]'")
+    assert said["training"].startswith("works (trl 1.")
+
+
+def test_doctor_says_what_an_extra_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dphrl.stages.doctor.EXTRAS", (Extra("x", ("no_such_package",), "pip install y"),))
+    assert "x: needs no_such_package: pip install y" in installation_text().splitlines()
 
 
 def test_weights_are_loaded_when_first_asked_for_and_can_be_released() -> None:

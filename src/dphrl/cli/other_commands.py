@@ -228,6 +228,6 @@ def _list_or_print(folder: str, name: str | None) -> None:
 @click.command()
 def doctor() -> None:
     """Say what is installed, what works, and what to install."""
-    from dphrl.stages.doctor import doctor as stage
+    from dphrl.stages.doctor import installation_text
 
-    stage()
+    click.echo(installation_text())

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.config.sources import TaskConfig
-from dphrl.files import read_json, write_text
+from dphrl.files import write_text
+from dphrl.metrics.summary import TaskSummary
 from dphrl.models.shipped import SHIPPED
-from dphrl.runs.run_dir import RunDir, base_of
+from dphrl.runs.eval_dir import read_summaries
+from dphrl.runs.run_dir import RunDir, base_of, read_versions
+from dphrl.runs.training_log import read_metrics
 
 BEGIN, END = "<!-- dphrl results -->", "<!-- dphrl results end -->"
 """`dphrl eval` replaces what is between them, and nothing else: the rest is its reader's to edit."""
@@ -65,14 +67,14 @@ def _card(run: RunDir, config: Config, results: str) -> Any:
         training=_training(run, config),
         anchors=_anchors(run, config),
         results=results,
-        versions=read_json(run.root / "versions.json"),
+        versions=read_versions(run),
     )
 
 
 def _training(run: RunDir, config: Config) -> dict[str, str]:
     train, objective, lora = config.train, config.objective, config.lora
-    last = _last_metrics(run)
-    facts: dict[str, Any] = {"initial model": config.model.path, "revision": config.model.revision}
+    last = next(reversed(read_metrics(run.metrics)), {})
+    facts: dict[str, object] = {"initial model": config.model.path, "revision": config.model.revision}
     facts["method"] = config.method
     if config.method in ANCHOR_METHODS:
         course = "" if objective.eta_schedule == "constant" else f", {objective.eta_schedule}"
@@ -120,40 +122,30 @@ def _anchors(run: RunDir, config: Config) -> dict[str, str]:
 
 def _results(run: RunDir, config: Config) -> str:
     """A table of what `dphrl eval` measured, the initial model beside the trained one."""
-    rows: list[dict[str, Any]] = []
-    for model, where in (("base", base_of(config, run)), ("final", run)):
-        path = where.eval_summary(model)
-        rows += read_json(path)["rows"] if path.exists() else []
-    if not any(row["model"] == "final" for row in rows):
+    base = base_of(config, run)
+    measured = [
+        (model, summary)
+        for model, folder in (("base", base), ("final", run))
+        for summary in read_summaries(folder.eval_summary(model)).values()
+    ]
+    if not any(model == "final" for model, _ in measured):
         return NOT_YET
     lines = ["| data | model | prompts | n | greedy | mean@n | Pass@k | keep |", "|---|---|---|---|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: (row["dataset"], row["model"])):
-        cells = [
-            row["dataset"],
-            row["model"],
-            row["prompts"],
-            row["n"],
-            _share(row["greedy"]),
-            _share(row["mean_at_n"]),
-        ]
-        cells += [_pass_at_k(row["pass_at_k"]), _share(row["keep"])]
+    for model, summary in sorted(measured, key=lambda pair: (pair[1].dataset, pair[0])):
+        greedy, mean, keep = map(_rate, (summary.greedy, summary.mean_at_n, summary.keep))
+        cells = (summary.dataset, model, summary.prompts, summary.n, greedy, mean, _pass_at_k(summary), keep)
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(
         [*lines, "", "Pass@k with its 95 % interval over prompts. keep: of the prompts the initial model solved in n."]
     )
 
 
-def _pass_at_k(values: Mapping[str, Mapping[str, float | None]]) -> str:
+def _pass_at_k(summary: TaskSummary) -> str:
     """The largest k that was measured."""
-    k = max(values, key=int)
-    found = values[k]
-    return f"Pass@{k} {_share(found['value'])} ({_share(found['low'])} to {_share(found['high'])})"
+    k = max(summary.pass_at_k)
+    interval = summary.pass_at_k[k]
+    return f"Pass@{k} {_rate(interval.value)} ({_rate(interval.low)} to {_rate(interval.high)})"
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _last_metrics(run: RunDir) -> dict[str, Any]:
-    lines = run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.exists() else []
-    return dict(json.loads(lines[-1])) if lines else {}
+def _rate(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""`dphrl doctor`: what is installed, which engines work here, what to install."""
+"""`dphrl doctor`: what is installed, what works with it on this machine, and what to install for the rest."""
 
 from __future__ import annotations
 
@@ -6,37 +6,65 @@ import importlib
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
-from dphrl.engines.trl import INSTALL, missing_packages
+from dphrl.config.sources import ModelConfig
+from dphrl.engines.trl import INSTALL, PACKAGES, missing_packages
+from dphrl.models.policy import load_tokenizer
+from dphrl.sampling.backends import BACKENDS, missing_modules
 
 REQUIRED = ("torch", "transformers", "datasets", "pyarrow", "math-verify")
-OPTIONAL = {
-    "trl": "training: pip install 'dphrl[trl]'",
-    "accelerate": "training: pip install 'dphrl[trl]'",
-    "gguf": "models stored as GGUF: pip install 'dphrl[gguf]'",
-    "lm_eval": "dphrl eval --lm-eval: pip install 'dphrl[lm-eval]'",
-    "peft": "LoRA: pip install 'dphrl[lora]'",
-}
 
 
-def doctor() -> None:
-    """Print one line a fact, plainly."""
-    from dphrl.config.sources import ModelConfig
-    from dphrl.models.policy import load_tokenizer
-    from dphrl.sampling.backends import BACKENDS
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Something that needs packages beside those that dphrl always installs."""
 
-    print(f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores")
+    what: str
+    packages: tuple[str, ...]
+    install: str
+
+
+EXTRAS = (
+    Extra("training", PACKAGES, INSTALL),
+    Extra("training an adapter (lora.r)", ("peft",), "pip install 'dphrl[lora]'"),
+    Extra("models stored as GGUF", ("gguf",), "pip install 'dphrl[gguf]'"),
+    Extra("tasks of reasoning-gym", ("reasoning-gym",), "pip install 'dphrl[gym]'"),
+    Extra("dphrl eval --lm-eval", ("lm_eval",), "pip install 'dphrl[lm-eval]'"),
+)
+
+
+def installation_text() -> str:
+    """A line for each package, and for each thing that works or does not."""
+    return "\n".join((*_machine(), *_packages(), *_abilities()))
+
+
+def _machine() -> Iterator[str]:
+    yield f"python {platform.python_version()} on {platform.system()}, {os.cpu_count()} cores"
+    yield _accelerator()
+    yield f"disk: {shutil.disk_usage('.').free / 1e9:.0f} GB free here"
+
+
+def _packages() -> Iterator[str]:
     for name in REQUIRED:
-        print(f"{name} {_version(name) or 'MISSING: pip install dphrl'}")
-    for name, hint in OPTIONAL.items():
-        print(f"{name} {_version(name) or f'not installed ({hint})'}")
-    print(_accelerator())
-    print(f"disk: {shutil.disk_usage('.').free / 1e9:.0f} GB free here")
-    for name in BACKENDS:
-        print(f"sampling.backend={name}: {_backend(name)}")
+        yield f"{name} {_version(name) or 'MISSING: pip install dphrl'}"
+
+
+def _abilities() -> Iterator[str]:
     tokenizer = load_tokenizer(ModelConfig(path="demo"))
-    print(f"demo model: found, {len(tokenizer)} tokens; try {_first_command()}")
+    yield f"demo model: found, {len(tokenizer)} tokens; try {_first_command()}"
+    yield "presample, eval, verify, compare and report: work"
+    for extra in EXTRAS:
+        absent = [name for name in extra.packages if find_spec(name.replace("-", "_")) is None]
+        if absent:
+            yield f"{extra.what}: needs {' and '.join(absent)}: {extra.install}"
+        else:
+            yield f"{extra.what}: works ({', '.join(f'{name} {_version(name)}' for name in extra.packages)})"
+    for name in BACKENDS:
+        yield f"sampling.backend={name}: {_backend(name)}"
 
 
 def _first_command() -> str:
@@ -47,8 +75,6 @@ def _first_command() -> str:
 
 def _backend(name: str) -> str:
     """Whether a sampling backend can work here, or what to install."""
-    from dphrl.sampling.backends import BACKENDS, missing_modules
-
     backend, absent = BACKENDS[name], missing_modules(name)
     if absent:
         return f"needs {' and '.join(absent)}: {backend.install}"
