@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,28 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask a hub
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background with Ctrl-C ignored, and so would every process that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONGEST_FIRST = (
+    "stages/train/test_launch.py",
+    "verifiers/math/test_benchmarks.py",
+    "e2e/test_commands.py",
+    "stages/train/test_resume_ranks.py",
+    "engines/trl/test_ranks.py",
+    "stages/train/test_resume.py",
+    "docs/test_commands.py",
+)
+"""Files that take longest come first, so that no process waits for another one's long test at the end."""
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of LONGEST_FIRST before all others; nothing else changes its order."""
+    here = Path(__file__).parent
+    place = {here / file: number for number, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

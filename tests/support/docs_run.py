@@ -6,14 +6,13 @@ import contextlib
 import io
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from docs_pages import ROOT, Block, blocks
-from filelock import FileLock
+from made_once import made_once
 
 from dphrl.cli.main import main
 
@@ -64,14 +63,5 @@ def run_line(line: str) -> tuple[int, str]:
 
 
 def quickstart_folder(factory: pytest.TempPathFactory) -> Path:
-    """The folder that the quickstart leaves, made once for all test processes."""
-    root = factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    folder, done = root / "quickstart", root / "quickstart.done"
-    with FileLock(root / "quickstart.lock"):
-        if not done.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            run_page(QUICKSTART, folder)
-            done.touch()
-    return folder
+    """The folder that the quickstart leaves."""
+    return made_once(factory, "quickstart", lambda folder: run_page(QUICKSTART, folder))

@@ -324,14 +324,20 @@ def test_which_loss_types_depend_on_the_split(loss_type: str, whole: Any, tmp_pa
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and facts of every variant from two processes."""
-    folder = tmp_path_factory.mktemp("ranks")
+    from made_once import made_once  # late: torchrun runs this file without the folder of that module on its path
+
+    folder = made_once(tmp_path_factory, "two-ranks", launch)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return load_file(folder / "weights.safetensors"), facts
+
+
+def launch(folder: Path) -> None:
+    """Run this file on two ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__, folder]
     # The folder of this file must not be on the path: it holds a folder called vllm.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return load_file(folder / "weights.safetensors"), facts
 
 
 @pytest.mark.slow

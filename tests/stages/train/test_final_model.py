@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from made_once import made_once
 from safetensors.torch import load_file
 
 from dphrl.cli.main import main
@@ -72,7 +73,10 @@ def test_a_layer_that_is_not_there_is_the_users_mistake() -> None:
 @pytest.fixture(scope="module")
 def lora_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`dphrl run` of an adapter on the shipped model, logged to tensorboard where that is installed."""
-    folder = tmp_path_factory.mktemp("lora")
+    return made_once(tmp_path_factory, "lora", run_lora) / "run"
+
+
+def run_lora(folder: Path) -> None:
     values: dict[str, Any] = {
         "out": str(folder / "run"),
         "threads": 1,
@@ -90,7 +94,6 @@ def lora_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(yaml.safe_dump(values))
     for stage in ("presample", "train", "eval"):
         assert main([stage, "--config", str(path)]) == 0
-    return folder / "run"
 
 
 @pytest.mark.slow

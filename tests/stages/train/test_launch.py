@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from made_once import made_once
 from safetensors.torch import load_file
 
 from dphrl.cli.main import main
@@ -140,7 +141,12 @@ FSDP2_ON_CPU = str(ROOT / "tests" / "support" / "fsdp2_on_cpu.py")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str]]:
     """Runs on the same anchors, by what launched them, each with what it said."""
-    folder = tmp_path_factory.mktemp("launch")
+    folder = made_once(tmp_path_factory, "launch", launch_all)
+    return {said.stem: (folder / said.stem, said.read_text()) for said in folder.glob("*.txt")}
+
+
+def launch_all(folder: Path) -> None:
+    """Every run in a folder of its own, and what it said in a text file beside it."""
     values: dict[str, Any] = {
         "out": str(folder / "base"),
         "threads": 1,
@@ -156,7 +162,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, s
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(values))
     assert main(["presample", "--config", str(config)]) == 0
-    found = {}
     launches = {
         "torchrun": (torchrun(), []),
         "fsdp2": (accelerate("fsdp2", FSDP2_ON_CPU), []),
@@ -164,14 +169,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, s
     }
     for name, (launcher, more) in launches.items():
         arguments = ["train", "--config", str(config), "--base_run", str(folder / "base"), "--out", str(folder / name)]
-        found[name] = (folder / name, launched(launcher, *arguments, *more))
+        (folder / f"{name}.txt").write_text(launched(launcher, *arguments, *more))
     resumed = folder / "resumed"
     shutil.copytree(folder / "fsdp2", resumed)
     shutil.rmtree(resumed / "train" / "final")
     shutil.rmtree(resumed / "train" / "checkpoint-4")
     arguments = ["train", "--config", str(config), "--base_run", str(folder / "base"), "--out", str(resumed)]
-    found["resumed"] = (resumed, launched(accelerate("fsdp2", FSDP2_ON_CPU), *arguments))
-    return found
+    (folder / "resumed.txt").write_text(launched(accelerate("fsdp2", FSDP2_ON_CPU), *arguments))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -186,6 +190,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_each_launch_says_how_many_train(trained: dict[str, tuple[Path, str]]) -> None:
+    assert trained.keys() == {"torchrun", "fsdp2", "lora", "resumed"}
     for name, (_, said) in trained.items():
         layout = "FSDP2, the weights divided" if name in ("fsdp2", "resumed") else "DDP, the whole model on each"
         assert f"processes: 2/2 2 processes on cpu, {layout}" in said

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import made_once
 
 from dphrl.cli.main import main
 from dphrl.config.load import build_config
@@ -49,9 +50,11 @@ TARGET = {"objective": {"eta_schedule": "target", "drift_target": 0.01, "eta_bou
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was pre-sampled."""
-    out = tmp_path_factory.mktemp("sets") / "run"
-    presample(config_of(out), base_dir=Path())
-    return out
+    return made_once(tmp_path_factory, "resume-sets", presample_sets) / "run"
+
+
+def presample_sets(folder: Path) -> None:
+    presample(config_of(folder / "run"), base_dir=Path())
 
 
 def config_of(out: Path, **sections: Any) -> Any:

@@ -115,14 +115,20 @@ def launched(root: Path, *words: str) -> int:
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of the runs, and what rank 0 saw."""
-    root = tmp_path_factory.mktemp("ranks")
+    from made_once import made_once  # late: torchrun runs this file without the folder of that module on its path
+
+    root = made_once(tmp_path_factory, "resumed-ranks", launch_twice)
+    return root, json.loads((root / "facts.json").read_text(encoding="utf-8"))
+
+
+def launch_twice(root: Path) -> None:
     presample(config_of(root, "base"), base_dir=Path())
     assert launched(root) != 0
     facts = json.loads((root / "facts.json").read_text(encoding="utf-8"))
     killed_run = RunDir(root / "killed")
     facts["killed at"] = [last_checkpoint(killed_run.train).name, killed_run.final.exists()]  # type: ignore[union-attr]
+    (root / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     assert launched(root, "again") == 0, (root / "log-again.txt").read_text(encoding="utf-8")[-4000:]
-    return root, facts
 
 
 def content(run: RunDir) -> tuple[list[list[tuple[str, Any]]], bytes]:
