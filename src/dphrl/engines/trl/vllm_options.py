@@ -1,4 +1,4 @@
-"""Rollouts by vLLM through TRL's own settings: what must be said, what cannot be honoured, and which tokens end one."""
+"""Rollouts by vLLM through TRL's own settings: what must be set, what cannot be honoured, and which tokens end one."""
 
 from __future__ import annotations
 
