@@ -113,7 +113,7 @@ class StoreWriter:
                 "lower anchor.threshold or draw more presamples"
             )
         if not self.sealed:
-            self._manifest = write_sealed(self.folder, self._manifest, joined(self._checked_files()))
+            self._manifest = write_sealed(self.folder, self._manifest, joined_table(self._checked_files()))
             _sweep(self.folder, self._manifest)
 
     def _checked_files(self) -> list[AnchorFile]:
@@ -146,7 +146,7 @@ def merge_stores(folders: Sequence[Path], out: Path) -> AnchorStore:
     if twice := doubled_keys(files):
         raise AnchorError(f"more than one of the stores holds anchor {twice[:3]}; merge stores of different prompts")
     with replaced_dir(out) as staging:
-        write_sealed(staging, first, joined(files))
+        write_sealed(staging, first, joined_table(files))
     return open_store(out, None)
 
 
@@ -168,12 +168,12 @@ def write_sealed(folder: Path, manifest: Manifest, table: pa.Table) -> Manifest:
 
 def doubled_keys(files: Sequence[AnchorFile]) -> list[AnchorKey]:
     """Some of the keys that come more than once, sorted; empty when every key is of one anchor."""
-    counts = joined(files).select(list(KEY)).group_by(list(KEY)).aggregate([([], "count_all")])
+    counts = joined_table(files).select(list(KEY)).group_by(list(KEY)).aggregate([([], "count_all")])
     many = counts.filter(pc.greater(counts["count_all"], 1)).slice(0, 10)
     return sorted(zip(*(many[name].to_pylist() for name in KEY), strict=True))
 
 
-def joined(files: Sequence[AnchorFile]) -> pa.Table:
+def joined_table(files: Sequence[AnchorFile]) -> pa.Table:
     return pa.concat_tables(file.table() for file in files)
 
 

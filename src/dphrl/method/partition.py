@@ -236,8 +236,9 @@ def _near_perfect_candidates(drawn: Mapping[int, Completion], now: Standing, rul
 
 
 def _correct(draws: Draws, partition: Partition, rules: Rules) -> dict[str, tuple[Completion, ...]]:
-    found = {i: tuple(filter(is_anchor, looked_at(m, rules))) for i, m in draws.items() if i not in partition.dropped}
-    return {prompt_id: candidates for prompt_id, candidates in found.items() if candidates}
+    kept = {prompt_id: drawn for prompt_id, drawn in draws.items() if prompt_id not in partition.dropped}
+    right = {prompt_id: tuple(filter(is_anchor, looked_at(drawn, rules))) for prompt_id, drawn in kept.items()}
+    return {prompt_id: candidates for prompt_id, candidates in right.items() if candidates}
 
 
 def _assemble(prompt_ids: Sequence[str], near_perfect: Iterable[str], dropped: Mapping[str, str]) -> Partition:

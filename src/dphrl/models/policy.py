@@ -235,15 +235,15 @@ def quiet_libraries() -> None:
 
 def _stop_ids(defaults: Any, tokenizer: Any, stop_tokens: Sequence[str]) -> tuple[int, ...]:
     declared = defaults.eos_token_id
-    found = [tokenizer.eos_token_id, *([declared] if isinstance(declared, int) else declared or [])]
+    stop_ids = [tokenizer.eos_token_id, *([declared] if isinstance(declared, int) else declared or [])]
     for text in stop_tokens:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             raise ModelError(
                 f"sampling.stop_tokens: {text!r} is {len(ids)} tokens of this tokenizer; each must be exactly one"
             )
-        found.append(ids[0])
-    return tuple(dict.fromkeys(found))
+        stop_ids.append(ids[0])
+    return tuple(dict.fromkeys(stop_ids))
 
 
 def _first_line(error: Exception) -> str:

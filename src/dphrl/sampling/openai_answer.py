@@ -63,11 +63,9 @@ def _only_choice(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
         (choice,) = content["choices"]
-        choice.get("token_ids")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return dict(choice)
+    except (ValueError, TypeError, KeyError):
         raise Unusable(f"the answer is no JSON object with one choice: {_short(body)}") from None
-    found: dict[str, Any] = choice
-    return found
 
 
 def _are_ids(ids: Any) -> bool:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from dphrl.anchors.arrow_files import CHECKSUM, list_lengths
 from dphrl.anchors.manifest import Manifest, check_file, read_manifest
 from dphrl.anchors.store import AnchorStore, open_store
-from dphrl.anchors.writer import doubled_keys, joined, merge_stores
+from dphrl.anchors.writer import doubled_keys, joined_table, merge_stores
 from dphrl.config.sources import ModelConfig
 from dphrl.errors import AnchorError
 from dphrl.files import replaced_dir
@@ -51,7 +51,7 @@ def inspect_store(folder: Path, *, model: str | None = None, show: int = 3) -> s
     if not manifest.sealed:
         return "\n".join([*lines, "not sealed: run `dphrl presample` again with the same config to finish it"])
     store = open_store(folder, None)
-    tasks = pc.value_counts(joined(store.files)["task"]).to_pylist()
+    tasks = pc.value_counts(joined_table(store.files)["task"]).to_pylist()
     lines += ["tasks: " + ", ".join(f"{task['values']} {task['counts']}" for task in tasks), *_histogram(store)]
     tokenizer = None
     if model:
@@ -79,7 +79,7 @@ def verify_store(folder: Path) -> str:
     if wrong:
         raise AnchorError("\n".join(wrong))
     store = open_store(folder, None)
-    if not np.array_equal(list_lengths(joined(store.files), "completion_ids"), store.lengths):
+    if not np.array_equal(list_lengths(joined_table(store.files), "completion_ids"), store.lengths):
         raise AnchorError(f"the lengths index of {folder} is not of its anchors; delete {folder} and pre-sample again")
     if twice := doubled_keys(store.files):
         raise AnchorError(f"{folder} holds anchors twice: {twice[:3]}; delete it and run `dphrl presample` again")
@@ -107,7 +107,7 @@ def export_store(folder: Path, out: Path) -> str:
     store = open_store(folder, None, check="full")
     disable_progress_bars()  # they would write over what we print
     with disk_errors(out), replaced_dir(out) as staging:
-        Dataset(joined(store.files).drop_columns(CHECKSUM)).save_to_disk(staging)
+        Dataset(joined_table(store.files).drop_columns(CHECKSUM)).save_to_disk(staging)
     return f"{out}: {len(store)} anchors; datasets.load_from_disk({str(out)!r}) reads them"
 
 
