@@ -222,7 +222,7 @@ def test_bad_input_ends_with_status_2_and_one_message(tmp_path: Path, demo_value
     def presample(**sections: Any) -> subprocess.CompletedProcess[str]:
         return called("presample", "--config", written(tmp_path, changed(demo_values, **sections)))
 
-    refused(called("train"), "--config FILE is missing")
+    refused(called("train"), "no settings file is named")
     refused(called("train", "--config", tmp_path / "none.yaml"), "does not exist", "recipes")
     refused(presample(anchor={"treshold": 3}), "anchor.treshold", "did you mean 'threshold'")
     refused(presample(anchor={"threshold": 5}), "anchor.threshold=5", "1..presamples=4")
