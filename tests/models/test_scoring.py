@@ -149,7 +149,7 @@ def test_asking_for_the_likeliest_tokens_changes_no_score(name: str, dtype: torc
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "falcon-alibi"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype) -> None:
     """The forward of TRL's trainer on the same padded batch: patched model, autocast for bfloat16."""
     model = tiny(name, dtype)

@@ -88,7 +88,7 @@ def test_a_group_on_two_processes_is_refused() -> None:
 
 def test_fresh_prompts_follow_from_seed_step_round_and_rank() -> None:
     def picked(**changes: int) -> list[int]:
-        return fresh_prompts(50, 1000, **{"seed": 1, "step": 2, "attempt": 1, "rank": 0, **changes})
+        return fresh_prompts(50, 1000, tuple({"seed": 1, "step": 2, "round": 1, "rank": 0, **changes}.values()))
 
     assert picked() == picked() and max(picked()) < 1000
-    assert all(picked(**{name: 7}) != picked() for name in ("seed", "step", "attempt", "rank"))
+    assert all(picked(**{name: 7}) != picked() for name in ("seed", "step", "round", "rank"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dphrl.engines.common.exact_resume import GivenSettings, InFlight, in_flight_file, pass_over
+from dphrl.engines.common.exact_resume import GivenSettings, InFlight, pass_over
+from dphrl.engines.common.processes import Processes
 from dphrl.errors import RunDirError
 from dphrl.method.anchor_stats import AnchorStats
 
@@ -25,24 +26,38 @@ HELD = InFlight(
 )
 
 
+SECOND = replace(Processes.alone(), rank=1, count=4)
+
+
+def load(folder: Path, micro_batches: int = 2, rows: int = 2, *, within: bool = True) -> InFlight | None:
+    return InFlight.load(str(folder), SECOND, micro_batches=micro_batches, rows=rows, within=within)
+
+
 def test_what_is_written_is_read_to_the_bit_and_in_order(tmp_path: Path) -> None:
-    path = in_flight_file(str(tmp_path), 1, 4)
-    assert path.name == "in-flight-1-of-4.safetensors"
-    HELD.save(path)
-    found = InFlight.load(path, torch.device("cpu"))
-    assert found.loss == HELD.loss and list(found.metrics) == ["reward", "kl", "b/c"]
+    HELD.save(str(tmp_path), SECOND)
+    assert [path.name for path in tmp_path.iterdir()] == ["in-flight-1-of-4.safetensors"]
+    found = load(tmp_path)
+    assert found is not None and found.loss == HELD.loss and list(found.metrics) == ["reward", "kl", "b/c"]
     assert found.metrics["kl"] == [1 / 3] and found.metrics["b/c"] == [] and str(found.metrics["reward"][1]) == "nan"
     assert (found.last_logged, found.micro_step, found.bad_in_a_row) == (4, 3, 1)
     assert [torch.equal(s.pack(), STATS.pack()) for s in found.anchor_stats] == [True, True]
     assert len(found.batches) == 2 and all(torch.equal(found.batches[1][k], BATCH[k]) for k in BATCH)
-    found.check_fits(path, micro_batches=2, rows=2)
 
 
 @pytest.mark.parametrize(("micro_batches", "rows"), [(1, 2), (2, 4)])
 def test_a_generation_that_is_cut_otherwise_is_refused(micro_batches: int, rows: int, tmp_path: Path) -> None:
+    HELD.save(str(tmp_path), SECOND)
     with pytest.raises(RunDirError, match=r"saved within a generation.*train\.micro_batch"):
-        HELD.check_fits(tmp_path / "checkpoint-3/x", micro_batches=micro_batches, rows=rows)
-    replace(HELD, batches=[], micro_step=0).check_fits(tmp_path / "x", micro_batches=micro_batches, rows=rows)
+        load(tmp_path, micro_batches, rows)
+    replace(HELD, batches=[], micro_step=0, anchor_stats=[]).save(str(tmp_path), SECOND)
+    found = load(tmp_path, micro_batches, rows, within=False)
+    assert found is not None and found.batches == found.anchor_stats == []
+
+
+def test_a_missing_file_matters_within_a_generation_alone(tmp_path: Path) -> None:
+    assert load(tmp_path, within=False) is None
+    with pytest.raises(RunDirError, match=r"in-flight-1-of-4\.safetensors does not fit"):
+        load(tmp_path)
 
 
 def test_settings_given_win_over_those_of_the_checkpoint() -> None:

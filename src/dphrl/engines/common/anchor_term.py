@@ -18,13 +18,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dphrl.anchors import anchor_lengths
+from dphrl.config.root import ANCHOR_METHODS
 from dphrl.engines.common.padded_rows import PaddedRows
 from dphrl.engines.common.processes import Processes
-from dphrl.errors import AnchorError, EmptyAnchorStore
+from dphrl.errors import AnchorError, ConfigError, EmptyAnchorStore
 from dphrl.method.anchor_order import share, step_anchors
 from dphrl.method.anchor_stats import AnchorStats
 from dphrl.method.definition import definition
-from dphrl.method.divergences import Generator, GeneratorFn, generator
+from dphrl.method.divergences import GeneratorFn, generator
 from dphrl.method.penalties import anchor_nll, anchor_penalty, topk_penalty
 from dphrl.models.scoring import pad_sequences
 from dphrl.models.topk_head import check_topk
@@ -189,16 +190,29 @@ class AnchorTerm:
         return {name: value.item() for name, value in AnchorStats.unpack(rows).metrics().items()}
 
 
+def anchor_term(args: Any, anchors: Sequence[Anchor] | None, processes: Processes, pad_id: int) -> AnchorTerm | None:
+    """The term that a trainer's arguments ask for; None for a method without anchors.
+
+    Raises:
+        ConfigError: anchors for a method that has no use for them. As `AnchorTerm`.
+    """
+    if args.method in ANCHOR_METHODS:
+        return AnchorTerm(anchors, AnchorSettings.of(args), processes, pad_id)
+    if anchors:
+        raise ConfigError(f"method {args.method} has no use for anchors; leave them out or use method dph")
+    return None
+
+
 def check_reference(log_u_abs_mean: float, precision: str) -> None:
     """Refuse anchors that the untrained policy does not give the stored log-probabilities.
 
     Args:
         log_u_abs_mean: mean |log u| of the untrained policy on them (nats).
-        precision: of its forward, a key of LOG_U_TOLERANCE.
+        precision: of its forward, e.g. bfloat16.
     Raises:
         AnchorError: it is more than rounding explains.
     """
-    tolerance = LOG_U_TOLERANCE[precision]
+    tolerance = LOG_U_TOLERANCE.get(precision, LOG_U_TOLERANCE["float32"])
     if not log_u_abs_mean <= tolerance:
         raise AnchorError(
             f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
@@ -215,14 +229,10 @@ def _penalty(settings: AnchorSettings) -> Callable[[AnchorLogps, AnchorRows, int
     if settings.form == "definition":
         f = definition(settings.divergence).anchors or torch.zeros_like
     else:
-        f = _generator(settings)
+        f = generator(settings.divergence, alpha=settings.alpha, log_u_cap=settings.log_u_cap)
     if settings.estimator == "topk":
         return lambda logps, rows, tokens: topk_penalty(*_likeliest(logps), f, tokens)
     return lambda logps, rows, tokens: anchor_penalty(logps.logp_BT, rows.ref_logp_BT, rows.mask_BT, f, tokens)
-
-
-def _generator(settings: AnchorSettings) -> Generator:
-    return generator(settings.divergence, alpha=settings.alpha, log_u_cap=settings.log_u_cap)
 
 
 def _likeliest(logps: AnchorLogps) -> tuple[Tensor, Tensor]:

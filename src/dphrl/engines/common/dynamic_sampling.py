@@ -71,9 +71,9 @@ def replace_flat_groups(
     return Resampled(batch, rounds, len(flat_groups(batch["rewards"], size)) * size / rows)
 
 
-def fresh_prompts(groups: int, prompts: int, *, seed: int, step: int, attempt: int, rank: int) -> list[int]:
-    """Numbers in 0..prompts-1, one a group, drawn anew: a pure function of its arguments."""
-    generator = torch.Generator().manual_seed(hash((seed, step, attempt, rank)) % 2**63)
+def fresh_prompts(groups: int, prompts: int, place: tuple[int, int, int, int]) -> list[int]:
+    """Numbers in 0..prompts-1, one a group, drawn anew: a pure function of (seed, step, round, rank)."""
+    generator = torch.Generator().manual_seed(hash(place) % 2**63)
     return torch.randint(prompts, (groups,), generator=generator).tolist()
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from dphrl.engines.common.processes import Processes
 from dphrl.errors import RunDirError
 from dphrl.method.anchor_stats import AnchorStats
 
@@ -38,63 +39,59 @@ class InFlight:
     """Micro-batches that the generation was used for."""
     bad_in_a_row: int
 
-    def save(self, path: Path) -> None:
-        """A safetensors file."""
+    def save(self, checkpoint: str, processes: Processes) -> None:
+        """Write this process's file of the checkpoint."""
         tensors = {"loss": self.loss}
         numbered = enumerate(self.metrics.items())  # a log line keeps their order
         tensors |= {f"metric/{i:04d}/{name}": torch.tensor(v, dtype=torch.float64) for i, (name, v) in numbered}
         if self.anchor_stats:
             tensors["anchors"] = torch.stack([stats.pack() for stats in self.anchor_stats])
-        for i, batch in enumerate(self.batches):
-            tensors |= {f"batch/{i}/{name}": x for name, x in batch.items()}
-        facts = {
-            "last_logged": self.last_logged,
-            "micro_step": self.micro_step,
-            "bad_in_a_row": self.bad_in_a_row,
-        }
+        tensors |= {f"batch/{i}/{name}": x for i, batch in enumerate(self.batches) for name, x in batch.items()}
         whole = {name: x.detach().cpu().clone() for name, x in tensors.items()}  # slices of one tensor are refused
-        save_file(whole, path, metadata={name: str(value) for name, value in facts.items()})
+        facts = {name: str(getattr(self, name)) for name in ("last_logged", "micro_step", "bad_in_a_row")}
+        save_file(whole, _file(checkpoint, processes), metadata=facts)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device) -> InFlight:
-        """The record of a file that `save` wrote."""
+    def load(
+        cls, checkpoint: str, processes: Processes, *, micro_batches: int, rows: int, within: bool
+    ) -> InFlight | None:
+        """Read this process's file; None where there is none, of other ranks or an earlier version.
+
+        Args:
+            micro_batches: of a generation on this process now (count). rows: completions of each.
+            within: whether the checkpoint was saved within a generation; between two nothing is lost but a mean.
+        Raises:
+            RunDirError: within a generation, and the file is missing or was cut into other batches.
+        """
+        path = _file(checkpoint, processes)
+        if not path.exists():
+            if within:
+                raise _other_batches(path)
+            return None
         with safe_open(path, "pt") as file:
             facts = {name: int(value) for name, value in file.metadata().items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors = {name: file.get_tensor(name).to(processes.device) for name in file.keys()}  # noqa: SIM118
         batches: dict[int, dict[str, Tensor]] = {}
         for name in (n for n in tensors if n.startswith("batch/")):
             _, number, key = name.split("/", 2)
-            batches.setdefault(int(number), {})[key] = tensors[name].to(device)
-        metrics = sorted(name for name in tensors if name.startswith("metric/"))
-        stats = tensors.get("anchors", torch.empty(0, 6))
+            batches.setdefault(int(number), {})[key] = tensors[name]
+        sizes = {len(batch["completion_ids"]) for batch in batches.values()}
+        if facts["micro_step"] and (len(batches) != micro_batches or sizes != {rows}):
+            raise _other_batches(path)
         return cls(
-            loss=tensors["loss"].to(device),
-            metrics={name.split("/", 2)[2]: tensors[name].tolist() for name in metrics},
-            anchor_stats=[AnchorStats.unpack(row[None].to(device)) for row in stats],
+            loss=tensors["loss"],
+            metrics={n.split("/", 2)[2]: tensors[n].tolist() for n in sorted(tensors) if n.startswith("metric/")},
+            anchor_stats=[AnchorStats.unpack(row[None]) for row in tensors.get("anchors", ())],
             batches=[batches[i] for i in sorted(batches)],
             **facts,
         )
 
-    def check_fits(self, path: Path, *, micro_batches: int, rows: int) -> None:
-        """Refuse a generation in use that was cut otherwise than now.
 
-        Args:
-            micro_batches: of a generation on this process (count). rows: completions of each.
-        Raises:
-            RunDirError: by the settings that decide it.
-        """
-        sizes = {len(batch["completion_ids"]) for batch in self.batches}
-        if self.micro_step and (len(self.batches) != micro_batches or sizes != {rows}):
-            raise other_batches(path)
+def _file(checkpoint: str, processes: Processes) -> Path:
+    return Path(checkpoint) / f"in-flight-{processes.rank}-of-{processes.count}.safetensors"
 
 
-def in_flight_file(checkpoint: str, rank: int, ranks: int) -> Path:
-    """Where a process keeps its record in a checkpoint."""
-    return Path(checkpoint) / f"in-flight-{rank}-of-{ranks}.safetensors"
-
-
-def other_batches(path: Path) -> RunDirError:
-    """Of a checkpoint within a generation whose record `path` is missing or does not fit."""
+def _other_batches(path: Path) -> RunDirError:
     return RunDirError(
         f"{path.parent} was saved within a generation, and {path.name} does not fit the batches of now: it goes on "
         "only with the number of processes, train.micro_batch, train.prompts_per_step and train.group_size that it was "

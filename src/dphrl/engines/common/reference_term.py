@@ -54,7 +54,7 @@ def token_mean(terms_BT: Tensor, mask_BT: Tensor, tokens: Tensor) -> tuple[Tenso
 
 
 def centred_k1(
-    logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, *, group_size: int, processes: Processes
+    logp_BT: Tensor, ref_logp_BT: Tensor, mask_BT: Tensor, group_size: int, processes: Processes
 ) -> tuple[Tensor, float]:
     """k1 summed over each completion, less its group's mean; and the mean over all completions, to log.
 

@@ -33,7 +33,6 @@ def group_advantages(
     rewards_N: Float[Tensor, " rows"],
     logps_BT: Callable[[], Tensor],
     mask_BT: Tensor,
-    *,
     group_size: int,
     processes: Processes,
 ) -> Float[Tensor, " own"]:

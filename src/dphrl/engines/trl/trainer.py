@@ -1,13 +1,11 @@
-"""`DPHTrainer(GRPOTrainer)`: the one file that overrides methods of TRL's trainer or reads its private attributes.
+"""The one file that overrides methods of TRL's trainer or reads its private attributes; AGENTS.md lists them all.
 
-Each override says what it relies on; AGENTS.md lists them all. Work is done by the plain objects of `engines.common`.
-TRL's own loss is always reached through `super()`.
+Each override says what it relies on. The work is done by the plain objects of `engines.common`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,25 +15,11 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 from trl import GRPOTrainer
 
-from dphrl.config.root import ANCHOR_METHODS
-from dphrl.engines.common.anchor_term import (
-    AnchorBatch,
-    AnchorLogps,
-    AnchorRows,
-    AnchorSettings,
-    AnchorTerm,
-    check_reference,
-)
+from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
 from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
-from dphrl.engines.common.exact_resume import (
-    GivenSettings,
-    InFlight,
-    in_flight_file,
-    other_batches,
-    pass_over,
-)
+from dphrl.engines.common.exact_resume import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.padded_rows import MergedForward, PaddedRows, Scores
 from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
@@ -80,25 +64,20 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        accelerator = self.accelerator
         self._encode, self._gives_positions = encode, needs_positions(self.model)
-        self._processes = Processes(
-            int(accelerator.process_index),
-            int(accelerator.num_processes),
-            accelerator.device,
-            accelerator.gather,
-            gather_object,
-        )
-        self._stopwatch = Stopwatch(accelerator.device)
+        self._processes = _processes(self.accelerator)
+        self._stopwatch = Stopwatch(self.accelerator.device)
+        self._merged = MergedForward(self.processing_class.pad_token_id)
         self._reference = reference_term(self.args)
         self._advantage = chosen_advantage(self.args)
+        self._eta = EtaCourse(EtaSettings.of(self.args))
+        self._anchors = anchor_term(self.args, anchors, self._processes, self.processing_class.pad_token_id)
         self.step_guard = StepGuard(Path(self.args.output_dir) / BAD_STEPS, self.args.max_bad_steps, self._processes)
-        self.step_guard.applied_in_backward = accelerator.distributed_type == DistributedType.DEEPSPEED
+        self.step_guard.applied_in_backward = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.report_log_u: Callable[[float], None] = lambda log_u: None
         """Told of the anchors' mean |log u| before the first step (nats), on every process."""
-        self._eta = EtaCourse(EtaSettings.of(self.args))
-        self._anchors = self._anchor_term(anchors)
         if self._anchors is not None:
+            self._prepare_anchors()
             self.add_callback(BeforeFirstStep(self.check_anchors))
             self.add_callback(EtaControl(self._eta, self._anchors.step_drift))
         self.add_callback(GuardSteps(self.step_guard, self._is_bad))
@@ -106,25 +85,17 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._grad_norm: Any = None  # of the running optimiser step, before clipping
         self._rewards: Tensor | None = None  # of the last generation, one column for each reward function
         self._logps: Tensor | None = None  # of the rollouts in the last forward, with their graph
-        self._merged = MergedForward(self.processing_class.pad_token_id)
 
-    def _anchor_term(self, anchors: Sequence[Anchor] | None) -> AnchorTerm | None:
-        if self.args.method not in ANCHOR_METHODS:
-            if anchors:
-                raise ConfigError(f"method {self.args.method} has no use for anchors; leave them out or use method dph")
-            return None
-        settings = AnchorSettings.of(self.args)
-        term = AnchorTerm(anchors, settings, self._processes, self.processing_class.pad_token_id)
+    def _prepare_anchors(self) -> None:
         check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled)
         if self.args.anchor_forward == "merged" and self.aux_loss_enabled:
             raise ConfigError(
                 "anchor_forward='merged' would put anchors into the mixture's balancing loss (output_router_logits of "
                 "the model's config), which TRL adds to its own; use anchor_forward='separate'"
             )
-        if settings.estimator == "topk":
+        if self.args.anchor_estimator == "topk":
             base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             add_topk_head(base, self.temperature)
-        return term
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 
@@ -154,27 +125,17 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         batch = self._scored_generation(inputs)
         if not self.model.training or self.args.method != "dapo":
             return batch
+        size, most, pad_id = self.num_generations, self.args.max_resample, self.processing_class.pad_token_id
         resampled = replace_flat_groups(
-            batch,
-            self._fresh_generation,
-            size=self.num_generations,
-            most=self.args.max_resample,
-            pad_id=self.processing_class.pad_token_id,
-            processes=self._processes,
+            batch, self._fresh_generation, size=size, most=most, pad_id=pad_id, processes=self._processes
         )
         self._metrics["train"]["dapo/resample_rounds"].append(float(resampled.rounds))
         self._metrics["train"]["dapo/flat_groups_left"].append(resampled.flat_left)
         return resampled.batch
 
     def _fresh_generation(self, groups: int, attempt: int) -> Batch:
-        picked = fresh_prompts(
-            groups,
-            len(self.train_dataset),
-            seed=self.args.seed,
-            step=self.state.global_step,
-            attempt=attempt,
-            rank=self._processes.rank,
-        )
+        place = (self.args.seed, self.state.global_step, attempt, self._processes.rank)
+        picked = fresh_prompts(groups, len(self.train_dataset), place)
         return self._scored_generation([self.train_dataset[i] for i in picked for _ in range(self.num_generations)])
 
     def _scored_generation(self, inputs: list[Batch]) -> Batch:
@@ -183,15 +144,14 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if not self.model.training:
             return batch
         assert self._rewards is not None
-        rewards, old_logps = weighted_rewards(self._rewards, self.reward_weights), partial(self._old_logps, batch)
-        groups: dict[str, Any] = {"group_size": self.num_generations, "processes": self._processes}
+        rewards, mask = weighted_rewards(self._rewards, self.reward_weights), batch["completion_mask"]
+        old_logps, size = partial(self._old_logps, batch), self.num_generations
         batch["rewards"] = self._processes.own_rows(rewards, len(inputs))
         if self._advantage is not None:
-            batch["advantages"] = group_advantages(
-                self._advantage, rewards, old_logps, batch["completion_mask"], **groups
-            )
+            chosen = group_advantages(self._advantage, rewards, old_logps, mask, size, self._processes)
+            batch["advantages"] = chosen
         if self._reference is not None and self._reference.as_reward:
-            kl, mean = centred_k1(old_logps(), batch["ref_per_token_logps"], batch["completion_mask"], **groups)
+            kl, mean = centred_k1(old_logps(), batch["ref_per_token_logps"], mask, size, self._processes)
             batch["advantages"] = batch["advantages"] - self.beta * kl
             self._metrics["train"][self._reference.metric].append(mean)
         return batch
@@ -222,15 +182,14 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Tensor:
         """TRL: a micro-batch's share of the loss, divided already; it scores through the method below, once.
 
-        In this order: the anchors' forward where it is separate; TRL's loss, with the anchors' rows in its forward
-        where they are merged; eta times the anchors' penalty; the term on the reference.
-        Separate anchors go first: backward starts with what was computed last, so that the exploration forward, the
-        larger one, has given up its activations before the anchors' gradients are there.
+        Terms act in this order: the anchors' forward, where it is separate; TRL's loss, with the anchors' rows in its
+        forward where they are merged; eta times the anchors' penalty; the term on the reference. Separate anchors go
+        first since backward starts with what was computed last: the exploration forward, the larger one, has given up
+        its activations before the anchors' gradients are there.
         """
-        rollouts = {name: value for name, value in inputs.items() if name != "anchors"}
         batch: AnchorBatch | None = inputs.get("anchors")
-        eta = self._eta.now
-        penalty = None
+        rollouts = {name: value for name, value in inputs.items() if name != "anchors"}
+        eta, penalty = self._eta.now, None
         if self.model.training:
             self._stopwatch.trained += inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
         if self._anchors is not None and batch is not None:
@@ -238,15 +197,20 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
                 self._merged.add(self._anchors.rows(batch.anchors).padded)
             else:
                 penalty = self._anchor_penalty(model, batch)
-        with self._own_kl_alone():
+        beta = self.beta
+        if self._reference is None or not self._reference.by_engine:
+            self.beta = 0.0  # or TRL would add k3; it shall only have brought the reference's log-probabilities
+        try:
             loss: Tensor = super().compute_loss(model, rollouts, *args, **kwargs)
+        finally:
+            self.beta = beta
         if batch is not None and penalty is None:
             penalty = self._anchor_penalty(model, batch)
         if penalty is not None and eta != 0:
             loss = loss + eta * penalty
         if self._reference is not None and self._reference.in_loss is not None:
-            weight = self.beta if self.args.method == "rkl" else eta
             term = self._reference_loss(inputs)
+            weight = self.beta if self.args.method == "rkl" else eta
             loss = loss if weight == 0 else loss + weight * term
         self._logps = None
         return loss
@@ -288,22 +252,11 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         """What to call in the model's place: TRL leaves positions to the model."""
         return with_positions(model) if self._gives_positions else model
 
-    @contextmanager
-    def _own_kl_alone(self) -> Iterator[None]:
-        """TRL adds k3 whenever its `beta` is not 0; for every other term it must only bring the reference's logps."""
-        beta = self.beta
-        if self._reference is None or not self._reference.by_engine:
-            self.beta = 0.0
-        try:
-            yield
-        finally:
-            self.beta = beta
-
     def _reference_loss(self, inputs: Batch) -> Tensor:
         """With the denominator of TRL's token-mean losses: the completion tokens of the optimiser step."""
         assert self._reference is not None and self._reference.in_loss is not None and self._logps is not None
-        share_of_generation = self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self._processes.count * share_of_generation
+        steps = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self._processes.count * steps
         terms = self._reference.in_loss(self._logps, inputs["ref_per_token_logps"])
         loss, mean = token_mean(terms, inputs["completion_mask"], tokens)
         self._metrics["train"][self._reference.metric].append(mean)
@@ -391,28 +344,26 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             batches=[_tensors(batch) for batch in self._buffered_inputs] if micro_step else [],
             micro_step=micro_step,
             bad_in_a_row=self.step_guard.in_a_row,
-        ).save(self._in_flight_file(output_dir))
+        ).save(output_dir, self._processes)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """transformers: called when the data before the checkpoint's step are skipped, the last before training."""
         super()._load_rng_state(checkpoint)
         if checkpoint is None:
             return
-        path = self._in_flight_file(checkpoint)
-        if not path.exists():
-            if self.state.global_step * self.args.gradient_accumulation_steps % self._generation_steps():
-                raise other_batches(path)
-            return  # of other ranks, or of an earlier version: between two generations nothing is lost but a mean
-        found = InFlight.load(path, self._processes.device)
-        found.check_fits(path, micro_batches=self.args.steps_per_generation, rows=self.args.per_device_train_batch_size)
-        self._tr_loss, self._globalstep_last_logged = found.loss, found.last_logged
-        self._metrics["train"].update(found.metrics)
-        if self._anchors is not None and found.anchor_stats:
-            self._anchors.stats = list(found.anchor_stats)
-        if found.micro_step:
-            self._buffered_inputs = list(found.batches)
-        self._step = found.micro_step
-        self.step_guard.in_a_row = found.bad_in_a_row
+        micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
+        sizes = {"micro_batches": self.args.steps_per_generation, "rows": self.args.per_device_train_batch_size}
+        within = micro_steps % self._generation_steps() != 0
+        held = InFlight.load(checkpoint, self._processes, **sizes, within=within)
+        if held is None:
+            return
+        self._tr_loss, self._globalstep_last_logged, self._step = held.loss, held.last_logged, held.micro_step
+        self._metrics["train"].update(held.metrics)
+        self.step_guard.in_a_row = held.bad_in_a_row
+        if self._anchors is not None:
+            self._anchors.stats = list(held.anchor_stats)
+        if held.micro_step:
+            self._buffered_inputs = list(held.batches)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """transformers: loads settings with the state, after `state`; given ones win. TRL's sampler starts anew."""
@@ -440,8 +391,10 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         """Micro-batches that one generation is used for."""
         return int(self.args.steps_per_generation * self.num_iterations)
 
-    def _in_flight_file(self, checkpoint: str) -> Path:
-        return in_flight_file(checkpoint, self._processes.rank, self._processes.count)
+
+def _processes(accelerator: Any) -> Processes:
+    rank, count = int(accelerator.process_index), int(accelerator.num_processes)
+    return Processes(rank, count, accelerator.device, accelerator.gather, gather_object)
 
 
 def _tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
