@@ -71,13 +71,13 @@ BACKENDS: dict[str, Backend] = {
     "vllm": Backend(
         _vllm,
         ("vllm",),
-        "pip install 'dphrl[vllm]' (Linux with a GPU; docs/samplers.md for a CPU)",
+        "pip install 'dphrl[vllm]' (Linux with a GPU; `dphrl docs samplers` for a CPU)",
         ", on the hardware that this build of vLLM is for",
     ),
     "openai": Backend(
         _openai,
         ("httpx2",),
         "pip install 'dphrl[openai]'",
-        ", with a server that takes and gives token ids (docs/samplers.md)",
+        ", with a server that takes and gives token ids (`dphrl docs samplers`)",
     ),
 }

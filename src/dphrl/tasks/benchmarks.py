@@ -108,4 +108,4 @@ def _names(layout: Mapping[str, Layout]) -> str:
 
 
 def _help(cfg: TaskConfig) -> str:
-    return f"task.data must name the folder of {cfg.name} as its authors lay it out (docs/tasks.md)"
+    return f"task.data must name the folder of {cfg.name} as its authors lay it out (`dphrl docs tasks`)"

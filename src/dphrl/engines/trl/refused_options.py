@@ -37,7 +37,7 @@ SET_BY_THE_STAGE: dict[str, str] = {
     "save_only_model": "a run resumes from its checkpoints, optimiser included; leave it out",
     "resume_from_checkpoint": "a run resumes by itself from its last whole checkpoint; leave it out",
     "ignore_data_skip": "a run that resumes must see the data that come next; leave it out",
-    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint by themselves (docs/resuming.md); leave it out",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 save a checkpoint anyway (`dphrl docs resuming`); leave it out",
     "logging_strategy": "metrics.jsonl has a line every train.log_every optimiser steps; use that",
     "use_bias_correction_kl": "use objective.kl_estimator: k3 or k3_corrected",
     "activation_checkpointing": "use train.gradient_checkpointing",

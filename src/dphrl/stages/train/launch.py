@@ -28,7 +28,7 @@ ASKED: dict[str, str] = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEE
 SHORT = {"float32": "", "bfloat16": "bf16", "float16": "fp16"}
 """`model.dtype` -> accelerate's mixed precision that computes the same."""
 
-HOW = "launch with `torchrun --nproc_per_node N -m dphrl train ...` or `accelerate launch`, see docs/scale.md"
+HOW = "launch with `torchrun --nproc_per_node N -m dphrl train ...` or `accelerate launch`, see `dphrl docs scale`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def check_launch(launch: Launch, environment: Mapping[str, str] = os.environ) ->
         if environment.get(name, "false").lower() == "true" and launch.layout != layout:
             raise ConfigError(
                 f"the launch asked for {layout}, but what runs is {launch}: accelerate divides weights on GPUs only; "
-                "use recipes/accelerate/ddp.yaml or torchrun here"
+                "use the file of `dphrl recipes accelerate/ddp`, or torchrun, here"
             )
 
 
