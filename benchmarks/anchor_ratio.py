@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dphrl.stages.compare.compare import compare
+from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.demo.demo import run_demo
 from dphrl.stages.demo.demo_options import METHODS, DemoSettings
 
@@ -84,7 +84,7 @@ def main() -> None:
         run_demo(settings)
         runs = [given.out / f"{name}-s{seed}" for name in settings.variants for seed in range(given.seeds)]
         trained = [path for path in runs if not path.name.startswith("base")]
-        summary = compare(trained, given.out / "compare-default", baseline=DEFAULT).to_json()
+        summary = compare_runs(trained, given.out / "compare-default", baseline=DEFAULT).to_json()
     found = numbers(summary)
     picture(found, given.out / "anchor-ratio.png")
     print(json.dumps({"seeds": given.seeds, "steps": given.steps, **found}))

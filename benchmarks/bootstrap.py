@@ -19,7 +19,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dphrl.metrics import Scores, bootstrap, majority
+from dphrl.metrics.intervals import Scores, bootstrap
+from dphrl.metrics.voting import majority
 from dphrl.types import Completion, Verdict
 
 try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dphrl.engines.trl.trainer import DPHTrainer
     from dphrl.stages.evaluate.evaluate import evaluate
     from dphrl.stages.presample.presample import presample
-    from dphrl.stages.report.write_report import report as write_report
+    from dphrl.stages.report.write_report import write_report as write_report
     from dphrl.stages.train.train import train
 
 __version__ = "0.1.0"
@@ -38,7 +38,7 @@ _PLACES = {
     "presample": "dphrl.stages.presample.presample:presample",
     "train": "dphrl.stages.train.train:train",
     "evaluate": "dphrl.stages.evaluate.evaluate:evaluate",
-    "write_report": "dphrl.stages.report.write_report:report",
+    "write_report": "dphrl.stages.report.write_report:write_report",
 }
 """Public name -> where it is defined."""
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from report_summaries import EVIL, THREE, TRAINING, comparison
 
-from dphrl.report import Extras, write_report
 from dphrl.report.comparison import Entry
 from dphrl.report.page.drift_view import TOKENS_SHOWN, AnchorDrift, DriftedAnchor
 from dphrl.report.page.escaped import cut
 from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
+from dphrl.report.page.write_page import Extras, write_page
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         how={EVIL: EVIL, "Settings": EVIL},
     )
     summary = comparison({**THREE, f"dph_js {EVIL}": "dph_f"}, notes=[EVIL])
-    return write_report(summary, tmp_path_factory.mktemp("page"), title=EVIL, extras=extras)
+    return write_page(summary, tmp_path_factory.mktemp("page"), title=EVIL, extras=extras)
 
 
 def test_it_renders_without_a_complaint_and_asks_for_nothing(opened: Any, path: Path) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dphrl.errors import DataError
-from dphrl.metrics import TaskSummary, paired_bootstrap, per_prompt, summarise
+from dphrl.metrics.intervals import paired_bootstrap
+from dphrl.metrics.per_prompt import per_prompt
+from dphrl.metrics.summary import TaskSummary, summarise
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
 VERDICTS = {

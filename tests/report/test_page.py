@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of
 
-from dphrl.report import Extras, write_report
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import METHODS
 from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
 from dphrl.report.page.sample_browser import browse
+from dphrl.report.page.write_page import Extras, write_page
 from dphrl.runs.asked_prompts import AskedPrompt
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of THREE."""
     summary = comparison(THREE, notes=["Seeds differ."])
     extras = Extras(training=TRAINING, how=HOW)
-    return write_report(summary, tmp_path_factory.mktemp("report"), title="Demo", extras=extras).parent
+    return write_page(summary, tmp_path_factory.mktemp("report"), title="Demo", extras=extras).parent
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_tables_hold_the_numbers(folder: Path) -> None:
 
 def test_the_same_summary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     summary = comparison_of(json.loads((folder / "summary.json").read_text()))
-    write_report(summary, tmp_path, title="Demo", extras=Extras(training=TRAINING, how=HOW))
+    write_page(summary, tmp_path, title="Demo", extras=Extras(training=TRAINING, how=HOW))
     for path in (p.relative_to(folder) for p in folder.rglob("*") if p.is_file()):
         assert (tmp_path / path).read_bytes() == (folder / path).read_bytes(), path
 
@@ -135,7 +135,7 @@ def test_what_users_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
     summary = comparison({**THREE, f"dph_js {EVIL}": "dph_f"}, datasets=(EVIL,), notes=[EVIL])
     how = {EVIL: EVIL, "list": [EVIL], "table": {EVIL: EVIL}, "rows": [{"run": EVIL}]}
     training = {Entry("dph_js", EVIL): TRAINING[Entry("grpo")]}
-    text = write_report(summary, tmp_path, title=EVIL, extras=Extras(training=training, how=how)).read_text()
+    text = write_page(summary, tmp_path, title=EVIL, extras=Extras(training=training, how=how)).read_text()
     loads = Loads(text)
     assert loads.tags.count("script") == 3 and "template" not in loads.tags
     body = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
@@ -151,7 +151,7 @@ def test_numbers_of_another_harness_stand_on_the_page_and_in_a_file(tmp_path: Pa
     row = {"method": "grpo", "setting": "", "seed": 0, "task": "<gsm8k>", "metric": "exact_match", "filter": "none"}
     row |= {"value": 0.25, "stderr": 0.01, "n": 1319, "higher_is_better": True}
     summary = comparison({"grpo": "grpo"}, datasets=("in_domain",), baseline=None, harness=[row])
-    text = write_report(summary, tmp_path, title="Other").read_text()
+    text = write_page(summary, tmp_path, title="Other").read_text()
     assert "&lt;gsm8k&gt;" in text and "<gsm8k>" not in text and "0.2500 ± 0.0100" in text
     assert "0.2500 ± 0.0100" in (tmp_path / "tables" / "harness.csv").read_text()
 
@@ -159,7 +159,7 @@ def test_numbers_of_another_harness_stand_on_the_page_and_in_a_file(tmp_path: Pa
 def test_any_name_is_drawn(tmp_path: Path) -> None:
     """Not every font has these signs; the page says them all the same."""
     summary = comparison({"grpo": "grpo"}, datasets=("数学",), baseline=None)
-    assert "Pass@k, 数学, %" in write_report(summary, tmp_path, title="数学").read_text()
+    assert "Pass@k, 数学, %" in write_page(summary, tmp_path, title="数学").read_text()
 
 
 def test_how_it_was_made_is_shown_by_kind(page: str) -> None:
@@ -181,7 +181,7 @@ def test_a_sweep_of_many_settings_is_drawn(tmp_path: Path) -> None:
         f"rkl beta={b} {k}" for b in (0.02, 0.1, 0.5) for k in ("k2", "k3")
     ]
     summary = comparison({"base": "base", "grpo": "grpo", **dict.fromkeys(keys, "dph_f")}, datasets=("in_domain",))
-    text = write_report(summary, tmp_path, title="Sweep").read_text()
+    text = write_page(summary, tmp_path, title="Sweep").read_text()
     assert "10 method settings" in text and "Bands:" not in text and "color-mix" in text
 
 
@@ -213,7 +213,7 @@ def test_ten_methods_on_five_tasks_stay_below_5_mb(tmp_path: Path) -> None:
         drift={Entry(n): AnchorDrift({}, 10_000, True, (anchor,) * 200) for n in names[1:]},
         browser=browse(files, asked),
     )
-    page = write_report(
+    page = write_page(
         comparison(dict.fromkeys(names, "dph_f"), datasets=tasks), tmp_path / "out", title="Big", extras=extras
     )
     assert 2_000_000 < page.stat().st_size < 5_000_000

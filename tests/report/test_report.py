@@ -11,13 +11,14 @@ from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of, s
 from rich.console import Console
 
 from dphrl.errors import DataError
-from dphrl.report import print_summary, write_report
 from dphrl.report.charts.curves import curves
 from dphrl.report.charts.looks import looks
 from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.headline import headline, headline_choice, verdict_sentences
 from dphrl.report.labels import METHODS, display, visible
 from dphrl.report.number_text import interval_text, number_text
+from dphrl.report.page.write_page import write_page
+from dphrl.report.terminal import print_summary
 from dphrl.report.view import View
 
 GRPO = Entry("grpo")
@@ -152,7 +153,7 @@ def test_intervals_and_names() -> None:
 
 def test_a_summary_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows; evaluate at least one run with `dphrl eval`"):
-        write_report(NOTHING, tmp_path, title="x")
+        write_page(NOTHING, tmp_path, title="x")
     with pytest.raises(DataError, match="no rows"):
         print_summary(NOTHING, Console())
 

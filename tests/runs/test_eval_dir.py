@@ -14,7 +14,7 @@ from dphrl.cli.main import main
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
 from dphrl.stages.evaluate.eval_request import eval_request, parse_model
-from dphrl.stages.report.write_report import report
+from dphrl.stages.report.write_report import write_report
 from dphrl.types import Completion, Verdict
 
 RIGHT, WRONG = Verdict(True, 1.0, "correct"), Verdict(False, 0.0, "wrong")
@@ -94,7 +94,7 @@ def test_directories_are_joined_and_a_model_comes_once(evaldir: EvalDir, tmp_pat
 
 @pytest.mark.slow
 def test_the_report_reads_it(evaldir: EvalDir) -> None:
-    page = report([evaldir.root], resamples=100)
+    page = write_report([evaldir.root], resamples=100)
     assert page == evaldir.root / "report" / "index.html" and "dph" in page.read_text()
 
 

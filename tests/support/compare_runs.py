@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from dphrl.stages.compare.compare import compare
+from dphrl.stages.compare.compare import compare_runs
 
 BASE = {"a": 2, "b": 1, "c": 0}
 GRPO = ({"a": 2, "b": 0, "c": 0}, {"a": 2, "b": 1, "c": 0})
@@ -87,6 +87,6 @@ def write_run(
 
 def compared(runs: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
     """The comparison as its summary.json holds it."""
-    summary = compare(runs, out, **options).to_json()
+    summary = compare_runs(runs, out, **options).to_json()
     assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary, allow_nan=False))
     return summary

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dphrl.metrics import SeedSpread, TaskSummary
+from dphrl.metrics.seeds import SeedSpread
+from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import (
     Aggregate,
     BaseChange,

@@ -37,11 +37,11 @@ def _all_runs(runs: tuple[Path, ...], config: Path | None) -> tuple[list[Path], 
 def report(runs: tuple[Path, ...], config: Path | None, out: Path | None, no_drift: bool) -> None:
     """Write the page and figures of one or several runs."""
     from dphrl.progress import shown
-    from dphrl.stages.report.write_report import report as stage
+    from dphrl.stages.report.write_report import write_report
 
     paths, base_dir = _all_runs(runs, config)
     with shown() as progress:
-        page = stage(paths, out, base_dir=base_dir, drift=not no_drift, progress=progress)
+        page = write_report(paths, out, base_dir=base_dir, drift=not no_drift, progress=progress)
     click.echo(page)
 
 
@@ -69,9 +69,9 @@ def watch(runs: tuple[Path, ...], config: Path | None, out: Path | None, port: i
 def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: str | None, as_json: bool) -> None:
     """Join runs and evaluation directories into one table with paired intervals."""
     from dphrl.report.terminal import show_comparison
-    from dphrl.stages.compare.compare import compare as stage
+    from dphrl.stages.compare.compare import compare_runs
 
-    show_comparison(stage(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
+    show_comparison(compare_runs(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
 
 
 @click.command("import")
@@ -92,12 +92,12 @@ def import_files(
     from dphrl.stages.import_samples.import_samples import import_samples
     from dphrl.stages.import_samples.sample_files import parse_source
     from dphrl.stages.import_samples.shapes import Scale
-    from dphrl.stages.report.write_report import report as stage
+    from dphrl.stages.report.write_report import write_report
 
     sources, scale = [parse_source(text) for text in files], Scale(reward, threshold)
     with shown() as progress:
         directory, notes = import_samples(sources, out, base=base, scale=scale, progress=progress)
-        page = stage([directory.root], progress=progress)
+        page = write_report([directory.root], progress=progress)
     click.echo("\n".join([*notes, str(page)]))
 
 

@@ -136,9 +136,9 @@ def _end(name: str, root: Path, as_json: bool | None = None) -> None:
     """The last lines of a stage; as_json=None: it measured nothing, so there are no tables."""
     if as_json is not None:
         from dphrl.report.terminal import show_comparison
-        from dphrl.stages.compare.compare import compare
+        from dphrl.stages.compare.compare import compare_runs
 
-        show_comparison(compare([root], root / "report", baseline="base"), as_json=as_json)
+        show_comparison(compare_runs([root], root / "report", baseline="base"), as_json=as_json)
     if not as_json:
         click.echo(f"{name}: done, see {root}")
 

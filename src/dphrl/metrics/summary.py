@@ -106,12 +106,12 @@ class TaskSummary:
         """A metric as `per_prompt` names it ('keep', 'pass@8', 'tokens'), or 'pass@n'; None where it is not known."""
         name, _, k = metric.partition("@")
         if metric == "tokens":
-            found: Interval | float | None = None if self.length is None else self.length.mean
+            level: Interval | float | None = None if self.length is None else self.length.mean
         elif k:
-            found = (getattr(self, f"{name}_at_k") or {}).get(self.n if k == "n" else int(k))
+            level = (getattr(self, f"{name}_at_k") or {}).get(self.n if k == "n" else int(k))
         else:
-            found = getattr(self, name)
-        number = found.value if isinstance(found, Interval) else found
+            level = getattr(self, name)
+        number = level.value if isinstance(level, Interval) else level
         return None if number is None or math.isnan(number) else number
 
     def to_json(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dphrl.metrics import SeedSpread, TaskSummary
+from dphrl.metrics.seeds import SeedSpread
+from dphrl.metrics.summary import TaskSummary
 from dphrl.report.labels import display
 from dphrl.runs.harness_results import HarnessRow
 from dphrl.types import RARELY_THERE, as_json

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 from dphrl.files import write_text
-from dphrl.metrics import Interval
+from dphrl.metrics.intervals import Interval
 from dphrl.report.charts.curves import PANELS, Curve
 from dphrl.report.comparison import Aggregate, Entry
 from dphrl.report.labels import dataset_name, visible

@@ -51,7 +51,7 @@ def print_summary(comparison: Comparison, console: Console) -> None:
     """Print one sentence and one table for each dataset.
 
     Args:
-        comparison: as `stages.compare.compare` returns it.
+        comparison: as `compare_runs` returns it.
         console: decides on colour and width; plain text where it is no terminal.
     Raises:
         DataError: the comparison has no rows.

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from dphrl.errors import DataError
-from dphrl.metrics import TaskSummary
+from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Aggregate, BaseChange, Comparison, Entry
 from dphrl.report.labels import METHODS, METRIC_NAMES
 

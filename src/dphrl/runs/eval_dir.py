@@ -17,7 +17,9 @@ import numpy as np
 
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
-from dphrl.metrics import RESAMPLES, Answer, TaskSummary, summarise
+from dphrl.metrics.intervals import RESAMPLES
+from dphrl.metrics.summary import TaskSummary, summarise
+from dphrl.metrics.voting import Answer
 from dphrl.runs.samples import read_samples, write_samples
 from dphrl.types import Completion
 from dphrl.verifiers.verifier import text_style

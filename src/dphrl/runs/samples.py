@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from dphrl.errors import RunDirError
 from dphrl.files import replaced
 from dphrl.method.verdict_counts import is_right
-from dphrl.metrics import Answer
+from dphrl.metrics.voting import Answer
 from dphrl.types import Completion, Verdict
 
 SCHEMA = pa.schema(

@@ -10,7 +10,7 @@ from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.report.write_report import report
+from dphrl.stages.report.write_report import write_report
 from dphrl.stages.train.train import train
 
 
@@ -27,7 +27,7 @@ def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_ch
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)
     finished = evaluate(config, base_dir=base_dir, progress=progress)
-    report([finished.root], base_dir=base_dir, progress=progress)
+    write_report([finished.root], base_dir=base_dir, progress=progress)
     return finished
 
 

@@ -17,13 +17,13 @@ from compare_runs import BASE, DPH, GRPO, compared, row, write_eval, write_run
 from dphrl.config.load import build_config
 from dphrl.config.root import Config, Method, ObjectiveConfig
 from dphrl.errors import DataError, RunDirError
-from dphrl.metrics import Scores
+from dphrl.metrics.intervals import Scores
 from dphrl.report.labels import METHODS, label
 from dphrl.report.setting_names import config_label, setting_names
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.stages.compare.evaluations import counted
-from dphrl.stages.report.write_report import report
+from dphrl.stages.report.write_report import write_report
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_folder_that_is_no_run_or_has_no_evaluation_is_refused(tmp_path: Path,
     with pytest.raises(RunDirError, match="both grpo with seed 0; name each run once"):
         compared([runs[0], runs[0]], tmp_path / "out")
     with pytest.raises(RunDirError, match="a report of 2 runs needs a folder"):
-        report(runs[:2])
+        write_report(runs[:2])
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
     change = {"step": 4, "time": "2026-01-01T00:00:00+00:00", "changes": {"objective.eta": {"old": 0.2, "new": 0.3}}}
     (metrics.parent / "changes.jsonl").write_text(json.dumps(change) + "\n")
     (metrics.parent / "warnings.jsonl").write_text('{"step": 5, "metric": "entropy", "text": "entropy\u2028is low"}\n')
-    page = report(runs[2:3], resamples=100)
+    page = write_report(runs[2:3], resamples=100)
     assert page == runs[2] / "report" / "index.html"
     summary = json.loads((page.parent / "summary.json").read_text())
     assert summary["baseline"] == "base" and summary["notes"] == []
@@ -350,11 +350,11 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
     assert {"pass_at_k.png", "frontier.png", "training.png"} <= {p.name for p in (page.parent / "figures").iterdir()}
     metrics.write_text("{")
     with pytest.raises(RunDirError, match=r"metrics.jsonl line 1 is no JSON"):
-        report(runs[2:3], resamples=100)
+        write_report(runs[2:3], resamples=100)
 
 
 def test_the_report_of_several_runs_compares_them_first(runs: list[Path], tmp_path: Path) -> None:
-    page = report(runs, tmp_path / "out", title="Two methods", resamples=100)
+    page = write_report(runs, tmp_path / "out", title="Two methods", resamples=100)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["baseline"] == "grpo"
     text = page.read_text()
     assert "Two methods" in text and "method=dph" in text and "dphrl compare" in text
@@ -363,7 +363,7 @@ def test_the_report_of_several_runs_compares_them_first(runs: list[Path], tmp_pa
 def test_the_report_says_which_gradient_an_rkl_run_followed(tmp_path: Path) -> None:
     """k3 in the loss is a forward-KL gradient (PAPER.md), so `RKL` alone would mislead."""
     rkl = write_run(tmp_path / "rkl", GRPO[0], method="rkl", objective={"beta": 0.1, "kl_estimator": "k3"})
-    text = report(
+    text = write_report(
         [rkl, write_run(tmp_path / "grpo", GRPO[0], method="grpo")], tmp_path / "out", resamples=100
     ).read_text()
     assert "<th>RKL</th><td>beta=0.1 k3 (k3 in the loss: the gradient of forward KL)</td>" in text

@@ -32,7 +32,7 @@ from dphrl.stages.evaluate.run_harness import (
     parse_arguments,
     run_harness,
 )
-from dphrl.stages.report.write_report import report
+from dphrl.stages.report.write_report import write_report
 from dphrl.types import Completion, Verdict
 
 RESULTS = {
@@ -190,7 +190,7 @@ def test_a_comparison_holds_them_beside_ours(tmp_path: Path) -> None:
         content = {"schema": 1, "settings": {}, "rows": [row("sums", value)]}
         write_json(where.folder(name) / "lm-eval.json", content)
     found = compared([root], tmp_path / "both", resamples=100)["harness"]
-    page = report([root], tmp_path / "page", resamples=100).read_text(encoding="utf-8")
+    page = write_report([root], tmp_path / "page", resamples=100).read_text(encoding="utf-8")
     assert 'id="harness"' in page
     assert "0.2500 ± 0.0100" in page
     kept = [(r["method"], r["seed"], r["task"], r["value"]) for r in found]

@@ -92,11 +92,11 @@ class Page:
     how: Sequence[tuple[str, sections.HowKind, sections.How]] = ()
 
 
-def write_report(comparison: Comparison, out: Path, *, title: str, extras: Extras | None = None) -> Path:
+def write_page(comparison: Comparison, out: Path, *, title: str, extras: Extras | None = None) -> Path:
     """Write OUT/index.html, OUT/summary.json, OUT/figures/*.png and *.svg, OUT/tables/*.csv and *.md.
 
     Args:
-        comparison: as `stages.compare.compare` returns it.
+        comparison: as `compare_runs` returns it.
         out: folder of the report.
         title: heading of the page.
         extras: training curves, drift, samples, how it was made.

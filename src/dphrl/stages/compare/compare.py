@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import write_json
-from dphrl.metrics import RESAMPLES
+from dphrl.metrics.intervals import RESAMPLES
 from dphrl.report.comparison import ComparedModel, Comparison, HarnessNumber
 from dphrl.runs.eval_dir import is_evaldir
 from dphrl.runs.harness_results import read_harness_results
@@ -20,7 +20,7 @@ PREFERRED = "grpo"
 """The baseline where none is named; but the base where no run has this label and all are evaluation directories."""
 
 
-def compare(
+def compare_runs(
     runs: Sequence[Path], out: Path, *, baseline: str | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:
     """Compare evaluated runs and write OUT/summary.json (docs/architecture.md, docs/evaluation.md).

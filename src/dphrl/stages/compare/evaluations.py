@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from dphrl.errors import RunDirError
-from dphrl.metrics import Scores, TaskSummary, join_scores, per_prompt
+from dphrl.metrics.intervals import Scores, join_scores
+from dphrl.metrics.per_prompt import per_prompt
+from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import visible
 from dphrl.runs.eval_dir import read_summaries

@@ -10,16 +10,9 @@ from statistics import mean, stdev
 import numpy as np
 from jaxtyping import Float
 
-from dphrl.metrics import (
-    NO_RATES,
-    Interval,
-    Scores,
-    SeedSpread,
-    bootstrap,
-    paired_bootstrap,
-    seed_spread,
-    widened,
-)
+from dphrl.metrics.intervals import Interval, Scores, bootstrap, paired_bootstrap, widened
+from dphrl.metrics.seeds import SeedSpread, seed_spread
+from dphrl.metrics.summary import NO_RATES
 from dphrl.report.comparison import Aggregate, BaseChange, Difference
 from dphrl.stages.compare.evaluations import Evaluation, SeedGroup, check_same_prompts
 

@@ -14,12 +14,12 @@ from dphrl.engines.trl import check_installed
 from dphrl.progress import Progress, shown
 from dphrl.report.comparison import Comparison
 from dphrl.report.terminal import show_comparison
-from dphrl.stages.compare.compare import compare
+from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.demo.demo_options import DemoSettings
 from dphrl.stages.demo.parallel_jobs import gather, worker_pool
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.report.write_report import report
+from dphrl.stages.report.write_report import write_report
 from dphrl.stages.train.train import train
 
 EVAL_TASKS = ("in_domain", "cross_domain", "arithmetic", "reversal")
@@ -39,8 +39,8 @@ def run_demo(settings: DemoSettings, *, as_json: bool = False) -> Comparison:
         runs = _run_all(settings, progress)
     compared = [path for path in runs if path.name.rpartition("-")[0] != "base"] or runs
     baseline = "grpo" if "grpo" in settings.variants else "base"
-    comparison = compare(compared, settings.out / "compare", baseline=baseline)
-    page = report(compared, settings.out / "report", comparison=comparison)
+    comparison = compare_runs(compared, settings.out / "compare", baseline=baseline)
+    page = write_report(compared, settings.out / "report", comparison=comparison)
     show_comparison(comparison, as_json=as_json)
     if not as_json:
         print(f"{time.monotonic() - began:.0f} s. Page: {page}\nNumbers: {settings.out / 'compare' / 'summary.json'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dphrl.errors import ConfigError, DataError, RunDirError, listed, nearest
 from dphrl.files import replaced_dir
-from dphrl.metrics import RESAMPLES
+from dphrl.metrics.intervals import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts, write_asked_prompts
 from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir

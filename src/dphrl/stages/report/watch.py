@@ -11,7 +11,7 @@ from dphrl.report.page.serve import PageServer
 from dphrl.report.page.write_page import waiting_page
 from dphrl.runs.eval_dir import is_evaldir
 from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
-from dphrl.stages.report.write_report import report, training_logs
+from dphrl.stages.report.write_report import training_logs, write_report
 
 REFRESH_S = 10
 """How often the browser asks again while something is missing, in seconds."""
@@ -57,7 +57,7 @@ def page(runs: Sequence[Path], out: Path | None, *, base_dir: Path = Path()) -> 
     missing = [line for run in runs for line in _missing(run)]
     try:
         if not missing:
-            return report(runs, out, base_dir=base_dir, drift=False).read_text(encoding="utf-8")
+            return write_report(runs, out, base_dir=base_dir, drift=False).read_text(encoding="utf-8")
         opened = [open_compared_run(run) for run in runs if (run / "config.yaml").is_file() or is_evaldir(run)]
         settings = settings_of(opened)
         logs = training_logs(opened, settings, running=True)

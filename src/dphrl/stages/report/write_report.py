@@ -9,7 +9,7 @@ from typing import Any
 from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, to_dict, to_yaml
 from dphrl.errors import DphrlError, RunDirError
-from dphrl.metrics import RESAMPLES
+from dphrl.metrics.intervals import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.report.charts.curves import Log
 from dphrl.report.comparison import Comparison, Entry
@@ -17,12 +17,12 @@ from dphrl.report.labels import display
 from dphrl.report.page.drift_view import AnchorDrift
 from dphrl.report.page.sample_browser import browse
 from dphrl.report.page.sections import How
-from dphrl.report.page.write_page import Extras, write_report
+from dphrl.report.page.write_page import Extras, write_page
 from dphrl.report.setting_names import main_setting
 from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts, read_asked_prompts
 from dphrl.runs.run_dir import RunDir, read_versions
 from dphrl.runs.training_log import read_changes, read_metrics, read_warnings
-from dphrl.stages.compare.compare import compare
+from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
 from dphrl.stages.report.anchor_drift import anchor_drift
 from dphrl.tasks import load_task
@@ -39,7 +39,7 @@ UNSAID = ("out", "seed", "base_run", "threads")
 """Settings that are no difference between runs worth a line."""
 
 
-def report(
+def write_report(
     runs: Sequence[Path],
     out: Path | None = None,
     *,
@@ -57,16 +57,16 @@ def report(
     Args:
         runs: run directories, each evaluated.
         out: folder of the report; RUN/report for one run when None, and needed for several.
-        comparison: what `compare` of these runs returned; made here when None.
+        comparison: what `compare_runs` of these runs returned; made here when None.
         baseline: label that differences are taken to; `base` for one run and `grpo` for several when None.
         title: heading of the page.
-        resamples, seed: of the intervals, as for `compare`.
+        resamples, seed: of the intervals, as for `compare_runs`.
         base_dir: folder of the config, where the tasks' own files are looked up, to show prompts beside samples.
         drift: measure the anchors under the trained models that are at hand and have no drift.json yet.
     Returns:
         Path of index.html; summary.json, figures/ and tables/ lie beside it.
     Raises:
-        RunDirError: as `compare`; or several runs without `out`.
+        RunDirError: as `compare_runs`; or several runs without `out`.
     """
     paths = [Path(run) for run in runs]
     if out is None and len(paths) != 1:
@@ -75,7 +75,7 @@ def report(
     single = len(paths) == 1
     if comparison is None:
         against = baseline or ("base" if single else "grpo")
-        comparison = compare(paths, out, baseline=against, resamples=resamples, seed=seed)
+        comparison = compare_runs(paths, out, baseline=against, resamples=resamples, seed=seed)
     opened = [open_compared_run(path) for path in paths]
     settings = settings_of(opened)
     names = [
@@ -88,7 +88,7 @@ def report(
         browser=browse(_sample_files(opened, settings, comparison), _asked(opened, base_dir)),
         how=_how(opened, names, out),
     )
-    return write_report(comparison, out, title=heading, extras=extras)
+    return write_page(comparison, out, title=heading, extras=extras)
 
 
 def _title(run: ComparedRun, name: str) -> str:
@@ -174,9 +174,9 @@ def _how(runs: Sequence[ComparedRun], names: Sequence[str], out: Path) -> dict[s
             "run": str(run.path),
             "method": name,
             "seed": run.config.seed,
-            "differs from the first in": _differences(values[0], mine) or "nothing",
+            "differs from the first in": _differences(values[0], of_run) or "nothing",
         }
-        for run, name, mine in zip(runs, names, values, strict=True)
+        for run, name, of_run in zip(runs, names, values, strict=True)
     ]
     command = f"dphrl report {first.path}" if len(runs) == 1 else f"dphrl compare {' '.join(str(r.path) for r in runs)}"
     how: dict[str, How] = {
@@ -221,7 +221,7 @@ def _differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def _fingerprints(runs: Sequence[ComparedRun]) -> dict[str, str]:
     """Of the policy that drew each store of anchors: '<run>: weights' -> its digest."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for run in runs:
         folder = Path(run.config.base_run) if run.config.base_run is not None else run.path
         if (folder / "anchors" / "manifest.json").is_file():
@@ -229,8 +229,8 @@ def _fingerprints(runs: Sequence[ComparedRun]) -> dict[str, str]:
                 printed = read_manifest(folder / "anchors").fingerprint
             except DphrlError:
                 continue  # anchors of an earlier version: the numbers do not depend on them
-            found |= {f"{folder}: {part}": value for part, value in printed.items()}
-    return found
+            digests |= {f"{folder}: {part}": value for part, value in printed.items()}
+    return digests
 
 
 def _versions(run: ComparedRun) -> dict[str, Any]:
