@@ -90,6 +90,11 @@ def test_what_goes_in_comes_out_in_order(
     assert store.manifest.tokens == store.lengths.sum() and store.manifest.anchors == len(store) == len(keys)
 
 
+def test_an_anchor_has_a_logp_for_each_token() -> None:
+    with pytest.raises(ValueError, match="2 completion tokens and 1"):
+        Anchor("a", (1,), (2, 3), (-1.0,))
+
+
 def test_a_store_is_a_sequence(folder: Path) -> None:
     store = open_store(folder, PRINT)
     assert store[-1] == ANCHORS[-1] == store[np.int64(4)]

@@ -83,6 +83,10 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
         match=r"(?s)s3 was drawn by another policy, or for other prompts, than here:\n  fingerprint.weights",
     ):
         merge_shares([first, second, third], tmp_path / "m")
+    for name in ("drawn.json", "shard.json"):
+        (third / "presample" / name).write_text("{")
+        with pytest.raises(RunDirError, match=rf"{name} is damaged \(JSONDecodeError"):
+            merge_shares([first, second, third], tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
