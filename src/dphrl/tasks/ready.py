@@ -42,13 +42,10 @@ SQL_WITH_KNOWLEDGE = _SQL_PROMPT.format(knowledge="{knowledge}")
 _PROBLEM = {"question": ("problem", "question"), "gold": ("answer",), "id": ("unique_id", "id", "idx")}
 
 
-def _mathematics(what: str, origin: str, data: str, **settings: Any) -> ReadyTask:
-    return ReadyTask(
-        what=what,
-        origin=origin,
-        data=data,
-        **{"split": "test", "template": BOXED, "fields": _PROBLEM, **settings},
-    )
+def _mathematics(what: str, data: str, **settings: Any) -> ReadyTask:
+    """A task of the math verifier: a data set that `datasets` knows, or a file with the same columns."""
+    defaults = {"split": "test", "template": BOXED, "fields": _PROBLEM}
+    return ReadyTask(what=what, data=data, origin=f"{data}, or a file", **{**defaults, **settings})
 
 
 READY: dict[str, ReadyTask] = {
@@ -58,40 +55,22 @@ READY: dict[str, ReadyTask] = {
         chat=False,
     ),
     "gsm8k": _mathematics(
-        "grade-school word problems (7,473 train, 1,319 test)",
-        "openai/gsm8k, or a file",
-        "openai/gsm8k",
-        subset="main",
-        split="train",
+        "grade-school word problems (7,473 train, 1,319 test)", "openai/gsm8k", subset="main", split="train"
     ),
-    "math500": _mathematics(
-        "500 problems of MATH, five levels", "HuggingFaceH4/MATH-500, or a file", "HuggingFaceH4/MATH-500"
-    ),
-    "aime24": _mathematics(
-        "AIME 2024, 30 problems with integer answers",
-        "HuggingFaceH4/aime_2024, or a file",
-        "HuggingFaceH4/aime_2024",
-        split="train",  # the only one it has
-    ),
-    "amc23": _mathematics("AMC 2023, 40 problems with integer answers", "math-ai/amc23, or a file", "math-ai/amc23"),
+    "math500": _mathematics("500 problems of MATH, five levels", "HuggingFaceH4/MATH-500"),
+    # train is the only split that it has
+    "aime24": _mathematics("AIME 2024, 30 problems with integer answers", "HuggingFaceH4/aime_2024", split="train"),
+    "amc23": _mathematics("AMC 2023, 40 problems with integer answers", "math-ai/amc23"),
     "olympiadbench": _mathematics(
         "olympiad problems in English, text only (675)",
-        "math-ai/olympiadbench, or a file",
         "math-ai/olympiadbench",
         fields=_PROBLEM | {"gold": ("final_answer",)},
         derive=with_context,
     ),
     "minerva_math": _mathematics(
-        "university physics, chemistry, mathematics (272)",
-        "math-ai/minervamath, or a file",
-        "math-ai/minervamath",
-        derive=boxed_answer,
+        "university physics, chemistry, mathematics (272)", "math-ai/minervamath", derive=boxed_answer
     ),
-    "college_math": _mathematics(
-        "college textbook exercises (2,818)",
-        "di-zhang-fdu/College_Math_Test, or a file",
-        "di-zhang-fdu/College_Math_Test",
-    ),
+    "college_math": _mathematics("college textbook exercises (2,818)", "di-zhang-fdu/College_Math_Test"),
     "spider": ReadyTask(
         what="Spider 1.0: questions about 166 SQLite databases",
         origin="its folder, in task.data",
