@@ -16,9 +16,9 @@ import pytest
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, DphrlError
 from dphrl.tasks import load_task
+from dphrl.tasks.prompt_template import parse_template
 from dphrl.tasks.ready import FAMILIES, all_ready_tasks
-from dphrl.tasks.schema import schema_text
-from dphrl.tasks.template import parse_template
+from dphrl.tasks.schema_text import schema_text
 from dphrl.types import Task, Verdict, item_of
 
 ROWS = [{"question": f"What is {i} + {i}?", "answer": f"#### {2 * i}", "nr": f"q{i}"} for i in range(5)]
@@ -307,7 +307,7 @@ def test_a_family_of_tasks_is_one_module_and_one_line(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "family_of_tests.py").write_text(
         "from dphrl.tasks.record import ReadyTask, TaskFamily\n"
-        "from dphrl.tasks.rows import Loaded\n"
+        "from dphrl.tasks.read_rows import Loaded\n"
         "def rows(cfg, base_dir):\n"
         "    return Loaded([{'question': f'{cfg.name} {cfg.split} {n}', 'gold': str(n)} for n in range(3)])\n"
         "def task(name):\n"

@@ -11,8 +11,8 @@ from typing import Literal
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, nearest
 from dphrl.tasks.load import task_from
+from dphrl.tasks.read_rows import Loaded, Row
 from dphrl.tasks.record import ReadyTask, TaskFamily
-from dphrl.tasks.rows import Loaded, Row
 from dphrl.types import Task
 
 ASSETS = Path(__file__).parent / "assets"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError
-from dphrl.tasks.prompts import CountTokens, Renderer
+from dphrl.tasks.prompt_template import parse_template
+from dphrl.tasks.read_rows import find_path
 from dphrl.tasks.ready import columns_of, ready_task, resolved
 from dphrl.tasks.record import ReadyTask
-from dphrl.tasks.rows import find_path
-from dphrl.tasks.template import parse_template
+from dphrl.tasks.render_prompts import CountTokens, Renderer
 from dphrl.types import Prompt, Task
 from dphrl.verifiers.registry import verifier_of, with_arguments
 from dphrl.verifiers.verifier import Arguments
@@ -25,8 +25,8 @@ def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: Count
     What `cfg` does not say, its ready task does. Fields (id, gold, db, and every {field} of the template) are taken
     from the column that `cfg.columns` names, else from the ready task's, else from the column of the same name.
     Without ids, a row is called by its number in the data: row-0000017. The template of a task with databases may use
-    {schema} (`schema.schema_text`), which is shortened where `cfg.prompt_tokens` bounds the prompts. A null becomes
-    the empty text. The verifier sees every column of the row and every mapped field.
+    {schema} (`schema_text`), which is shortened where `cfg.prompt_tokens` bounds the prompts. A null becomes the empty
+    text. The verifier sees every column of the row and every mapped field.
 
     Args:
         name: what the task is called in reports.

@@ -13,9 +13,9 @@ from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, nearest
-from dphrl.tasks.benchmarks import BIRD, SPIDER, boxed_answer, load_folder, with_context, with_knowledge
+from dphrl.tasks.benchmark_rows import BIRD, SPIDER, boxed_answer, load_folder, with_context, with_knowledge
+from dphrl.tasks.read_rows import Row
 from dphrl.tasks.record import ReadyTask, TaskFamily
-from dphrl.tasks.rows import Row
 
 BOXED = "{question}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 _SQL_PROMPT = """\
@@ -94,7 +94,7 @@ READY: dict[str, ReadyTask] = {
 }
 """Name -> task."""
 
-FAMILIES: dict[str, str] = {"reasoning_gym": "dphrl.tasks.gym", "demo": "dphrl.demo.task"}
+FAMILIES: dict[str, str] = {"reasoning_gym": "dphrl.tasks.reasoning_gym", "demo": "dphrl.demo.task"}
 """PREFIX of a name PREFIX:MEMBER -> module that holds the family; imported when one of its tasks is asked for."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
-from dphrl.tasks.rows import Loaded, Row, rows_of_data
+from dphrl.tasks.read_rows import Loaded, Row, rows_of_data
 from dphrl.verifiers.verifier import Arguments
 
 Source = Callable[[TaskConfig, Path], Loaded]

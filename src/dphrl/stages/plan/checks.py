@@ -21,9 +21,9 @@ from dphrl.progress import Progress
 from dphrl.runs.run_dir import base_of, changed_settings, read_run, run_dir_of
 from dphrl.sampling.encoded_prompts import encode_prompts, pick_ids, task_for_policy
 from dphrl.tasks.load import load_task
-from dphrl.tasks.prompts import estimated_tokens
+from dphrl.tasks.read_rows import READERS, rows_of_data
 from dphrl.tasks.ready import columns_of, ready_task, resolved
-from dphrl.tasks.rows import READERS, rows_of_data
+from dphrl.tasks.render_prompts import estimated_tokens
 from dphrl.types import Task
 from dphrl.verifiers.sql.verify_sql import database_path
 

@@ -1,6 +1,6 @@
 """The process that makes prompts of reasoning-gym: a request (JSON) on stdin, an answer (JSON) on stdout.
 
-Run with PYTHONHASHSEED=0 by `tasks.gym`: with another, some generators make other prompts of the same seed.
+Run with PYTHONHASHSEED=0 by `tasks.reasoning_gym`: with another, some generators make other prompts of the same seed.
 """
 
 from __future__ import annotations

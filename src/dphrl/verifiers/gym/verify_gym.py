@@ -26,8 +26,8 @@ def verify_gym(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int |
     """Score each completion's answer with the generator that made its prompt, in a worker process.
 
     Args:
-        items: with `completion`, and as the prompts of `tasks.gym` have them `gym` (the generator's name), `entry` and
-            maybe `gym_settings`.
+        items: with `completion`, and as the prompts of `tasks.reasoning_gym` have them `gym` (the generator's name),
+            `entry` and maybe `gym_settings`.
         deadline_s: CPU seconds the scorer may take for one answer, > 0.
         workers: most processes at work, >= 1; None = one a core.
     Returns:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
-from dphrl.tasks.rows import Loaded, Row, find_path, read_rows
+from dphrl.tasks.read_rows import Loaded, Row, find_path, read_rows
 from dphrl.verifiers.math.final_answer import last_box
 
 

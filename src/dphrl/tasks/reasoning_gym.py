@@ -15,8 +15,8 @@ from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
+from dphrl.tasks.read_rows import Loaded
 from dphrl.tasks.record import ReadyTask, TaskFamily
-from dphrl.tasks.rows import Loaded
 from dphrl.verifiers.gym.generate_rows import GeneratedRows
 from dphrl.verifiers.gym.verify_gym import INSTALL, VERIFIER
 from dphrl.verifiers.verifier import Arguments

@@ -14,7 +14,7 @@ import pytest
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DphrlError
 from dphrl.tasks import load_task
-from dphrl.tasks.schema import schema_text
+from dphrl.tasks.schema_text import schema_text
 from dphrl.types import Prompt, Task, item_of
 from dphrl.verifiers.registry import verifier_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DphrlError, VerifierError
-from dphrl.tasks import gym, load_task
+from dphrl.tasks import load_task, reasoning_gym
 from dphrl.types import Prompt, Task, Verdict, item_of
 from dphrl.verifiers.gym.verify_gym import tagged_answer, verify_gym
 from dphrl.verifiers.registry import verifier_of
@@ -58,7 +58,7 @@ def test_splits_limits_and_settings_choose_the_prompts() -> None:
     large = load("gcd", limit=4, verifier_args={"min_value": 10**6, "max_value": 10**7, "deadline_s": 2.0})
     assert all(int(word) >= 10**6 for word in numbers(large.prompts[0]))
     assert judged(large, f"<answer>{large.prompts[0].columns['gold']}</answer>")[0].correct
-    assert len(load("gcd").prompts) == gym.DEFAULT_ROWS
+    assert len(load("gcd").prompts) == reasoning_gym.DEFAULT_ROWS
 
 
 def numbers(prompt: Prompt) -> list[str]:
@@ -107,7 +107,7 @@ def test_a_scorer_that_raises_or_hangs_is_blamed_as_such() -> None:
 EVERY_GENERATOR = """
 import builtins, contextlib, io, json, sys
 from reasoning_gym.factory import DATASETS
-from dphrl.tasks.gym import EXCLUDED
+from dphrl.tasks.reasoning_gym import EXCLUDED
 from dphrl.verifiers.gym.generate_rows import generate_rows
 from dphrl.verifiers.gym.gym_worker import score_answer
 from dphrl.verifiers.gym.verify_gym import tagged_answer
@@ -162,7 +162,7 @@ def test_errors_of_the_generators(name: str, settings: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        *((name, {}, "cannot be used: its own gold") for name in list(gym.EXCLUDED)[:-1]),
+        *((name, {}, "cannot be used: its own gold") for name in list(reasoning_gym.EXCLUDED)[:-1]),
         ("composite", {}, "it is a mixture"),
         ("gcd", {"split": "dev"}, "is not one of train, test"),
         ("gcd", {"data": "x.jsonl"}, "take out task.data"),
@@ -217,5 +217,5 @@ def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
 
 
 def test_no_row_of_the_test_split_is_made_with_a_seed_of_the_train_split() -> None:
-    assert gym.SEEDS["test"] - gym.SEEDS["train"] >= 10**9
-    assert gym.SEEDS["test"] + 10**9 < 2**32, "numpy's largest seed"
+    assert reasoning_gym.SEEDS["test"] - reasoning_gym.SEEDS["train"] >= 10**9
+    assert reasoning_gym.SEEDS["test"] + 10**9 < 2**32, "numpy's largest seed"

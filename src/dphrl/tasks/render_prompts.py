@@ -11,9 +11,9 @@ from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, listed, nearest
-from dphrl.tasks.rows import Row, find_path
-from dphrl.tasks.schema import schema_text
-from dphrl.tasks.template import Template
+from dphrl.tasks.prompt_template import Template
+from dphrl.tasks.read_rows import Row, find_path
+from dphrl.tasks.schema_text import schema_text
 from dphrl.types import Message, Prompt
 from dphrl.verifiers.sql.verify_sql import DB_SUFFIXES, database_path
 from dphrl.verifiers.verifier import Verifier
