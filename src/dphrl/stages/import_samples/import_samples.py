@@ -37,8 +37,8 @@ def import_samples(
 ) -> tuple[EvalDir, tuple[str, ...]]:
     """Make an evaluation directory of files of completions and verdicts; docs/other-tools.md has the shapes.
 
-    The completions of a prompt are numbered in the order in which they come. Where prompts have different numbers of
-    them, the missing ones count as not judged: they are counted and shown, and no estimate is made of them.
+    The completions of a prompt are numbered in the order in which they come. n is the largest number of completions
+    that a prompt has. A prompt with fewer counts its missing completions as not judged: they are in no rate.
 
     Args:
         sources: JSON lines or Parquet, at least one.

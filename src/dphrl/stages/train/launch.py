@@ -1,4 +1,7 @@
-"""How many processes train and how weights lie among them: said once, refused where a launch gave less than asked."""
+"""How many processes train, and how the weights lie among them.
+
+A launch that gives fewer processes than were asked for is refused.
+"""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ _CHAIN = re.compile(
 _BIG_BINOMIAL = re.compile(r"binom\s*(?:\{[^{}]*\}\s*)?\{?[^{}]*\d{5}")
 _REMEMBERED = 10_000
 """Gold answers that are held parsed."""
+_LATEST = 256
+"""Latest answers of completions that are held parsed."""
 
 
 def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
@@ -94,8 +96,9 @@ def _gold(text: str) -> _Parsed:
     return _Parsed(answer, _parse(answer.latex) if answer.latex else None)
 
 
+@lru_cache(maxsize=_LATEST)
 def _parse(latex: str) -> Any:
-    """What math-verify reads, or None."""
+    """What math-verify reads, or None. A batch repeats few answers, and reading them takes the most time."""
     values = parse(f"\\boxed{{{latex}}}", _BOXED, fallback_mode="no_fallback", parsing_timeout=None)
     return values[0] if values else None
 
