@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from dphrl.config.load import build_config
+from dphrl.config.root import Config
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.metrics.intervals import RESAMPLES
-from dphrl.metrics.summary import TaskSummary, summarise
+from dphrl.metrics.summary import TaskSummary
 from dphrl.metrics.voting import Answer
-from dphrl.runs.samples import read_samples, write_samples
+from dphrl.runs.samples import read_samples
+from dphrl.runs.summary_file import store_evaluation
 from dphrl.types import Completion
 from dphrl.verifiers.verifier import text_style
 
@@ -72,9 +73,11 @@ class EvalDir:
         return self.made.get("by")
 
     @property
-    def settings(self) -> Mapping[str, Any] | None:
-        """Sections of the config that it was measured with; None where another tool made it."""
-        return self.made.get("settings")
+    def measured_with(self) -> Config | None:
+        """The settings of `dphrl eval`, those that are newer than the directory with their defaults; None where another
+        tool made it."""
+        settings = self.made.get("settings")
+        return None if settings is None else build_config(settings)
 
     @property
     def versions(self) -> Mapping[str, str]:
@@ -92,14 +95,13 @@ class EvalDir:
         Raises:
             RunDirError: there is none; names those there are.
         """
-        found = next((model for model in self.models if model.name == name), None)
-        if found is None:
-            names = [model.name for model in self.models]
+        models = {model.name: model for model in self.models}
+        if name not in models:
             raise RunDirError(
-                f"{self.root} has no model {name!r}{nearest(name, names)}; there are: {', '.join(names) or 'none'}; "
+                f"{self.root} has no model {name!r}{nearest(name, models)}; there are: {', '.join(models) or 'none'}; "
                 "name it in write_evaldir first"
             )
-        return found
+        return models[name]
 
     def folder(self, name: str) -> Path:
         """Where the samples and the summary of a model lie."""
@@ -146,9 +148,9 @@ def write_evaldir(
     taken = [model for model in models if not model.base and model.label == BASE]
     if taken:
         raise RunDirError(f"model {taken[0].name!r} is not the base but would be called {BASE!r}; give it another name")
-    found = EvalDir(root, tuple(models), tuple(dict.fromkeys(tasks)), dict(made or {}))
-    _write(found)
-    return found
+    evaldir = EvalDir(root, tuple(models), tuple(dict.fromkeys(tasks)), dict(made or {}))
+    _write(evaldir)
+    return evaldir
 
 
 def read_evaldir(root: Path) -> EvalDir:
@@ -204,13 +206,13 @@ def add_samples(
         RunDirError: no such model; the base's completions of the task are not there yet.
         DataError: completions that no metric can be made of, or other prompts or another n than the base's.
     """
-    where = read_evaldir(root)
-    entry = where.model(model)
+    evaldir = read_evaldir(root)
+    entry = evaldir.model(model)
     _check_name(task)
     if base is None and not entry.base:
-        base = base_samples(where, task)
-    row = store(
-        where.folder(model),
+        base = base_samples(evaldir, task)
+    summary = store_evaluation(
+        evaldir.folder(model),
         task,
         completions,
         base=None if entry.base else base,
@@ -220,86 +222,30 @@ def add_samples(
         seed=seed,
         facts={"model": model, **(facts or {})},
     )
-    if task not in where.tasks:
-        _write(replace(where, tasks=(*where.tasks, task)))
-    return row
+    if task not in evaldir.tasks:
+        _write(replace(evaldir, tasks=(*evaldir.tasks, task)))
+    return summary
 
 
-def base_samples(where: EvalDir, task: str) -> list[Completion] | None:
+def base_samples(evaldir: EvalDir, task: str) -> list[Completion] | None:
     """The base's completions of a task; None where the directory has no base.
 
     Raises:
         RunDirError: it has one, which was not measured on this task.
     """
-    if where.base is None:
+    if evaldir.base is None:
         return None
-    path = where.samples(where.base.name, task)
+    path = evaldir.samples(evaldir.base.name, task)
     if not path.exists():
         raise RunDirError(f"{path} is missing, so keep and explore have no base; measure the base on {task} first")
     return read_samples(path)
 
 
-def store(
-    folder: Path,
-    task: str,
-    completions: Sequence[Completion],
-    *,
-    base: Sequence[Completion] | None,
-    solution: Callable[[str], str],
-    answer: Answer | None,
-    resamples: int,
-    seed: int,
-    facts: Mapping[str, object],
-) -> TaskSummary:
-    """Write FOLDER/TASK.parquet and its row of FOLDER/summary.json, in a run directory or an evaluation directory.
-
-    Returns:
-        What `summarise` says, and `facts`.
-    """
-    summary = summarise(
-        completions,
-        base=base,
-        solution=solution,
-        answer=answer,
-        rng=np.random.default_rng(seed),
-        resamples=resamples,
-        dataset=task,
-        model=folder.name,
-    ).with_facts(facts)
-    write_samples(folder / f"{task}.parquet", completions, solution=solution, answer=answer)
-    put_summary(folder / "summary.json", summary)
-    return summary
-
-
-def read_summaries(path: Path) -> dict[str, TaskSummary]:
-    """Task -> its row of a summary.json, in the order of the file; none where the file is not there.
-
-    Raises:
-        RunDirError: damaged.
-    """
-    if not path.is_file():
-        return {}
-    with damage_refused(path, "delete it and run `dphrl eval` again"):
-        rows = [TaskSummary.from_json(row) for row in read_json(path)["rows"]]
-    names = [row.dataset for row in rows]
-    odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]
-    if odd:
-        raise RunDirError(
-            f"{path} has the dataset {odd[0]!r}, which is doubled or no file name; delete it and evaluate again"
-        )
-    return {row.dataset: row for row in rows}
-
-
-def put_summary(path: Path, summary: TaskSummary) -> None:
-    """Add a row to a summary.json, or replace the row of its task."""
-    summaries = {**read_summaries(path), summary.dataset: summary}
-    write_json(path, {"rows": [each.to_json() for each in summaries.values()]})
-
-
-def _write(where: EvalDir) -> None:
-    models = [{**asdict(model), "method": model.method or model.name} for model in where.models]
+def _write(evaldir: EvalDir) -> None:
+    models = [{**asdict(model), "method": model.method or model.name} for model in evaldir.models]
     write_json(
-        where.root / FILE, {"schema": SCHEMA, "models": models, "tasks": list(where.tasks), "made": dict(where.made)}
+        evaldir.root / FILE,
+        {"schema": SCHEMA, "models": models, "tasks": list(evaldir.tasks), "made": dict(evaldir.made)},
     )
 
 

@@ -10,6 +10,9 @@ from typing import Any
 from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json, write_json
 
+Arguments = Mapping[str, Any]
+"""Keyword arguments of lm_eval, as YAML has them."""
+
 FILE = "lm-eval.json"
 SCHEMA = 1
 """Of the file; raised when an older reader would misread it."""
@@ -40,7 +43,7 @@ class HarnessRow:
 class HarnessResults:
     """All that was measured on one model with one group of settings."""
 
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Arguments = field(default_factory=dict)
     """Version of lm_eval, precision of the weights, and the arguments that were given."""
     rows: tuple[HarnessRow, ...] = ()
 

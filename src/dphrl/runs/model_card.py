@@ -12,8 +12,8 @@ from dphrl.config.sources import TaskConfig
 from dphrl.files import write_text
 from dphrl.metrics.summary import TaskSummary
 from dphrl.models.shipped import SHIPPED
-from dphrl.runs.eval_dir import read_summaries
 from dphrl.runs.run_dir import RunDir, base_of, read_versions
+from dphrl.runs.summary_file import read_summaries
 from dphrl.runs.training_log import read_metrics
 
 BEGIN, END = "<!-- dphrl results -->", "<!-- dphrl results end -->"

@@ -9,10 +9,7 @@ from typing import Any
 from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.method.difficulty import Difficulty
-from dphrl.runs.run_dir import RunDir
-
-Settings = Mapping[str, Any]
-"""Sections of a config as JSON has them; they are compared (`changed_settings`) and shown, never used."""
+from dphrl.runs.run_dir import RunDir, Sections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +47,7 @@ class PartitionFile(TaskSets):
     debias: bool
     also: Mapping[str, TaskSets]
     """Name of a keep set -> its sets."""
-    settings: Settings
+    settings: Sections
     """What the sets were made with; training refuses sets of other settings."""
     filter: FilterEffect | None = None
 

@@ -16,6 +16,9 @@ from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import damage_refused, read_json, write_json, write_text
 
+Sections = Mapping[str, Any]
+"""Sections of a config by name, as JSON has them: what is compared and shown, never used."""
+
 FREE_KEYS = frozenset(
     {
         "out",
@@ -226,8 +229,8 @@ def base_of(config: Config, run: RunDir) -> RunDir:
     """
     if config.base_run is None:
         return run
-    base, theirs = read_run(Path(config.base_run))
-    changed = changed_settings(to_dict(theirs), to_dict(config), _SHARED)
+    base, base_config = read_run(Path(config.base_run))
+    changed = changed_settings(to_dict(base_config), to_dict(config), _SHARED)
     if changed:
         raise RunDirError(f"base_run={config.base_run} is of another config:\n" + "\n".join(changed))
     return base
@@ -255,9 +258,9 @@ def is_fixed(key: str) -> bool:
     return key.startswith(_FIXED)
 
 
-def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], sections: Iterable[str]) -> list[str]:
+def changed_settings(old: Sections, new: Sections, sections: Iterable[str]) -> list[str]:
     """One line for each setting of these sections that differs and matters, with both values."""
     names = tuple(sections)
-    mine, theirs = flat({k: new.get(k) for k in names}), flat({k: old.get(k) for k in names})
-    keys = [k for k in sorted({*mine, *theirs}) if k not in FREE_KEYS and mine.get(k) != theirs.get(k)]
-    return [f"  {k}: there {theirs.get(k)!r}, now {mine.get(k)!r}" for k in keys]
+    before, now = (flat({name: values.get(name) for name in names}) for values in (old, new))
+    keys = [key for key in sorted({*before, *now}) if key not in FREE_KEYS and before.get(key) != now.get(key)]
+    return [f"  {key}: there {before.get(key)!r}, now {now.get(key)!r}" for key in keys]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.files import damage_refused, read_json, write_json
+from dphrl.runs.run_dir import Sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class Digested:
 class TrainingStart:
     """What a training follows from."""
 
-    settings: Mapping[str, Any]
-    """Sections of the config that training depends on, as JSON has them."""
+    settings: Sections
+    """Those that training depends on."""
     policy: Mapping[str, str]
     """Fingerprint of the initial policy."""
     prompts: Digested
@@ -33,6 +34,26 @@ class TrainingStart:
     """Of the store; None for a method without anchors."""
     ranks: int
     """Processes."""
+
+    @classmethod
+    def from_json(cls, values: Any) -> TrainingStart:
+        """The start that started.json holds.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: no such object.
+        """
+        anchors = values["anchors"]
+        return cls(
+            settings=dict(values["settings"]),
+            policy=dict(values["policy"]),
+            prompts=Digested(**values["prompts"]),
+            anchors=None if anchors is None else Digested(**anchors),
+            ranks=int(values["ranks"]),
+        )
+
+    def as_read(self) -> TrainingStart:
+        """The same as it would be read from its file: tuples have become lists."""
+        return self.from_json(json.loads(json.dumps(asdict(self))))
 
 
 def write_training_start(path: Path, start: TrainingStart) -> None:
@@ -47,20 +68,4 @@ def read_training_start(path: Path) -> TrainingStart:
         RunDirError: it is damaged.
     """
     with damage_refused(path, "delete it to go on without comparing settings and data"):
-        return _from_json(read_json(path))
-
-
-def as_json(start: TrainingStart) -> TrainingStart:
-    """The same as it would be read from its file: tuples have become lists."""
-    return _from_json(json.loads(json.dumps(asdict(start))))
-
-
-def _from_json(values: Mapping[str, Any]) -> TrainingStart:
-    anchors = values["anchors"]
-    return TrainingStart(
-        settings=dict(values["settings"]),
-        policy=dict(values["policy"]),
-        prompts=Digested(**values["prompts"]),
-        anchors=None if anchors is None else Digested(**anchors),
-        ranks=int(values["ranks"]),
-    )
+        return TrainingStart.from_json(read_json(path))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dphrl.config.load import build_config, load_config
+from dphrl.config.load import load_config
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
 from dphrl.report.setting_names import config_label, setting_names
@@ -69,7 +69,7 @@ def open_compared_run(path: Path) -> ComparedRun:
     """
     if is_evaldir(path):
         evaldir = read_evaldir(path)
-        return ComparedRun(path, build_config({**(evaldir.settings or {}), "out": str(path)}), evaldir)
+        return ComparedRun(path, replace(evaldir.measured_with or Config(), out=str(path)), evaldir)
     if not (path / "config.yaml").is_file():
         raise RunDirError(
             f"{path} is no run directory (it has no config.yaml) and no evaluation directory (no evaluation.json); "

@@ -15,8 +15,8 @@ from dphrl.metrics.per_prompt import per_prompt
 from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import visible
-from dphrl.runs.eval_dir import read_summaries
 from dphrl.runs.samples import read_forms, read_samples
+from dphrl.runs.summary_file import read_summaries
 from dphrl.stages.compare.compared_runs import ComparedRun
 from dphrl.types import Completion
 

@@ -18,7 +18,7 @@ DRAWN_BY = ("temperature", "top_p", "max_new_tokens")
 def sampling_notes(runs: Sequence[ComparedRun]) -> list[str]:
     """One sentence for each setting in which the runs drew otherwise; of samples that came from elsewhere it is not
     known."""
-    known = [run for run in runs if run.evaldir is None or run.evaldir.settings]
+    known = [run for run in runs if run.evaldir is None or run.evaldir.measured_with]
     said = []
     for name in DRAWN_BY:
         by_value: dict[float, ComparedRun] = {}

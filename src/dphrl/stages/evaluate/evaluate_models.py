@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from dphrl.config.load import build_config, to_dict
+from dphrl.config.load import to_dict
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.eval_dir import EvalDir, Model, is_evaldir, read_evaldir, write_evaldir
-from dphrl.runs.run_dir import OF_EVAL, changed_settings, installed_versions
+from dphrl.runs.run_dir import OF_EVAL, Sections, changed_settings, installed_versions
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 
@@ -86,43 +85,43 @@ def _joined(root: Path, config: Config, models: Sequence[Model]) -> EvalDir:
     Raises:
         RunDirError: it holds something else; or a setting, the base, or the model of a name differs.
     """
-    settings = _settings(config)
     if not is_evaldir(root):
         if root.exists() and any(not p.name.endswith(".tmp") for p in root.iterdir()):  # a kill leaves those
             raise RunDirError(f"{root} is not empty and holds no evaluation.json; give another --out")
-        return _evaldir(root, models, settings)
+        return _evaldir(root, models, config)
     known = read_evaldir(root)
-    if known.settings is None:
+    old = known.measured_with
+    if old is None:
         raise RunDirError(f"{root} was not made by `{MADE_BY}` but by {known.made_by!r}; give another --out")
-    old = _settings(build_config(known.settings))  # a setting that is newer than the directory had its default
-    changed = [*_changed_settings(old, settings), *_changed_models(known, models)]
+    changed = [*_changed_settings(old, config), *_changed_models(known, models)]
     if changed:
         raise RunDirError(
             f"{root} holds evaluations made otherwise:\n" + "\n".join(changed) + "\ngive another --out, or the old ones"
         )
     names = {model.name for model in known.models}
-    tasks = {**old["eval_tasks"], **settings["eval_tasks"]}
     added = [model for model in models if model.name not in names]
-    return _evaldir(root, [*known.models, *added], {**settings, "eval_tasks": tasks})
+    tasks = {**old.eval_tasks, **config.eval_tasks}
+    return _evaldir(root, [*known.models, *added], replace(config, eval_tasks=tasks))
 
 
-def _evaldir(root: Path, models: Sequence[Model], settings: dict[str, Any]) -> EvalDir:
-    made = {"by": MADE_BY, "settings": settings, "versions": installed_versions()}
-    return EvalDir(root, tuple(models), tuple(settings["eval_tasks"]), made)
+def _evaldir(root: Path, models: Sequence[Model], config: Config) -> EvalDir:
+    made = {"by": MADE_BY, "settings": _settings(config), "versions": installed_versions()}
+    return EvalDir(root, tuple(models), tuple(config.eval_tasks), made)
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: Config) -> Sections:
     """What samples depend on, but for the model's path, which each model has of its own."""
     values = to_dict(config)
-    settings = {section: values[section] for section in OF_EVAL}
-    settings["model"] = {key: value for key, value in settings["model"].items() if key != "path"}
-    return settings
+    model = {key: value for key, value in values["model"].items() if key != "path"}
+    return {section: values[section] for section in OF_EVAL} | {"model": model}
 
 
-def _changed_settings(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def _changed_settings(old: Config, new: Config) -> list[str]:
     """Lines for what differs, of the tasks for those that both name."""
-    both = sorted(set(old["eval_tasks"]) & set(new["eval_tasks"]))
-    before, now = ({**s, "eval_tasks": {name: s["eval_tasks"][name] for name in both}} for s in (old, new))
+    both = sorted(set(old.eval_tasks) & set(new.eval_tasks))
+    before, now = (
+        _settings(replace(config, eval_tasks={name: config.eval_tasks[name] for name in both})) for config in (old, new)
+    )
     return changed_settings(before, now, OF_EVAL)
 
 

@@ -14,9 +14,9 @@ from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.drawing import Speed, draw_missing
-from dphrl.runs.eval_dir import put_summary, read_summaries, store
 from dphrl.runs.lock import disk_errors
 from dphrl.runs.samples import SampleFiles, read_samples
+from dphrl.runs.summary_file import put_summary, read_summaries, store_evaluation
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
@@ -121,7 +121,7 @@ def _draw_and_store(
         whole.rename(parts.next())
     label = f"eval {subject.folder.name} {task.name}"
     completions, speed = draw_missing(requests, sampler, task, parts, progress, label)
-    store(
+    store_evaluation(
         subject.folder,
         task.name,
         completions,

@@ -23,7 +23,14 @@ from dphrl.config.root import Config
 from dphrl.errors import ConfigError, DataError, RunDirError, nearest
 from dphrl.models.policy import model_path
 from dphrl.progress import Progress, silent
-from dphrl.runs.harness_results import FILE, HarnessResults, HarnessRow, read_harness_results, write_harness_results
+from dphrl.runs.harness_results import (
+    FILE,
+    Arguments,
+    HarnessResults,
+    HarnessRow,
+    read_harness_results,
+    write_harness_results,
+)
 
 SAID_BY_SETTINGS = frozenset(
     {"model", "model_args", "tasks", "task_manager", "evaluation_tracker", "log_samples", "device"}
@@ -38,8 +45,16 @@ class HarnessRequest:
     """What to run."""
 
     tasks: tuple[str, ...]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Arguments = field(default_factory=dict)
     """Of `lm_eval.simple_evaluate` and its `TaskManager`."""
+
+    def of_task_manager(self) -> Arguments:
+        """Those of its `TaskManager`."""
+        return {name: value for name, value in self.arguments.items() if name in OF_TASK_MANAGER}
+
+    def of_evaluation(self) -> Arguments:
+        """Those of `lm_eval.simple_evaluate`."""
+        return {name: value for name, value in self.arguments.items() if name not in OF_TASK_MANAGER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +77,33 @@ def harness_request(tasks: str, words: Sequence[str] = ()) -> HarnessRequest:
         ConfigError: lm_eval is not installed, no or an unknown task, an argument that it does not have or that the
             evaluation's settings say.
     """
-    arguments = parse_arguments(words)
+    request = HarnessRequest(
+        tuple(dict.fromkeys(filter(None, map(str.strip, tasks.split(","))))), parse_arguments(words)
+    )
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError("--lm-eval needs lm-evaluation-harness; install it with `pip install 'dphrl[lm-eval]'`")
-    names = tuple(dict.fromkeys(filter(None, (word.strip() for word in tasks.split(",")))))
-    if not names:
+    if not request.tasks:
         raise ConfigError("--lm-eval is empty; name at least one of its tasks, e.g. --lm-eval gsm8k,hellaswag")
     from lm_eval import simple_evaluate
 
     allowed = {*OF_TASK_MANAGER, *inspect.signature(simple_evaluate).parameters} - SAID_BY_SETTINGS
-    for name in arguments:
+    for name in request.arguments:
         if name not in allowed:
             why = "is what the evaluation's settings say" if name in SAID_BY_SETTINGS else "is none of lm_eval"
             raise ConfigError(
                 f"--lm-eval-arg {name} {why}{nearest(name, allowed)}; there are: {', '.join(sorted(allowed))}"
             )
-    known = _task_manager(**_of_task_manager(arguments)).all_tasks
-    for name in names:
+    known = _task_manager(**request.of_task_manager()).all_tasks
+    for name in request.tasks:
         if name not in known:
             raise ConfigError(
                 f"--lm-eval {name!r} is no task of lm_eval{nearest(name, known)}; `lm_eval ls tasks` lists them, and "
                 "--lm-eval-arg include_path=FOLDER adds your own"
             )
-    return HarnessRequest(names, arguments)
+    return request
 
 
-def parse_arguments(words: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(words: Sequence[str]) -> Arguments:
     """['limit=100', 'apply_chat_template=true'] -> {"limit": 100, "apply_chat_template": True}; values are YAML.
 
     Raises:
@@ -125,13 +141,13 @@ def run_harness(
         label = f"lm-eval {target.folder.name}"
         for done, task in enumerate(missing):  # each is kept as soon as it is there
             progress(label, done, len(missing), note=task)
-            rows += _evaluate(config, target, task, request.arguments)
+            rows += _evaluate(config, target, task, request)
             write_harness_results(target.folder, HarnessResults(settings, rows))
         if missing:
             progress(label, len(missing), len(missing))
 
 
-def _evaluate(config: Config, target: HarnessTarget, task: str, arguments: Mapping[str, Any]) -> tuple[HarnessRow, ...]:
+def _evaluate(config: Config, target: HarnessTarget, task: str, request: HarnessRequest) -> tuple[HarnessRow, ...]:
     """The rows of one task or group; what lm_eval prints goes to standard error."""
     import torch
     from lm_eval import simple_evaluate
@@ -148,17 +164,16 @@ def _evaluate(config: Config, target: HarnessTarget, task: str, arguments: Mappi
         model_args["revision"] = model.revision
     if model.chat_template_args:
         model_args["chat_template_args"] = dict(model.chat_template_args)
-    given = {name: value for name, value in arguments.items() if name not in OF_TASK_MANAGER}
     try:
         with redirect_stdout(sys.stderr):
             results = simple_evaluate(
                 model="hf",
                 model_args=model_args,
                 tasks=[task],
-                task_manager=_task_manager(**_of_task_manager(arguments)),
+                task_manager=_task_manager(**request.of_task_manager()),
                 log_samples=False,
                 device=device,
-                **{"batch_size": config.sampling.batch_size, **given},
+                **{"batch_size": config.sampling.batch_size, **request.of_evaluation()},
             )
     except (OSError, ValueError) as error:
         raise DataError(f"lm_eval cannot measure {task!r} on {target.path}: {error}") from error
@@ -196,10 +211,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not math.isnan(value)
 
 
-def _of_task_manager(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: arguments[name] for name in OF_TASK_MANAGER if name in arguments}
-
-
 @cache
 def _task_manager(include_path: str | None = None, include_defaults: bool = True) -> Any:
     """lm_eval's own tasks and those of a folder."""
@@ -212,7 +223,7 @@ def _task_manager(include_path: str | None = None, include_defaults: bool = True
     return TaskManager(include_path=include_path, include_defaults=include_defaults)
 
 
-def _known_rows(target: HarnessTarget, settings: Mapping[str, Any]) -> tuple[HarnessRow, ...]:
+def _known_rows(target: HarnessTarget, settings: Arguments) -> tuple[HarnessRow, ...]:
     """The rows of a model so far.
 
     Raises:

@@ -55,9 +55,9 @@ def contamination_check(
 
 def _trained(config: Config, policy: Policy, base_dir: Path) -> tuple[Prompt, ...]:
     """Every prompt that training can see; those of a keep set are called LABEL:ID."""
-    found = list(task_for_policy("task", config.task, policy, base_dir=base_dir).prompts)
+    trained = list(task_for_policy("task", config.task, policy, base_dir=base_dir).prompts)
     for keep in config.anchor.also if config.method in ANCHOR_METHODS else ():
         prompts = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir).prompts
-        mine = pick_ids((p.id for p in prompts), keep.prompts, config.seed)
-        found += [dataclasses.replace(p, id=f"{keep.label}:{p.id}") for p in prompts if p.id in mine]
-    return tuple(found)
+        taken = pick_ids((p.id for p in prompts), keep.prompts, config.seed)
+        trained += [dataclasses.replace(p, id=f"{keep.label}:{p.id}") for p in prompts if p.id in taken]
+    return tuple(trained)

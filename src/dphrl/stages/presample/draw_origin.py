@@ -11,14 +11,13 @@ from pathlib import Path
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json, write_json
-from dphrl.runs.partition_file import Settings
-from dphrl.runs.run_dir import changed_settings
+from dphrl.runs.run_dir import Sections, changed_settings
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 
 ORIGIN = "drawn.json"
 
 
-def task_origin(fingerprint: Mapping[str, str], prompts: EncodedPrompts) -> Settings:
+def task_origin(fingerprint: Mapping[str, str], prompts: EncodedPrompts) -> Sections:
     """Whose the draws of the task are: the policy that makes them, and the prompts as it reads them."""
     digest = hashlib.sha256()
     for prompt_id, ids in prompts.encoded.items():
@@ -26,12 +25,12 @@ def task_origin(fingerprint: Mapping[str, str], prompts: EncodedPrompts) -> Sett
     return {"fingerprint": dict(fingerprint), "prompts": digest.hexdigest()[:32]}
 
 
-def keep_set_origin(task: TaskConfig) -> Settings:
+def keep_set_origin(task: TaskConfig) -> Sections:
     """Whose the draws of a keep set are; the policy is that of the task."""
     return {"task": asdict(task)}
 
 
-def claim_draws(folder: Path, origin: Settings, remedy: str) -> None:
+def claim_draws(folder: Path, origin: Sections, remedy: str) -> None:
     """Say whose draws a folder holds before the first is stored.
 
     Raises:
@@ -44,7 +43,7 @@ def claim_draws(folder: Path, origin: Settings, remedy: str) -> None:
         raise RunDirError(f"{folder} holds draws of another origin:\n" + "\n".join(changed) + f"\n{remedy}")
 
 
-def differing_origin(folder: Path, origin: Settings) -> Iterable[str]:
+def differing_origin(folder: Path, origin: Sections) -> Iterable[str]:
     """One line for each part of the origin that differs.
 
     Raises:

@@ -16,8 +16,7 @@ from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.lock import disk_errors, exclusive
-from dphrl.runs.partition_file import Settings
-from dphrl.runs.run_dir import RunDir, changed_settings, open_run, read_run
+from dphrl.runs.run_dir import RunDir, Sections, changed_settings, open_run, read_run
 from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.stages.presample.draw_origin import ORIGIN, differing_origin, task_origin
@@ -101,7 +100,7 @@ def _parts(folders: Sequence[Path]) -> list[_Part]:
     return parts
 
 
-def _check_origins(parts: Sequence[_Part], origin: Settings) -> None:
+def _check_origins(parts: Sequence[_Part], origin: Sections) -> None:
     """All shares were drawn by the policy that is to score them, for these prompts."""
     for part in parts:
         changed = differing_origin(part.run.draws(TASK), origin)

@@ -9,12 +9,12 @@ from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.method.difficulty import Difficulty, in_band, mean_reward
 from dphrl.progress import Progress, silent
-from dphrl.runs.partition_file import Settings, TaskSets, read_partition
-from dphrl.runs.run_dir import RunDir, changed_settings
+from dphrl.runs.partition_file import TaskSets, read_partition
+from dphrl.runs.run_dir import RunDir, Sections, changed_settings
 from dphrl.types import Task
 
 
-def partition_settings(config: Config) -> Settings:
+def partition_settings(config: Config) -> Sections:
     """The settings that partition and anchors depend on beside the draws; they are kept in partition.json."""
     anchor = {key: value for key, value in to_dict(config)["anchor"].items() if key != "batch_size"}
     return {"anchor": anchor, "exploration_filter": config.train.exploration_filter}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dphrl.config.root import Config
 from dphrl.files import replaced_dir
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.runs.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> None:
@@ -37,7 +40,7 @@ def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> Non
     trainer.accelerator.wait_for_everyone()
 
 
-def whole_weights(trainer: Any, dtype: str) -> dict[str, Any]:
+def whole_weights(trainer: Any, dtype: str) -> dict[str, Tensor]:
     """All weights by name in one precision, on the main process; a collective, so every process must call it.
 
     FSDP2 keeps float32 weights beside a bfloat16 model; what is evaluated is the model in its own precision. A weight

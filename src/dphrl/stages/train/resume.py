@@ -20,7 +20,7 @@ from dphrl.progress import Progress
 from dphrl.runs.checkpoints import checkpoint_step, remove_torn_checkpoints
 from dphrl.runs.run_dir import ALLOW, FREE_KEYS, TRAINED_FROM, RunDir, is_fixed
 from dphrl.runs.training_log import TrainingChange, append_change, keep_until
-from dphrl.runs.training_start import Digested, TrainingStart, as_json, read_training_start, write_training_start
+from dphrl.runs.training_start import Digested, TrainingStart, read_training_start, write_training_start
 from dphrl.types import Anchor, Prompt
 
 
@@ -54,7 +54,7 @@ def training_start(
         anchors=None if manifest is None else Digested(manifest.anchors, manifest.digest),
         ranks=ranks,
     )
-    return as_json(start)
+    return start.as_read()
 
 
 def check_unchanged(
@@ -97,7 +97,7 @@ def changes_between(old: TrainingStart, new: TrainingStart) -> dict[str, tuple[A
     return {key: (before.get(key), after.get(key)) for key in keys}
 
 
-def _facts(start: TrainingStart) -> dict[str, Any]:
+def _facts(start: TrainingStart) -> dict[str, object]:
     """Dotted key -> value, without those that are empty; settings under their own names."""
     facts = flat(asdict(start))
     return {key.removeprefix("settings."): value for key, value in facts.items() if value not in ({}, None)}
