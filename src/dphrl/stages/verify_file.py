@@ -65,8 +65,8 @@ def verify_file(
 
     Args:
         task: a verifier's name or module:function, see `registry.verifier_of`.
-        file: path, or "-" for standard input. A relative `db` in it is looked up as `verify_sql.database_path` does (in
-            db_dir, else in the current directory); where the file lies plays no part.
+        file: path, or "-" for standard input. A relative `db` in it is looked up in db_dir, else in the current
+            directory (`database_file.database_path`); where the file lies plays no part.
         arguments: "name=value" for the verifier, values read as YAML.
         out: where to write {"id", "correct", "reward", "status", "detail"}, a line for each completion, in order;
             whole or not at all.

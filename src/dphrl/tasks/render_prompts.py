@@ -15,7 +15,7 @@ from dphrl.tasks.prompt_template import Template
 from dphrl.tasks.read_rows import Row, find_path
 from dphrl.tasks.schema_text import schema_text
 from dphrl.types import Message, Prompt
-from dphrl.verifiers.sql.verify_sql import DB_SUFFIXES, database_path
+from dphrl.verifiers.sql.database_file import DB_SUFFIXES, database_path
 from dphrl.verifiers.verifier import Verifier
 
 CountTokens = Callable[[Prompt], int]

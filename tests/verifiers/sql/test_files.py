@@ -17,9 +17,10 @@ import pytest
 from dphrl.errors import VerifierError
 from dphrl.types import Verdict
 from dphrl.verifiers.sql import verify_sql as sql_module
+from dphrl.verifiers.sql.database_file import database_version
 from dphrl.verifiers.sql.gold_cache import GoldCache
 from dphrl.verifiers.sql.run_query import QueryFailed, _check_file
-from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, database_version, verify_sql
+from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.pool import Pool, pool_of
 
 

@@ -25,7 +25,7 @@ from dphrl.tasks.read_rows import READERS, rows_of_data
 from dphrl.tasks.ready import columns_of, ready_task, resolved
 from dphrl.tasks.render_prompts import estimated_tokens
 from dphrl.types import Task
-from dphrl.verifiers.sql.verify_sql import database_path
+from dphrl.verifiers.sql.database_file import database_path
 
 T = TypeVar("T")
 

@@ -108,7 +108,7 @@ def run_query(
     """Rows of a query.
 
     Args:
-        database: path, and the version of the file that is meant (`verify_sql.database_version`).
+        database: path, and the version of the file that is meant (`database_file.database_version`).
         sql: as the policy or the annotator wrote it.
         mode: spider or bird: how the query is rewritten and its text decoded.
         deadline_s: CPU seconds.
