@@ -14,8 +14,10 @@ from dphrl.metrics.intervals import Interval, Scores, bootstrap, widened
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Prompts by the share of right ones among the base's judged draws: low <= share <= high, and not in a band that
-    stands further out."""
+    """Prompts by the share of right ones among the base's judged draws: low <= share <= high.
+
+    A share on the edge of two bands belongs to the outer one, the one nearer to never or always.
+    """
 
     name: str
     low: float
@@ -31,7 +33,7 @@ BANDS = (
 )
 """Every share from 0 to 1 is in exactly one: 0 | (0, 1/4] | (1/4, 3/4) | [3/4, 1) | 1."""
 
-_OUTSIDE_IN = (BANDS[0], BANDS[4], BANDS[1], BANDS[3], BANDS[2])
+_OUTER_FIRST = (BANDS[0], BANDS[4], BANDS[1], BANDS[3], BANDS[2])
 OF_A_BAND = {"mean_at_n": "mean_at_n", "pass_at_n": "pass@{n}", "keep": "keep"}
 """Number of a band -> metric of `per_prompt`."""
 
@@ -56,7 +58,7 @@ class BandScores:
 
 def band_of(share: float) -> Band:
     """The band of a share in [0, 1]."""
-    return next(band for band in _OUTSIDE_IN if band.low <= share <= band.high)
+    return next(band for band in _OUTER_FIRST if band.low <= share <= band.high)
 
 
 def scores_by_band(
@@ -64,8 +66,8 @@ def scores_by_band(
 ) -> tuple[BandScores, ...]:
     """Mean@n, pass@n and keep of each band.
 
-    The base's draws choose the band, so what the base itself did in a band is decided by them, and its true rates lie
-    nearer to the middle (regression to the mean): compare models with each other within a band, not with the base.
+    The base's own draws choose the band, so its rates in a band are extreme by that choice; its true rates lie nearer
+    to the middle (regression to the mean). Within a band compare models with each other, not with the base.
 
     Args:
         scores: of the model, as `per_prompt` gives them with a base.

@@ -15,8 +15,8 @@ RESAMPLES = 10_000
 """Bootstrap resamples of an interval (count)."""
 
 CHUNK = 1 << 16
-"""Resampled prompts held at once (count): 512 KiB an array. It stays in the cache and in the allocator's pool; twice as
-much was ten times slower, all of it page faults."""
+"""Resampled prompts held at once (count): 512 KiB an array, which stays in the processor's cache and in the allocator's
+pool. Twice as many took ten times as long, for page faults."""
 
 
 @dataclass(frozen=True, slots=True)

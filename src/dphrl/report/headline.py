@@ -1,4 +1,4 @@
-"""One sentence a dataset: what was kept, gained and lost, with its numbers."""
+"""The verdict: one sentence a dataset on what was kept, gained and lost, with its numbers."""
 
 from __future__ import annotations
 

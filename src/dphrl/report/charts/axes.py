@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 LEAST_POINTS = 5.0
-"""Shortest axis of rates, in percentage points: no magnified hundredths."""
+"""Shortest axis of rates, in percentage points, so that differences of hundredths are not magnified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Axis:
 
 
 def percent_axis(values: Iterable[float | None], pixels: float) -> Axis:
-    """A little more than the values, never beyond 0 or 100 %, and never a magnified hundredth of a point."""
+    """An axis a little longer than the values, within 0 and 100 %, at least LEAST_POINTS long."""
     known = [v for v in values if v is not None] or [0.0, 100.0]
     low, high = min(known), max(known)
     edge = max(0.05 * (high - low), (LEAST_POINTS - (high - low)) / 2)

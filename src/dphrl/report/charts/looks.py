@@ -61,10 +61,11 @@ def variable(method: str) -> str:
 
 
 def _likeness(methods: Sequence[str]) -> dict[str, str]:
-    """Whose colour and marker each method has: its own, or those of one that is not shown, as long as there are any."""
-    free = [name for name in METHODS if name not in (*methods, "base")]
+    """Whose colour and marker each method has: its own. A method of another tool borrows those of a method of ours that
+    is not shown, as long as there is one."""
+    not_shown = [name for name in METHODS if name not in (*methods, "base")]
     strangers = [method for method in methods if method not in METHODS]
-    lent = dict(zip(strangers, free, strict=False))
+    lent = dict(zip(strangers, not_shown, strict=False))
     return {method: lent.get(method, method) for method in methods}
 
 

@@ -16,7 +16,7 @@ GAPS = (6.0, 12.0, 20.0, 30.0)
 """Distance of a label from its point, in pixels."""
 
 LETTER, LINE = 6.3, 13.0
-"""Mean width of a letter and height of a line at FONT pixels, in pixels; a wide name is told too narrow, not wrong."""
+"""Mean width of a letter and height of a line at FONT pixels, in pixels. Names of wide letters take more room."""
 FONT = 11
 
 

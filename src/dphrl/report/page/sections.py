@@ -73,15 +73,15 @@ def charts_of(view: View) -> Charts:
     by_section: Charts = {"pass_at_k": [], "frontier": [], "retention": [], "diversity": []}
     for i, dataset in enumerate(view.datasets):
         shown, k, n = dataset_name(dataset), view.k(dataset), view.n(dataset)
-        label = f"Pass@k over k, {shown}: {_said(view, dataset, f'pass@{k}')}"
+        label = f"Pass@k over k, {shown}: {_means_as_text(view, dataset, f'pass@{k}')}"
         by_section["pass_at_k"].append(Chart(f"pass-{i}", label, pass_at_k_chart(view, dataset)))
-        label = f"mean@{n} against Pass@{k}, {shown}; mean@{n}: {_said(view, dataset, 'mean_at_n')}"
+        label = f"mean@{n} against Pass@{k}, {shown}; mean@{n}: {_means_as_text(view, dataset, 'mean_at_n')}"
         by_section["frontier"].append(Chart(f"frontier-{i}", label, frontier_chart(view, dataset)))
         for section, metrics in (("retention", RETENTION), ("diversity", DIVERSITY)):
             for metric, title in metrics.items():
                 spec = bar_chart(view, dataset, metric, title)
                 if spec is not None:
-                    label = f"{title}, {shown}: {_said(view, dataset, metric)}"
+                    label = f"{title}, {shown}: {_means_as_text(view, dataset, metric)}"
                     by_section[section].append(Chart(f"{metric.replace('_', '-')}-{i}", label, spec))
     return by_section
 
@@ -167,7 +167,7 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _said(view: View, dataset: str, metric: str) -> str:
+def _means_as_text(view: View, dataset: str, metric: str) -> str:
     """'Base 98.6, GRPO 87.4'."""
     numbers = [(entry, view.get(entry, dataset, metric)) for entry in view.entries]
     return ", ".join(f"{entry.name} {number_text(n.mean, metric)}" for entry, n in numbers if n is not None)

@@ -16,18 +16,17 @@ DRAWN_BY = ("temperature", "top_p", "max_new_tokens")
 
 
 def sampling_notes(runs: Sequence[ComparedRun]) -> list[str]:
-    """One sentence for each setting in which the runs drew otherwise; of samples that came from elsewhere it is not
-    known."""
+    """One sentence for each setting of sampling that differs between the runs. Samples of other tools do not say it."""
     known = [run for run in runs if run.evaldir is None or run.evaldir.measured_with]
-    said = []
+    sentences = []
     for name in DRAWN_BY:
         by_value: dict[float, ComparedRun] = {}
         for run in known:
             by_value.setdefault(getattr(run.config.sampling, name), run)
         if len(by_value) > 1:
             sides = "; ".join(f"{value:g} in {run.path}" for value, run in by_value.items())
-            said.append(f"sampling.{name} differs ({sides}); such draws measure the setting as well as the model.")
-    return said
+            sentences.append(f"sampling.{name} differs ({sides}); such draws measure the setting as well as the model.")
+    return sentences
 
 
 def same_base(one: Evaluation, other: Evaluation) -> bool:
@@ -39,7 +38,7 @@ def same_base(one: Evaluation, other: Evaluation) -> bool:
 
 
 def base_note(one: Evaluation, other: Evaluation) -> str:
-    """Two runs whose keep and explore do not refer to the same draws of a base."""
+    """A sentence on two runs whose keep and explore refer to different draws of the base."""
     return (
         f"{one.dataset}: the bases of {one.run} and {other.run} differ (mean@n {one.summary.mean_at_n:.4f} and "
         f"{other.summary.mean_at_n:.4f}, n={one.summary.n} and n={other.summary.n}); keep and explore of each refer to "
@@ -54,48 +53,52 @@ def notes(groups: Sequence[SeedGroup], absent: str | None) -> list[str]:
         groups: all of them.
         absent: the baseline that was asked for and is not there; None where it is.
     """
-    said = [f"No run is the baseline {absent!r}, so no differences are shown."] if absent not in (None, "base") else []
+    sentences = (
+        [f"No run is the baseline {absent!r}, so no differences are shown."] if absent not in (None, "base") else []
+    )
     datasets = list(dict.fromkeys(g.dataset for g in groups))
     names = list(dict.fromkeys(g.name for g in groups))
     for dataset in datasets:
         measured = [g for g in groups if g.dataset == dataset]
-        said += _dataset_notes(dataset, measured)
+        sentences += _dataset_notes(dataset, measured)
         lacking = [name for name in names if name not in {g.name for g in measured}]
         if lacking:
-            said.append(f"{dataset}: not measured for {', '.join(lacking)}.")
+            sentences.append(f"{dataset}: not measured for {', '.join(lacking)}.")
     trained = [name for name in names if name != "base"]  # of the base, whose seed is of its draws alone, one is enough
     seeds = {g.name: ", ".join(str(e.seed) for e in g.seeds) for g in reversed(groups)}
     if len({seeds[name] for name in trained}) > 1:
-        said.append(f"Seeds differ: {'; '.join(f'{name}: {seeds[name]}' for name in trained)}.")
+        sentences.append(f"Seeds differ: {'; '.join(f'{name}: {seeds[name]}' for name in trained)}.")
     if "base" not in names:
-        said.append(
+        sentences.append(
             "No evaluation of the base was found, so differences to it are not shown; set eval.base and evaluate again."
         )
-    return said
+    return sentences
 
 
 def _dataset_notes(dataset: str, groups: Sequence[SeedGroup]) -> list[str]:
-    said = []
+    sentences = []
     draws = {e.summary.n: e for g in groups for e in g.seeds}
     if len(draws) > 1:
         sides = "; ".join(f"n={n} in {draws[n].run}" for n in sorted(draws))
-        said.append(f"{dataset}: n differs ({sides}); keep, explore and distinct correct grow with n.")
+        sentences.append(f"{dataset}: n differs ({sides}); keep, explore and distinct correct grow with n.")
     for one, other in combinations([g.seeds[0] for g in groups], 2):
         if one.scores.ids != other.scores.ids:
-            said.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
+            sentences.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
             break
     unjudged = {g.name: sum(e.summary.unjudged or 0 for e in g.seeds) for g in groups}
     if any(unjudged.values()):
         counts = "; ".join(f"{name}: {count}" for name, count in unjudged.items() if count)
-        said.append(f"{dataset}: some completions could not be judged and count as neither right nor wrong ({counts}).")
-    return [*said, *_seen_in_training(dataset, groups)]
+        sentences.append(
+            f"{dataset}: some completions could not be judged and count as neither right nor wrong ({counts})."
+        )
+    return [*sentences, *_seen_in_training(dataset, groups)]
 
 
 def _seen_in_training(dataset: str, groups: Sequence[SeedGroup]) -> list[str]:
     """One sentence for all methods whose training saw the same prompts."""
     seen: dict[str, list[str]] = {}
     for group in groups:
-        said = contamination_note(dataset, group.seeds[0].summary.contaminated, "the training of {}")
-        if said and group.entry.method != "base":
-            seen.setdefault(said, []).append(group.name)
-    return [f"{said.replace('{}', ', '.join(names), 1)}." for said, names in seen.items()]
+        note = contamination_note(dataset, group.seeds[0].summary.contaminated, "the training of {}")
+        if note and group.entry.method != "base":
+            seen.setdefault(note, []).append(group.name)
+    return [f"{note.replace('{}', ', '.join(names), 1)}." for note, names in seen.items()]

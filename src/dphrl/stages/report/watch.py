@@ -33,7 +33,7 @@ STEPS: dict[str, str] = {
     "train/final/config.json": "the trained model",
     "eval/final/summary.json": "the evaluation of the trained model",
 }
-"""What a run makes, in order: file -> name. The page says which are missing."""
+"""Files that a run makes, in their order -> what the page calls those that are missing."""
 
 
 def server(runs: Sequence[Path], out: Path | None, *, port: int = 0, base_dir: Path = Path()) -> PageServer:

@@ -40,7 +40,7 @@ UNSAID = ("out", "seed", "base_run", "threads")
 
 
 def write_report(
-    runs: Sequence[Path],
+    runs: Path | str | Sequence[Path | str],
     out: Path | None = None,
     *,
     comparison: Comparison | None = None,
@@ -55,7 +55,7 @@ def write_report(
     """Write the report of one run (RUN/report/) or of several compared (OUT).
 
     Args:
-        runs: run directories, each evaluated.
+        runs: a run directory or evaluation directory, or several; each evaluated.
         out: folder of the report; RUN/report for one run when None, and needed for several.
         comparison: what `compare_runs` of these runs returned; made here when None.
         baseline: label that differences are taken to; `base` for one run and `grpo` for several when None.
@@ -68,7 +68,7 @@ def write_report(
     Raises:
         RunDirError: as `compare_runs`; or several runs without `out`.
     """
-    paths = [Path(run) for run in runs]
+    paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
     if out is None and len(paths) != 1:
         raise RunDirError(f"a report of {len(paths)} runs needs a folder; name it with --out, e.g. --out runs/compare")
     out = paths[0] / "report" if out is None else Path(out)
@@ -169,7 +169,7 @@ def _how(runs: Sequence[ComparedRun], names: Sequence[str], out: Path) -> dict[s
     """What it takes to make the report again."""
     first = runs[0]
     values = [flat(to_dict(run.config)) for run in runs]
-    told = [
+    compared = [
         {
             "run": str(run.path),
             "method": name,
@@ -183,7 +183,7 @@ def _how(runs: Sequence[ComparedRun], names: Sequence[str], out: Path) -> dict[s
         "Methods": {name: _described(run) for run, name in zip(runs, names, strict=True) if run.trained},
         "Models": {m.name: m.path for run in runs if run.evaldir is not None for m in run.evaldir.models if m.path},
         "Commands": [_command(run) for run in runs] + [f"{command} --out {out}"],
-        "Runs": told,
+        "Runs": compared,
         "Changed while training": [
             {"method": name, "seed": run.config.seed, "after step": change.step, "setting": key, "old": old, "new": new}
             for run, name in zip(runs, names, strict=True)
