@@ -34,7 +34,7 @@ def draw_and_store(
     requests: Sequence[Request],
     sampler: Sampler,
     judge: Callable[[Sequence[Completion]], list[Completion]],
-    shards: SampleFiles,
+    files: SampleFiles,
     on_batch: Callable[[list[Completion]], None],
 ) -> Speed:
     """Draw, verify and store; every verified batch is kept, even when the run is interrupted.
@@ -48,7 +48,7 @@ def draw_and_store(
         SamplerError: the sampler gave a completion twice, or not at all.
     """
     missing = {(r.prompt_id, r.draw) for r in requests}
-    buffer = _Buffer(shards)
+    buffer = _Buffer(files)
     tokens, began = 0, time.monotonic()
     try:
         for batch in sampler.draw(requests):
@@ -68,15 +68,15 @@ def draw_and_store(
 
 
 def draw_missing(
-    requests: Sequence[Request], sampler: Sampler, task: Task, shards: SampleFiles, progress: Progress, label: str
+    requests: Sequence[Request], sampler: Sampler, task: Task, files: SampleFiles, progress: Progress, label: str
 ) -> tuple[list[Completion], Speed]:
-    """Draw and verify what the shards do not hold yet.
+    """Draw and verify what the files do not hold yet.
 
     Returns:
         All completions asked for, those from disk among them, and what drawing the others cost.
     """
     wanted = {(r.prompt_id, r.draw) for r in requests}
-    done = {draw_key(c): c for c in shards.read() if draw_key(c) in wanted}
+    done = {draw_key(c): c for c in files.read() if draw_key(c) in wanted}
     missing = [r for r in requests if (r.prompt_id, r.draw) not in done]
     reward = MeanReward()
     progress(label, len(done), len(requests))
@@ -85,7 +85,7 @@ def draw_missing(
         done.update({draw_key(c): c for c in batch})
         progress(label, len(done), len(requests), note=reward.add(batch))
 
-    speed = draw_and_store(missing, sampler, Judge(task), shards, note)
+    speed = draw_and_store(missing, sampler, Judge(task), files, note)
     return list(done.values()), speed
 
 
@@ -106,8 +106,8 @@ class _Buffer:
     """Completions on their way to a shard. Its path is fixed before it is written, so that a flush that is interrupted
     between the write and the bookkeeping writes the same shard again, never a second one."""
 
-    def __init__(self, shards: SampleFiles) -> None:
-        self._shards = shards
+    def __init__(self, files: SampleFiles) -> None:
+        self._files = files
         self._rows: list[Completion] = []
         self._path: Path | None = None
         self._since = time.monotonic()
@@ -120,7 +120,7 @@ class _Buffer:
     def flush(self) -> None:
         if not self._rows:
             return
-        self._path = self._path or self._shards.next()
+        self._path = self._path or self._files.next()
         write_samples(self._path, self._rows)
         self._rows = []
         self._path = None

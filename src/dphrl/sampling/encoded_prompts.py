@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dphrl.config.root import Config
@@ -76,7 +76,11 @@ def too_long(policy: Policy, encoded: Mapping[str, Sequence[int]], max_new: int)
     return () if context is None else tuple(i for i, ids in encoded.items() if len(ids) + max_new > context)
 
 
-def pick_ids(ids: Iterable[str], limit: int, seed: int) -> set[str]:
-    """`limit` of the ids at most, by a hash of each and the seed: a higher limit keeps those of a lower one."""
-    rank = {i: hashlib.blake2b(f"{seed}\x00{i}".encode(), digest_size=8).digest() for i in ids}
-    return set(sorted(rank, key=lambda i: rank[i])[:limit])
+def pick_prompts(task: Task, limit: int, seed: int) -> Task:
+    """The task with at most `limit` of its prompts, in its order.
+
+    They are picked by a hash of each id and the seed: a higher limit keeps those of a lower one.
+    """
+    rank = {p.id: hashlib.blake2b(f"{seed}\x00{p.id}".encode(), digest_size=8).digest() for p in task.prompts}
+    picked = set(sorted(rank, key=lambda prompt_id: rank[prompt_id])[:limit])
+    return replace(task, prompts=tuple(p for p in task.prompts if p.id in picked))

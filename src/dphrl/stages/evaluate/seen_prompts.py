@@ -12,7 +12,7 @@ from dphrl.errors import DphrlError
 from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress
-from dphrl.sampling.encoded_prompts import pick_ids, task_for_policy
+from dphrl.sampling.encoded_prompts import pick_prompts, task_for_policy
 from dphrl.tasks.contamination import contaminated, contamination_note
 from dphrl.types import Prompt, Task
 
@@ -57,7 +57,7 @@ def _trained(config: Config, policy: Policy, base_dir: Path) -> tuple[Prompt, ..
     """Every prompt that training can see; those of a keep set are called LABEL:ID."""
     trained = list(task_for_policy("task", config.task, policy, base_dir=base_dir).prompts)
     for keep in config.anchor.also if config.method in ANCHOR_METHODS else ():
-        prompts = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir).prompts
-        taken = pick_ids((p.id for p in prompts), keep.prompts, config.seed)
-        trained += [dataclasses.replace(p, id=f"{keep.label}:{p.id}") for p in prompts if p.id in taken]
+        task = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir)
+        picked = pick_prompts(task, keep.prompts, config.seed).prompts
+        trained += [dataclasses.replace(p, id=f"{keep.label}:{p.id}") for p in picked]
     return tuple(trained)

@@ -19,7 +19,7 @@ from dphrl.errors import DataError, DphrlError, ModelError
 from dphrl.models.policy import Policy, load_policy, model_path
 from dphrl.progress import Progress
 from dphrl.runs.run_dir import base_of, changed_settings, read_run, run_dir_of
-from dphrl.sampling.encoded_prompts import encode_prompts, pick_ids, task_for_policy
+from dphrl.sampling.encoded_prompts import encode_prompts, pick_prompts, task_for_policy
 from dphrl.tasks.load import load_task
 from dphrl.tasks.read_rows import READERS, rows_of_data
 from dphrl.tasks.ready import columns_of, ready_task, resolved
@@ -104,10 +104,7 @@ class TaskChecks:
 
     def _limited(self, task: Task, limit: int | None) -> Task:
         """The prompts that a keep set takes."""
-        if limit is None:
-            return task
-        taken = pick_ids((prompt.id for prompt in task.prompts), limit, self.config.seed)
-        return dataclasses.replace(task, prompts=tuple(prompt for prompt in task.prompts if prompt.id in taken))
+        return task if limit is None else pick_prompts(task, limit, self.config.seed)
 
 
 def needs_datasets(cfg: TaskConfig, base_dir: Path = Path()) -> bool:

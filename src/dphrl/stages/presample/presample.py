@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 from dphrl.anchors import is_sealed
@@ -22,7 +21,7 @@ from dphrl.runs.partition_file import read_partition, write_partition
 from dphrl.runs.run_dir import RunDir, changed_settings, installed_versions, open_run
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
-from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_ids, task_for_policy
+from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_prompts, task_for_policy
 from dphrl.stages.presample.draw_origin import claim_draws, keep_set_origin, task_origin
 from dphrl.stages.presample.make_anchors import choose_draws, discard_store, store_anchors
 from dphrl.stages.presample.make_partition import make_partition, rules_of
@@ -89,9 +88,7 @@ def load_all_prompts(config: Config, policy: Policy, base_dir: Path, progress: P
     loaded = [encode_prompts(task_for_policy(TASK, config.task, policy, base_dir=base_dir), policy, config, progress)]
     for keep in config.anchor.also:
         task = task_for_policy(keep.label, keep.task, policy, base_dir=base_dir)
-        ids = pick_ids((p.id for p in task.prompts), keep.prompts, config.seed)
-        task = replace(task, prompts=tuple(p for p in task.prompts if p.id in ids))
-        loaded.append(encode_prompts(task, policy, config, progress))
+        loaded.append(encode_prompts(pick_prompts(task, keep.prompts, config.seed), policy, config, progress))
     return loaded
 
 
