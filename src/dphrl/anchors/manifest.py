@@ -137,7 +137,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def check_fingerprint(
-    folder: Path, theirs: Mapping[str, str], ours: Mapping[str, str], whose: str = "this run"
+    folder: Path, stored: Mapping[str, str], ours: Mapping[str, str], whose: str = "this run"
 ) -> None:
     """The anchors must be of this policy.
 
@@ -146,8 +146,8 @@ def check_fingerprint(
     Raises:
         AnchorError: names what differs, both sides, and a remedy for each.
     """
-    if different := _different(theirs, ours):
-        lines = [f"  {k}: anchors {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
+    if different := _different(stored, ours):
+        lines = [f"  {k}: anchors {stored.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
         todo = dict.fromkeys(REMEDIES.get(k, "pre-sample again") for k in different)
         raise AnchorError(
             f"the anchors in {folder} were made with another {', '.join(different)}:\n"
@@ -156,18 +156,19 @@ def check_fingerprint(
         )
 
 
-def check_made(folder: Path, stored: Manifest, made: Made, topk: int, whose: str = "this run") -> None:
-    """Anchors of one store must be made in one way.
+def check_same(folder: Path, stored: Manifest, ours: Manifest, whose: str = "this run") -> None:
+    """Anchors of one store must be of one policy and made in one way.
 
     Args:
-        made, topk: how ours are made.
-        whose: what ours are, for the message.
+        stored: the manifest in `folder`.
+        whose: what `ours` is, for the message.
     Raises:
         AnchorError: names what differs, and both sides.
     """
-    theirs, ours = {**stored.made, "topk": stored.topk}, {**made_as_json(made), "topk": topk}
-    if different := _different(theirs, ours):
-        lines = [f"  {k}: there {theirs.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
+    check_fingerprint(folder, stored.fingerprint, ours.fingerprint, whose)
+    made, ours_made = ({**manifest.made, "topk": manifest.topk} for manifest in (stored, ours))
+    if different := _different(made, ours_made):
+        lines = [f"  {k}: there {made.get(k)!r}, {whose} {ours_made.get(k)!r}" for k in different]
         raise AnchorError(
             f"the anchors in {folder} were made with other settings:\n"
             + "\n".join(lines)
@@ -203,8 +204,8 @@ def remedy(path: Path) -> str:
     return f"copy {path.name} again from its source, or delete {path.parent} and run `dphrl presample` again"
 
 
-def _different(theirs: Made, ours: Made) -> list[str]:
-    return [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]
+def _different(one: Made, other: Made) -> list[str]:
+    return [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
 
 
 def _digest(content: Made) -> str:

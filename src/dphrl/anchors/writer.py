@@ -27,8 +27,7 @@ from dphrl.anchors.manifest import (
     Manifest,
     StoredFile,
     check_file,
-    check_fingerprint,
-    check_made,
+    check_same,
     made_as_json,
     read_manifest,
     sha256_of,
@@ -60,8 +59,7 @@ class StoreWriter:
         self._manifest = Manifest("scoring", dict(fingerprint), made_as_json(made), topk, ())
         if (folder / "manifest.json").exists():
             stored = read_manifest(folder)
-            check_fingerprint(folder, stored.fingerprint, fingerprint)
-            check_made(folder, stored, made, topk)
+            check_same(folder, stored, self._manifest)
             self._manifest = stored
             _sweep(folder, stored)
         self._keys = {key: None for file in self._checked_files() for key in file.read_keys()}
@@ -140,8 +138,7 @@ def merge_stores(folders: Sequence[Path], out: Path) -> AnchorStore:
     stores = [open_store(folder, None, check="full") for folder in folders]
     first = stores[0].manifest
     for store in stores[1:]:
-        check_fingerprint(store.folder, store.manifest.fingerprint, first.fingerprint, str(folders[0]))
-        check_made(store.folder, store.manifest, first.made, first.topk, str(folders[0]))
+        check_same(store.folder, store.manifest, first, str(folders[0]))
     files = [file for store in stores for file in store.files]
     if twice := doubled_keys(files):
         raise AnchorError(f"more than one of the stores holds anchor {twice[:3]}; merge stores of different prompts")
