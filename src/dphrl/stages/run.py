@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.engines.trl import check_installed
+from dphrl.engines.trl.settings import trainer_settings
+from dphrl.errors import ConfigError
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.stages.evaluate.evaluate import evaluate
@@ -14,15 +16,24 @@ from dphrl.stages.report.write_report import write_report
 from dphrl.stages.train.train import train
 
 
-def run(config: Config, *, base_dir: Path, progress: Progress = silent, allow_change: bool = False) -> RunDir:
+def run_stages(
+    config: Config, *, base_dir: Path = Path(), progress: Progress = silent, allow_change: bool = False
+) -> RunDir:
     """Pre-sample, train, evaluate base and trained model, write the report.
 
     Args:
+        base_dir: folder that relative paths of the config refer to.
         allow_change: see `train`.
+    Raises:
+        ConfigError: TRL is not installed, or the trainer refuses its settings; before anything is drawn.
+        DphrlError: see the stages.
     """
     begun = open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
+    if not config.eval_tasks:
+        raise ConfigError("eval_tasks is empty, so there is nothing to measure; name at least one task")
     if not (begun.final / "config.json").exists():
         check_installed()
+        trainer_settings(config, begun.train)  # what it refuses would otherwise end the run after hours of drawing
     if config.base_run is None and needs_presamples(config):
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)
