@@ -27,7 +27,7 @@ from dphrl.types import Item, Verdict, VerifyFn, item_of
 from dphrl.verifiers import load_verifier
 from dphrl.verifiers.user_function import from_reward_function
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HONEST: list[Item] = [
     {"completion": "7 + 5 = 12", "gold": "12", "prompt": "What is 7 + 5?"},
     {"completion": "It is 977", "gold": "977", "prompt": [{"role": "user", "content": "Which prime?"}]},
