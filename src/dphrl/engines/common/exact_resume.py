@@ -30,7 +30,7 @@ class InFlight:
     """Sum since the last log line."""
     last_logged: int
     """Optimiser step of that line."""
-    metrics: Mapping[str, Sequence[float]]
+    metrics: Mapping[str, Sequence[float | int]]
     """Of the next log line, in its order."""
     anchor_stats: Sequence[AnchorStats]
     batches: Sequence[Mapping[str, Tensor]]
