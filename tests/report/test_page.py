@@ -18,9 +18,8 @@ from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import METHODS
 from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
-from dphrl.report.page.sample_browser import browse
+from dphrl.report.page.sample_browser import AskedPrompt, browse
 from dphrl.report.page.write_page import Extras, write_page
-from dphrl.runs.asked_prompts import AskedPrompt
 
 pytestmark = pytest.mark.slow
 

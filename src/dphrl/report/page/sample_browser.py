@@ -12,7 +12,6 @@ from typing import Literal
 
 from dphrl.report.comparison import Entry
 from dphrl.report.page.escaped import cut
-from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
@@ -36,6 +35,18 @@ Draws = dict[str, dict[int, str]]
 """Prompt id -> draw -> status."""
 Texts = Mapping[DrawKey, Completion]
 EVALUATE_AGAIN = "delete it and run `dphrl eval` again"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedPrompt:
+    """What a model was asked, as far as it is known."""
+
+    prompt: str
+    gold: str
+
+
+AskedPrompts = Mapping[str, Mapping[str, AskedPrompt]]
+"""Task -> prompt id -> the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

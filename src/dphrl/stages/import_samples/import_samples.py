@@ -10,9 +10,10 @@ from dphrl.errors import ConfigError, DataError, RunDirError, listed, nearest
 from dphrl.files import replaced_dir
 from dphrl.metrics.intervals import RESAMPLES
 from dphrl.progress import Progress, silent
-from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts, write_asked_prompts
+from dphrl.report.page.sample_browser import AskedPrompt, AskedPrompts
 from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
 from dphrl.runs.run_dir import installed_versions
+from dphrl.stages.import_samples.asked_prompts import write_asked_prompts
 from dphrl.stages.import_samples.sample_files import PlacedSample, Source, read_source
 from dphrl.stages.import_samples.shapes import Sample, Scale
 from dphrl.types import GREEDY_DRAW, Completion, Verdict

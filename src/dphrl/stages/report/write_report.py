@@ -15,15 +15,15 @@ from dphrl.report.charts.curves import Log
 from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.labels import display
 from dphrl.report.page.drift_view import AnchorDrift
-from dphrl.report.page.sample_browser import browse
+from dphrl.report.page.sample_browser import AskedPrompt, AskedPrompts, browse
 from dphrl.report.page.sections import How
 from dphrl.report.page.write_page import Extras, write_page
 from dphrl.report.setting_names import main_setting
-from dphrl.runs.asked_prompts import AskedPrompt, AskedPrompts, read_asked_prompts
 from dphrl.runs.run_dir import RunDir, read_versions
 from dphrl.runs.training_log import read_changes, read_metrics, read_warnings
 from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
+from dphrl.stages.import_samples.asked_prompts import read_asked_prompts
 from dphrl.stages.report.anchor_drift import anchor_drift
 from dphrl.tasks import load_task
 

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from dphrl.files import damage_refused, write_text
+from dphrl.report.page.sample_browser import AskedPrompt, AskedPrompts
 
 FOLDER = "prompts"
-
-
-@dataclass(frozen=True, slots=True)
-class AskedPrompt:
-    """What a model was asked, as far as it is known; shown beside its completions."""
-
-    prompt: str
-    gold: str
-
-
-AskedPrompts = Mapping[str, Mapping[str, AskedPrompt]]
-"""Task -> prompt id -> the prompt."""
 
 
 def write_asked_prompts(root: Path, asked: AskedPrompts) -> None:
     """Write ROOT/prompts/TASK.jsonl: {"id", "prompt", "gold"} a line."""
     for task, prompts in asked.items():
-        rows = ({"id": i, "prompt": asked.prompt, "gold": asked.gold} for i, asked in prompts.items())
+        rows = ({"id": i, "prompt": p.prompt, "gold": p.gold} for i, p in prompts.items())
         write_text(root / FOLDER / f"{task}.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
