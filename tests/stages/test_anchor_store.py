@@ -16,8 +16,8 @@ from dphrl.anchors import StoreWriter, open_store
 from dphrl.anchors.arrow_files import anchor_table
 from dphrl.anchors.writer import write_sealed
 from dphrl.cli.main import main
-from dphrl.runs.partition_file import PartitionFile, write_partition
 from dphrl.runs.run_dir import RunDir
+from dphrl.stages.presample.partition_file import PartitionFile, write_partition
 from dphrl.types import Anchor
 
 PRINT = {"weights": "w"}

@@ -17,8 +17,8 @@ from dphrl.config.sources import ModelConfig
 from dphrl.errors import AnchorError
 from dphrl.files import replaced_dir
 from dphrl.runs.lock import disk_errors
-from dphrl.runs.partition_file import read_partition
 from dphrl.runs.run_dir import RunDir
+from dphrl.stages.presample.partition_file import read_partition
 from dphrl.types import Anchor
 
 BINS = 10

@@ -10,9 +10,9 @@ from dphrl.config.sources import AnchorConfig
 from dphrl.method.difficulty import difficulty, mean_reward
 from dphrl.method.partition import Rules, Selection, extra_draws, looked_at
 from dphrl.progress import Progress
-from dphrl.runs.partition_file import FilterEffect, PartitionFile, TaskSets
 from dphrl.runs.samples import count_statuses
 from dphrl.sampling.encoded_prompts import EncodedPrompts
+from dphrl.stages.presample.partition_file import FilterEffect, PartitionFile, TaskSets
 from dphrl.stages.presample.training_prompts import filtered_ids, partition_settings, unfiltered_ids
 from dphrl.stages.presample.waves import Presamples
 

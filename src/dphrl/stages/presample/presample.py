@@ -17,7 +17,6 @@ from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.drawing import Speed
 from dphrl.runs.lock import disk_errors, exclusive, sweep
-from dphrl.runs.partition_file import read_partition, write_partition
 from dphrl.runs.run_dir import RunDir, changed_settings, installed_versions, open_run
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
@@ -25,6 +24,7 @@ from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_
 from dphrl.stages.presample.draw_origin import claim_draws, keep_set_origin, task_origin
 from dphrl.stages.presample.make_anchors import choose_draws, discard_store, store_anchors
 from dphrl.stages.presample.make_partition import make_partition, rules_of
+from dphrl.stages.presample.partition_file import read_partition, write_partition
 from dphrl.stages.presample.prompt_share import PromptShare, check_share, prompts_of_share, write_share
 from dphrl.stages.presample.training_prompts import check_filter, partition_settings
 from dphrl.stages.presample.waves import Presamples, draw_in_waves

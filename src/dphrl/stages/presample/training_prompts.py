@@ -9,8 +9,8 @@ from dphrl.config.root import ANCHOR_METHODS, Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.method.difficulty import Difficulty, in_band, mean_reward
 from dphrl.progress import Progress, silent
-from dphrl.runs.partition_file import TaskSets, read_partition
 from dphrl.runs.run_dir import RunDir, Sections, changed_settings
+from dphrl.stages.presample.partition_file import TaskSets, read_partition
 from dphrl.types import Task
 
 

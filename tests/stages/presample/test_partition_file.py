@@ -10,8 +10,8 @@ import pytest
 from dphrl.errors import RunDirError
 from dphrl.files import read_json, write_json
 from dphrl.method.difficulty import Difficulty
-from dphrl.runs.partition_file import FilterEffect, PartitionFile, TaskSets, read_partition, write_partition
 from dphrl.runs.run_dir import RunDir
+from dphrl.stages.presample.partition_file import FilterEffect, PartitionFile, TaskSets, read_partition, write_partition
 
 KEEP_SET = TaskSets(
     near_perfect=("k",),
