@@ -167,7 +167,10 @@ def _check_fixed(cfg: TaskConfig, ready: ReadyTask) -> None:
         of_task = getattr(ready, setting.name, unset)
         harmless = (unset, getattr(READY["jsonl"], setting.name, unset), of_task)
         if setting.name not in ("name", "split", "offset", "limit") and value not in harmless:
-            raise ConfigError(f"task.name={cfg.name} brings its own prompts and verifier; take out task.{setting.name}")
+            raise ConfigError(
+                f"task.name={cfg.name} brings its own prompts and verifier; name another task, or take out "
+                f"task.{setting.name}"
+            )
 
 
 def columns_of(cfg: TaskConfig, ready: ReadyTask, row: Row) -> dict[str, str]:
