@@ -21,7 +21,7 @@ from dphrl.engines.trl.settings import trainer_settings
 from dphrl.engines.trl.vllm_options import engine_settings
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
-from dphrl.runs.model_card import BEGIN, END, write_model_card
+from dphrl.report.model_card import BEGIN, END, write_model_card
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.train import final_model as final

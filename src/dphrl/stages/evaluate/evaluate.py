@@ -9,7 +9,7 @@ from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
-from dphrl.runs.model_card import write_model_card
+from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dphrl.config.root import Config
 from dphrl.files import replaced_dir
 from dphrl.models.policy import Policy, load_policy, save_policy
-from dphrl.runs.model_card import write_model_card
+from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir
 
 if TYPE_CHECKING:
