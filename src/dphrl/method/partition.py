@@ -63,7 +63,7 @@ class Standing:
     """How far the draws of a prompt, read in order, settle its set."""
 
     place: Place | None
-    """None: not settled by the draws there are; with all presamples there, it cannot be."""
+    """None: the draws so far do not settle the set; once all presamples are drawn, nothing can."""
     counts: Counts
     """Of draws 0 .. drawn-1; the last of them settled the set, where one did."""
 
@@ -109,13 +109,13 @@ def standing(drawn: Mapping[int, Completion], rules: Rules) -> Standing:
 
 
 def wanted(drawn: Mapping[int, Completion], rules: Rules) -> tuple[int, ...]:
-    """The draws of one prompt to make next; ask again when they are there, until there are none.
+    """The draws of one prompt to make next. Ask again once they are made, until it names none.
 
     Args:
-        drawn: draw -> verified completion, what is there already.
+        drawn: draw -> verified completion, of the draws made so far.
         rules: with `full_counts` all presamples are asked for at once, else as many as any outcome would need.
     Returns:
-        Draw numbers, ascending; () once the prompt's set and anchors follow from what is there. Extra draws (number
+        Draw numbers, ascending; () once the prompt's set and anchors follow from the draws made. Extra draws (number
         `presamples` and up) are asked for only when the set is near-perfect.
     """
     now = standing(drawn, rules)
@@ -139,7 +139,7 @@ def looked_at(drawn: Mapping[int, Completion], rules: Rules) -> tuple[Completion
 
 
 def extra_draws(drawn: Mapping[int, Completion], rules: Rules) -> tuple[Completion, ...]:
-    """The extra draws that the rules ask for, of those that are there: the debiasing one first."""
+    """The extra draws that the rules ask for, as far as they are made: the debiasing one first."""
     if standing(drawn, rules).place != "near_perfect":
         return ()
     return tuple(drawn[draw] for draw in _extra(drawn, rules) if draw in drawn)

@@ -31,10 +31,10 @@ Answer = tuple[Request, tuple[int, ...]]
 LONGEST_BACKOFF_S = 30.0
 LONGEST_WAIT_S = 300.0
 """The most that a server's Retry-After is obeyed."""
-TRIES_BEFORE_WORD = 3
+TRIES_BEFORE_WARNING = 3
 """A draw that failed this often is worth a warning; one that a busy server put off is not."""
 FIRST_CONTACT_S = 30.0
-"""A server that does not tell its models within this time is not there."""
+"""A server that has not named its models after this time counts as absent."""
 
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses of a server that may answer later."""
@@ -57,7 +57,7 @@ def random_backoff(attempt: int) -> float:
 
 
 class OpenAISampler:
-    """Draws from a server. That it serves the policy's very weights is the user's word: no answer can prove it."""
+    """Draws from a server. The user vouches that it serves the policy's very weights: no answer can prove it."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class OpenAISampler:
         return ids
 
     def _body(self, request: Request) -> dict[str, Any]:
-        """All that a server would else take from the model's own generation settings is said."""
+        """Names every setting that a server would otherwise take from the model's own generation settings."""
         greedy = request.draw == GREEDY_DRAW
         return {
             "model": self._model,
@@ -208,7 +208,7 @@ class OpenAISampler:
     def _note(self, attempt: int, failure: Exception) -> None:
         """Count a try; say once that the server is away, until it answers again."""
         self.retried += 1
-        if attempt >= TRIES_BEFORE_WORD and not self._failing:
+        if attempt >= TRIES_BEFORE_WARNING and not self._failing:
             self._failing = True
             _LOG.warning("%s: %s; trying again", self._url, _reason(failure))
 

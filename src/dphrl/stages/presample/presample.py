@@ -36,7 +36,7 @@ TASK = "task"
 def presample(
     config: Config, *, base_dir: Path = Path(), progress: Progress = silent, shard: PromptShare | None = None
 ) -> RunDir:
-    """Make RUN/presample and RUN/anchors; draws that are there already are kept, whatever set and anchors come of them.
+    """Make RUN/presample and RUN/anchors. Draws made before are kept, whatever sets and anchors come of them.
 
     Args:
         base_dir: folder of the config file, to which its relative paths refer.
@@ -72,7 +72,7 @@ def presample(
 
 
 def is_done(run: RunDir, config: Config) -> bool:
-    """Whether partition and anchors are there and were made with these settings."""
+    """Whether partition and anchors are complete and were made with these settings."""
     if not run.partition.exists() or not is_sealed(run.anchors):
         return False
     settings = partition_settings(config)
@@ -100,7 +100,7 @@ def make_sets_and_anchors(
     policy_fingerprint: Mapping[str, str],
     progress: Progress,
 ) -> None:
-    """Sets and anchors from the draws; partition.json is written last, so it says that all is there.
+    """Sets and anchors from the draws; partition.json is written last, so a run that has it is complete.
 
     Args:
         presamples: of the task, then of each keep set.

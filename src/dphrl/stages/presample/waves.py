@@ -1,4 +1,4 @@
-"""Drawing in waves: each asks for the draws that no outcome could spare, until every prompt is settled."""
+"""Drawing in waves: each makes the draws that are needed whatever their verdicts, until all prompts are settled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Outcomes = dict[str, dict[int, Completion]]
 
 @dataclass(frozen=True, slots=True)
 class Presamples:
-    """The draws of one task, all there."""
+    """All draws of one task."""
 
     prompts: EncodedPrompts
     outcomes: Outcomes
@@ -46,7 +46,7 @@ def draw_in_waves(
     stored = by_draw(files.read(without=HEAVY))
     outcomes: Outcomes = {i: stored.get(i, {}) for i in prompts.encoded}
     judge, speed = Judge(prompts.task), Speed()
-    shown = _Shown(progress, label, outcomes, rules)
+    shown = _WaveProgress(progress, label, outcomes, rules)
     waiting = draws_to_make(outcomes, rules)
     shown.settle(waiting)
     while waiting:
@@ -80,8 +80,8 @@ def require_complete(outcomes: Mapping[str, Mapping[int, Completion]], rules: Ru
         raise RunDirError(f"{where}: draws of {len(lacking)} prompts are missing, first {first}; {remedy}")
 
 
-class _Shown:
-    """One bar for all waves. A settled prompt counts as if all its draws were made, so the bar never goes back."""
+class _WaveProgress:
+    """One progress bar for all waves. A settled prompt counts as fully drawn, so the bar never goes back."""
 
     def __init__(self, progress: Progress, label: str, outcomes: Outcomes, rules: Rules) -> None:
         self._progress, self._label, self._outcomes, self._rules = progress, label, outcomes, rules
