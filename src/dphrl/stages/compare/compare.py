@@ -9,9 +9,8 @@ from dphrl.errors import RunDirError, nearest
 from dphrl.files import write_json
 from dphrl.metrics.intervals import RESAMPLES
 from dphrl.report.comparison import ComparedModel, Comparison, HarnessNumber
-from dphrl.runs.eval_dir import is_evaldir
 from dphrl.runs.harness_results import read_harness_results
-from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
+from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_runs
 from dphrl.stages.compare.evaluations import Bases, Evaluation, SeedGroup, group_by_seeds, read_evaluations
 from dphrl.stages.compare.notes import base_note, notes, same_base, sampling_notes
 from dphrl.stages.compare.over_seeds import aggregates, base_changes
@@ -41,12 +40,11 @@ def compare_runs(
     """
     if not runs:
         raise RunDirError("no run directory to compare; name at least one, e.g. `dphrl compare runs/grpo runs/dph`")
-    opened = [open_compared_run(Path(path)) for path in runs]
-    settings = settings_of(opened)
-    evaluations, unlike = _read(opened, settings)
+    opened = open_compared_runs([Path(path) for path in runs])
+    evaluations, unlike = _read(opened)
     groups = group_by_seeds(evaluations)
     if baseline is None:
-        alone = all(is_evaldir(Path(path)) for path in runs)
+        alone = all(run.evaldir is not None for run in opened)
         baseline = "base" if alone and PREFERRED not in {g.entry.method for g in groups} else PREFERRED
     chosen = _baseline(groups, baseline)
     against = {g.dataset: g for g in groups if g.name == chosen}
@@ -55,7 +53,7 @@ def compare_runs(
         rows=tuple(ComparedModel(e.entry.method, e.entry.setting, e.seed, e.summary) for g in groups for e in g.seeds),
         aggregate=tuple(aggregate for of_group in by_group for aggregate in of_group),
         forgetting=tuple(base_changes(groups, resamples=resamples, seed=seed)),
-        harness=tuple(_harness_numbers(opened, settings)),
+        harness=tuple(_harness_numbers(opened)),
         baseline=chosen,
         notes=(*_untrained(opened), *unlike, *notes(groups, baseline if chosen is None else None)),
     )
@@ -63,7 +61,7 @@ def compare_runs(
     return comparison
 
 
-def _read(runs: Sequence[ComparedRun], settings: Sequence[str]) -> tuple[list[Evaluation], list[str]]:
+def _read(runs: Sequence[ComparedRun]) -> tuple[list[Evaluation], list[str]]:
     """Every evaluation, first the base of each seed, once, then the runs in the order given; and notes on draws and
     bases that are not alike."""
     first_bases: dict[tuple[int, str], Evaluation] = {}
@@ -71,8 +69,8 @@ def _read(runs: Sequence[ComparedRun], settings: Sequence[str]) -> tuple[list[Ev
     run_by_key: dict[tuple[str, int, str], Path] = {}
     of_models: list[Evaluation] = []
     unlike: dict[str, str] = {}
-    for run, setting in zip(runs, settings, strict=True):
-        of_run, of_base = read_evaluations(run, setting, bases)
+    for run in runs:
+        of_run, of_base = read_evaluations(run, bases)
         for e in of_run:
             key = (e.entry.key, e.seed, e.dataset)
             if key in run_by_key:
@@ -102,19 +100,18 @@ def _baseline(groups: Sequence[SeedGroup], wanted: str) -> str | None:
     return settings[0] if settings else None
 
 
-def _harness_numbers(runs: Sequence[ComparedRun], settings: Sequence[str]) -> list[HarnessNumber]:
+def _harness_numbers(runs: Sequence[ComparedRun]) -> list[HarnessNumber]:
     """What lm-evaluation-harness measured on the same models; a base that runs share comes once."""
     keys: dict[Path, tuple[str, str, int]] = {}
-    for run, setting in zip(runs, settings, strict=True):
+    for run in runs:
         if run.evaldir is not None:
             for model in run.evaldir.models:
-                key = (model.label, "" if model.base else setting, model.seed)
-                keys.setdefault(run.evaldir.folder(model.name), key)
+                keys.setdefault(run.evaldir.folder(model.name), (model.label, "", model.seed))
             continue
         if run.base_folder is not None:
             keys.setdefault(run.base_folder, ("base", "", run.config.seed))
         if not run.base_only:
-            keys.setdefault(run.path / "eval" / "final", (run.label, setting, run.config.seed))
+            keys.setdefault(run.path / "eval" / "final", (run.label, run.setting, run.config.seed))
     return [HarnessNumber(*key, row) for folder, key in keys.items() for row in read_harness_results(folder).rows]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from dphrl.config.load import load_config
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
+from dphrl.report.comparison import Entry
 from dphrl.report.setting_names import config_label, setting_names
 from dphrl.runs.eval_dir import EvalDir, is_evaldir, read_evaldir
 
@@ -22,6 +23,13 @@ class ComparedRun:
     """Of an evaluation directory: how it was measured; nothing else in it has a meaning."""
     evaldir: EvalDir | None = None
     """Its models, where it is an evaluation directory."""
+    setting: str = ""
+    """What tells it from the other runs of its label, seeds aside; '' when nothing does."""
+
+    @property
+    def entry(self) -> Entry:
+        """The line of the tables that its trained model belongs to."""
+        return Entry(self.label, self.setting)
 
     @property
     def label(self) -> str:
@@ -60,13 +68,19 @@ class ComparedRun:
         return f"run the `dphrl eval --model ... --out {self.path}` that made it again"
 
 
-def open_compared_run(path: Path) -> ComparedRun:
-    """Read what a run directory ran, or an evaluation directory measured.
+def open_compared_runs(paths: Sequence[Path]) -> list[ComparedRun]:
+    """Read what each run directory ran, or evaluation directory measured, and name what tells them apart.
 
     Raises:
         RunDirError: neither of the two.
-        ConfigError: its config cannot be read.
+        ConfigError: a config cannot be read.
     """
+    runs = [_open(path) for path in paths]
+    settings = setting_names([run.config if run.trained else None for run in runs])
+    return [replace(run, setting=setting) for run, setting in zip(runs, settings, strict=True)]
+
+
+def _open(path: Path) -> ComparedRun:
     if is_evaldir(path):
         evaldir = read_evaldir(path)
         return ComparedRun(path, replace(evaldir.measured_with or Config(), out=str(path)), evaldir)
@@ -76,8 +90,3 @@ def open_compared_run(path: Path) -> ComparedRun:
             f"make one with `dphrl run --config FILE --out {path}`, or with `dphrl eval --model NAME --tasks NAME`"
         )
     return ComparedRun(path, load_config(path / "config.yaml"))
-
-
-def settings_of(runs: Sequence[ComparedRun]) -> list[str]:
-    """What tells each run from the others of its label (`setting_names`)."""
-    return setting_names([run.config if run.trained else None for run in runs])

@@ -59,7 +59,7 @@ Bases = dict[Path, dict[str, tuple[Evaluation, list[Completion]]]]
 """Folder of a base's evaluation -> task -> what was measured of it, and its completions."""
 
 
-def read_evaluations(run: ComparedRun, setting: str, bases: Bases) -> tuple[list[Evaluation], list[Evaluation]]:
+def read_evaluations(run: ComparedRun, bases: Bases) -> tuple[list[Evaluation], list[Evaluation]]:
     """The run's final model and its base on every task; of an evaluation directory all models.
 
     Args:
@@ -78,9 +78,9 @@ def read_evaluations(run: ComparedRun, setting: str, bases: Bases) -> tuple[list
     if run.base_only:
         return [], measured
     if run.evaldir is None:
-        return _read_model(run, "final", Entry(run.label, setting), run.config.seed, of_base), measured
+        return _read_model(run, "final", run.entry, run.config.seed, of_base), measured
     models = [model for model in run.evaldir.models if not model.base]
-    by_model = [_read_model(run, m.name, Entry(m.label, setting), m.seed, of_base) for m in models]
+    by_model = [_read_model(run, m.name, Entry(m.label), m.seed, of_base) for m in models]
     return [evaluation for evaluations in by_model for evaluation in evaluations], measured
 
 

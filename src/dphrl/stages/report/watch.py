@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dphrl.errors import DphrlError
-from dphrl.report.labels import display
 from dphrl.report.page.serve import PageServer
 from dphrl.report.page.write_page import waiting_page
 from dphrl.runs.eval_dir import is_evaldir
-from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_run, settings_of
+from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_runs
 from dphrl.stages.report.write_report import training_logs, write_report
 
 REFRESH_S = 10
@@ -58,17 +57,14 @@ def page(runs: Sequence[Path], out: Path | None, *, base_dir: Path = Path()) -> 
     try:
         if not missing:
             return write_report(runs, out, base_dir=base_dir, drift=False).read_text(encoding="utf-8")
-        opened = [open_compared_run(run) for run in runs if (run / "config.yaml").is_file() or is_evaldir(run)]
-        settings = settings_of(opened)
-        logs = training_logs(opened, settings, running=True)
-        return waiting_page(_title(opened, settings), logs, missing, refresh=REFRESH_S)
+        begun = open_compared_runs([run for run in runs if (run / "config.yaml").is_file() or is_evaldir(run)])
+        return waiting_page(_title(begun), training_logs(begun, running=True), missing, refresh=REFRESH_S)
     except DphrlError as error:
         return waiting_page("Waiting", {}, [str(error)], refresh=REFRESH_S)
 
 
-def _title(runs: Sequence[ComparedRun], settings: Sequence[str]) -> str:
-    names = [display(run.label, setting) for run, setting in zip(runs, settings, strict=True)]
-    return ", ".join(dict.fromkeys(names)) or "Waiting"
+def _title(runs: Sequence[ComparedRun]) -> str:
+    return ", ".join(dict.fromkeys(run.entry.name for run in runs)) or "Waiting"
 
 
 def _missing(run: Path) -> list[str]:
