@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -39,15 +38,6 @@ class Scored:
     """Likeliest tokens at each completion token, descending; () when not asked for."""
     topk_logps: tuple[tuple[float, ...], ...] = ()
     """Their log-probabilities: rows of the `ref_logp_TK` that `divergences.topk_divergence` takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Scores of the N completion tokens of one batch, one completion after the other."""
-
-    logp_N: Tensor
-    topk_ids_NK: Tensor | None = None
-    topk_logp_NK: Tensor | None = None
 
 
 def pad_sequences(
@@ -108,9 +98,8 @@ def score(
     scored: list[Scored | None] = [None] * len(prompts)
     done = 0
     for rows in batches([len(p) for p in prompts], [len(c) for c in completions], batch_size):
-        chosen = [completions[i] for i in rows]
-        batch = _score_batch(model, head, [prompts[i] for i in rows], chosen, pad_id, topk)
-        for i, record in zip(rows, _records(batch, [len(c) for c in chosen]), strict=True):
+        batch = _score_batch(model, head, [prompts[i] for i in rows], [completions[i] for i in rows], pad_id, topk)
+        for i, record in zip(rows, batch, strict=True):
             scored[i] = record
         done += len(rows)
         on_progress(done)
@@ -151,25 +140,21 @@ def batches(prompt_lengths: Sequence[int], lengths: Sequence[int], batch_size: i
 
 def _score_batch(
     model: Any, head: _Head, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], pad_id: int, topk: int
-) -> _Rows:
+) -> list[Scored]:
     input_ids_BL, attention_mask_BL, completion_mask_BT = pad_sequences(prompts, completions, pad_id, model.device)
     time = completion_mask_BT.shape[1]
     mask_BT = completion_mask_BT.bool()
     with _trainer_precision(model):
         # The state before a token predicts it.
         hidden_NH = _body(model, input_ids_BL, attention_mask_BL)[:, -time - 1 : -1][mask_BT]
-        targets_N = input_ids_BL[:, -time:][mask_BT]
-        return head.score(hidden_NH, targets_N, topk)
+        columns = head.score(hidden_NH, input_ids_BL[:, -time:][mask_BT], topk)
+    lengths = [len(completion) for completion in completions]
+    rows = zip(*(torch.split(column.cpu(), lengths) for column in columns), strict=True)
+    return [Scored(tuple(logp_T.tolist()), *map(_as_tuples, likeliest)) for logp_T, *likeliest in rows]
 
 
-def _records(rows: _Rows, lengths: Sequence[int]) -> Iterator[Scored]:
-    logps = iter(rows.logp_N.tolist())
-    ids = iter(() if rows.topk_ids_NK is None else rows.topk_ids_NK.tolist())
-    topk_logps = iter(() if rows.topk_logp_NK is None else rows.topk_logp_NK.tolist())
-    for n in lengths:
-        yield Scored(
-            tuple(islice(logps, n)), tuple(map(tuple, islice(ids, n))), tuple(map(tuple, islice(topk_logps, n)))
-        )
+def _as_tuples(entries_TK: Tensor) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, entries_TK.tolist()))
 
 
 def _trainer_precision(model: Any) -> torch.autocast:
@@ -212,17 +197,17 @@ class _Head:
             )
         return cls(embedding, LogitRule.of(model.config, temperature))
 
-    def score(self, hidden_NH: Tensor, targets_N: Tensor, topk: int) -> _Rows:
-        """Log-probabilities of the targets in float32, and of the `topk` likeliest tokens if that is not 0."""
+    def score(self, hidden_NH: Tensor, targets_N: Tensor, topk: int) -> tuple[Tensor, ...]:
+        """(logp_N,) of the targets in float32, or (logp_N, topk_ids_NK, topk_logp_NK) where `topk` is not 0."""
         size = HEAD_POSITIONS.get(self.embedding.weight.device.type, HEAD_POSITIONS["cuda"])
         parts = [
             self.chunk(hidden_NH[start : start + size], targets_N[start : start + size], topk)
             for start in range(0, len(hidden_NH), size)
         ]
-        return _Rows(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
     def chunk(self, hidden_NH: Tensor, targets_N: Tensor, topk: int) -> tuple[Tensor, ...]:
-        """The same for positions whose logits exist at once: (logp_N,) or (logp_N, topk_ids_NK, topk_logp_NK)."""
+        """The same for positions whose logits exist at once."""
         weight = self.embedding.weight
         logits_NV = self.rule.logits(hidden_NH.to(weight.device), weight, self.embedding.bias)
         log_z_N1 = logits_NV.logsumexp(-1, keepdim=True)
@@ -244,7 +229,7 @@ def _check_head(model: Any, head: _Head, ids: TokenIds) -> None:
     with _trainer_precision(model):
         logits_NV = model(input_ids=input_ids_BL, attention_mask=mask_BL, use_cache=False).logits[0, :-1].float()
         targets_N = input_ids_BL[0, 1:]
-        scored_N = head.score(_body(model, input_ids_BL, mask_BL)[0, :-1], targets_N, 0).logp_N
+        scored_N = head.score(_body(model, input_ids_BL, mask_BL)[0, :-1], targets_N, 0)[0]
     logits_NV = logits_NV / head.rule.temperature
     own_N = logits_NV.log_softmax(-1).gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0]
     apart = float((own_N - scored_N.to(own_N.device)).abs().mean())
