@@ -84,3 +84,9 @@ def test_no_other_module_of_the_engine_touches_the_trainer() -> None:
     assert [p.relative_to(folder).as_posix() for p in files] == ["trl/trainer.py"]
     common = [p.read_text() for p in (folder / "common").glob("*.py")]
     assert not [text for text in common if re.search(r"^\s*(from|import) (trl|accelerate|transformers)\b", text, re.M)]
+
+
+def test_nothing_but_the_engine_imports_trl() -> None:
+    source = ROOT / "src/dphrl"
+    importing = [p for p in source.rglob("*.py") if re.search(r"^\s*(from|import) trl\b", p.read_text(), re.M)]
+    assert {p.parent.relative_to(source).as_posix() for p in importing} == {"engines/trl"}
