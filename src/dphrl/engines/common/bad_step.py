@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dphrl.errors import listed
 from dphrl.files import write_json
 from dphrl.types import Anchor
 
@@ -92,11 +93,11 @@ class BadStep:
         micro = [m for share in self.ranks for m in share.micro_batches]
         guilty = [m for m in micro if repr(m.loss) in ("nan", "inf", "-inf")] or micro
         anchors = sorted({f"{a.task}/{a.prompt_id}/{a.draw}" for m in guilty for a in m.anchors})
-        beside = f"; anchors {_some(anchors)}" if anchors else ""
+        beside = f"; anchors {listed(anchors, NAMED)}" if anchors else ""
         losses = ", ".join(sorted({repr(m.loss) for m in guilty}))
         return (
             f"step {self.step} is left out: loss {losses}, gradient norm {self.grad_norm!r}; prompts "
-            f"{_some(sorted({i for m in guilty for i in m.prompts}))}{beside}; kept in "
+            f"{listed(sorted({i for m in guilty for i in m.prompts}), NAMED)}{beside}; kept in "
             f"{folder / f'step-{self.step}.json'}"
         )
 
@@ -134,9 +135,3 @@ def keep_share(
 def _entry(anchor: Anchor) -> dict[str, object]:
     names = ("task", "prompt_id", "draw", "prompt_ids", "completion_ids", "ref_logps")
     return {name: getattr(anchor, name) for name in names}
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
-    return ", ".join(listed[:NAMED]) + more
