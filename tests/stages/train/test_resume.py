@@ -319,7 +319,8 @@ def test_the_command_ends_with_the_signals_status_and_goes_on_with_a_change(
 ) -> None:
     out = copied(sets, tmp_path / "run")
     config = tmp_path / "run.yaml"
-    config.write_text(json.dumps({"out": str(out), "method": "grpo", **VALUES}))
+    measured = {"eval_tasks": {"in_domain": {"data": "demo:in_domain", "split": "eval", "limit": 4}}}
+    config.write_text(json.dumps({"out": str(out), "method": "grpo", **VALUES, **measured}))
     at_micro_step(6, send(signal.SIGUSR1))
     assert main(["train", "--config", str(config)]) == 138
     ended = "dphrl: ended by SIGUSR1; step 4 is saved; the same command goes on from there"
