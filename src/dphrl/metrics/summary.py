@@ -131,28 +131,28 @@ class TaskSummary:
         Raises:
             KeyError, TypeError, ValueError: no such row.
         """
+
+        def optional(name: str, make: Callable[[Any], object]) -> Any:
+            return None if row.get(name) is None else make(row[name])
+
         names = [f.name for f in fields(cls) if f.name != "others"]
         known: dict[str, Any] = {name: row.get(name) for name in names}
         known |= {name: row[name] for name in ("dataset", "n", "prompts")}
-        known |= {key: _intervals_by_k(row.get(key)) for key in AT_K}
-        known |= {name: Interval.from_json(row.get(name)) for name in ("truncated", "no_answer")}
+        known |= {key: optional(key, _intervals_by_k) for key in AT_K}
+        known |= {name: optional(name, Interval.from_json) for name in ("truncated", "no_answer")}
         known |= {
             "pass_at_k": known["pass_at_k"] or {},
-            "length": (length := row.get("length"))
-            and CompletionLengths(Interval.from_json(length["mean"]) or _UNKNOWN, length["p90"]),
+            "length": optional("length", lambda x: CompletionLengths(**{**x, "mean": Interval.from_json(x["mean"])})),
             "statuses": row.get("statuses") or {},
             "intervals": {name: Interval.from_json(x) for name, x in (row.get("intervals") or {}).items()},
-            "bands": None if row.get("bands") is None else tuple(map(BandScores.from_json, row["bands"])),
-            "retention": (counts := row.get("retention")) and RetentionCounts(**counts),
+            "bands": optional("bands", lambda bands: tuple(map(BandScores.from_json, bands))),
+            "retention": optional("retention", lambda counts: RetentionCounts(**counts)),
             "excluded": {int(k): prompts for k, prompts in (row.get("excluded") or {}).items()},
             "too_long": tuple(row.get("too_long") or ()),
-            "drift": (drift := row.get("drift")) and BaseDrift.from_json(drift),
-            "contaminated": (seen := row.get("contaminated")) and SeenInTraining(**seen),
+            "drift": optional("drift", BaseDrift.from_json),
+            "contaminated": optional("contaminated", lambda seen: SeenInTraining(**seen)),
         }
         return cls(**known, others={key: value for key, value in row.items() if key not in names})
-
-
-_UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 def summarise(
@@ -180,7 +180,7 @@ def summarise(
     """
     n = draws_per_prompt(completions)
     scores = per_prompt(completions, solution=solution, base=base, answer=answer)
-    levels = intervals_of(scores, rng=rng, resamples=resamples)
+    levels = _intervals_of(scores, rng=rng, resamples=resamples)
     at_k = {
         key: {k: levels[m] for k in report_ks(n) if (m := form.format(k=k)) in levels} for key, form in AT_K.items()
     }
@@ -216,13 +216,8 @@ def summarise(
     )
 
 
-def intervals_of(scores: Scores, *, rng: np.random.Generator, resamples: int = RESAMPLES) -> dict[str, Interval]:
-    """`bootstrap`, with `widened` intervals of the rates.
-
-    Args:
-        scores: metrics as `per_prompt` names them.
-        rng, resamples: as for `bootstrap`.
-    """
+def _intervals_of(scores: Scores, *, rng: np.random.Generator, resamples: int) -> dict[str, Interval]:
+    """`bootstrap`, with `widened` intervals of the rates."""
     levels, sizes = bootstrap(scores, rng=rng, resamples=resamples), scores.sizes()
     return {
         name: widened(level, sizes[name]) if name not in NO_RATES and sizes[name] else level
@@ -230,9 +225,7 @@ def intervals_of(scores: Scores, *, rng: np.random.Generator, resamples: int = R
     }
 
 
-def _intervals_by_k(values: Mapping[str, Mapping[str, float | None]] | None) -> dict[int, Interval] | None:
-    if values is None:
-        return None
+def _intervals_by_k(values: Mapping[str, Mapping[str, float | None]]) -> dict[int, Interval]:
     return {int(k): interval for k, each in values.items() if (interval := Interval.from_json(each)) is not None}
 
 
