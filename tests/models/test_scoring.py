@@ -10,26 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import (
     CohereConfig,
     FalconConfig,
-    FalconH1Config,
     Gemma2Config,
-    Gemma3Config,
     Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     GraniteConfig,
-    GraniteMoeConfig,
-    HyperCLOVAXConfig,
     LlamaConfig,
-    MiniCPM3Config,
     MixtralConfig,
-    MuseGlimmerTextConfig,
-    NanoChatConfig,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
@@ -166,26 +160,29 @@ def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype) -> None:
         assert scored.logps == pytest.approx(row[: len(completion)], abs=1e-5)
 
 
-RULES: dict[str, tuple[Any, float, float | None]] = {
-    "llama": (LlamaConfig(), 1.0, None),
-    "gemma2": (Gemma2Config(), 1.0, 30.0),
-    "gemma3": (Gemma3Config(text_config={"final_logit_softcapping": 20.0}), 1.0, 20.0),
-    "nanochat": (NanoChatConfig(), 1.0, 15.0),
-    "cohere": (CohereConfig(logit_scale=0.25), 0.25, None),
-    "cohere without a scale": (CohereConfig(logit_scale=None), 1.0, None),
-    "a scale of 0": (CohereConfig(logit_scale=0.0), 0.0, None),
-    "granite": (GraniteConfig(logits_scaling=4.0), 0.25, None),
-    "granite mixture": (GraniteMoeConfig(logits_scaling=2.0), 0.5, None),
-    "minicpm3": (MiniCPM3Config(hidden_size=2560, dim_model_base=640), 0.25, None),
-    "hyperclovax": (HyperCLOVAXConfig(logits_scaling=4.0), 4.0, None),
-    "falcon-h1": (FalconH1Config(lm_head_multiplier=0.5), 0.5, None),
-    "muse": (MuseGlimmerTextConfig(output_multiplier=3.0, final_logit_softcapping=10.0), 3.0, 10.0),
+RULES: dict[str, tuple[str, dict[str, Any], float, float | None]] = {
+    "llama": ("LlamaConfig", {}, 1.0, None),
+    "gemma2": ("Gemma2Config", {}, 1.0, 30.0),
+    "gemma3": ("Gemma3Config", {"text_config": {"final_logit_softcapping": 20.0}}, 1.0, 20.0),
+    "nanochat": ("NanoChatConfig", {}, 1.0, 15.0),
+    "cohere": ("CohereConfig", {"logit_scale": 0.25}, 0.25, None),
+    "cohere without a scale": ("CohereConfig", {"logit_scale": None}, 1.0, None),
+    "a scale of 0": ("CohereConfig", {"logit_scale": 0.0}, 0.0, None),
+    "granite": ("GraniteConfig", {"logits_scaling": 4.0}, 0.25, None),
+    "granite mixture": ("GraniteMoeConfig", {"logits_scaling": 2.0}, 0.5, None),
+    "minicpm3": ("MiniCPM3Config", {"hidden_size": 2560, "dim_model_base": 640}, 0.25, None),
+    "hyperclovax": ("HyperCLOVAXConfig", {"logits_scaling": 4.0}, 4.0, None),
+    "falcon-h1": ("FalconH1Config", {"lm_head_multiplier": 0.5}, 0.5, None),
+    "muse": ("MuseGlimmerTextConfig", {"output_multiplier": 3.0, "final_logit_softcapping": 10.0}, 3.0, 10.0),
 }
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_the_rule_of_a_config_is_the_one_that_trl_reads(name: str) -> None:
-    config, scale, softcap = RULES[name]
+    kind, settings, scale, softcap = RULES[name]
+    if kind not in dir(transformers):
+        pytest.skip(f"transformers {transformers.__version__} has no {kind} yet")
+    config = getattr(transformers, kind)(**settings)
     assert LogitRule.of(config, 0.7) == LogitRule(scale, softcap, 0.7)
 
     class Model:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.generation import GenerateDecoderOnlyOutput
 
 from dphrl.config.sources import SamplingConfig
 from dphrl.models.policy import Policy
@@ -20,6 +21,9 @@ from dphrl.types import GREEDY_DRAW, Completion
 
 _COPIED = {DynamicLayer, DynamicSlidingWindowLayer}
 """Layers of a cache that hold keys and values alone, so that choosing rows copies all there is."""
+
+CACHE = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
+"""What `generate` takes and gives back keys and values as: transformers 5.24 has renamed it."""
 
 
 def inverse_cdf(
@@ -101,12 +105,13 @@ class TransformersSampler:
         keys = [row_key(self.seed, r.prompt_id, r.draw) for r in requests]
         pick = _Draw(keys, [r.draw == GREEDY_DRAW for r in requests], length, self.config)
         with torch.inference_mode():
+            prefix = self._prefix(requests, padded["input_ids"], padded["attention_mask"])
             output = model.generate(
                 input_ids=padded["input_ids"],
                 attention_mask=padded["attention_mask"],
-                past_key_values=self._prefix(requests, padded["input_ids"], padded["attention_mask"]),
                 generation_config=self._generation,
                 logits_processor=LogitsProcessorList([pick]),
+                **({} if prefix is None else {CACHE: prefix}),
             )
         return decoded_completions(self.policy, requests, output[:, length:].tolist())
 
@@ -126,13 +131,14 @@ class TransformersSampler:
             return None
         rows = torch.tensor(list(first.values()), device=ids_BT.device)
         # `generate` knows what each model's forward wants; the one token that it draws is thrown away.
-        cache = self.policy.model.generate(
+        output = self.policy.model.generate(
             input_ids=ids_BT[rows, :-1],
             attention_mask=mask_BT[rows, :-1],
             generation_config=self._generation,
             max_new_tokens=1,
             return_dict_in_generate=True,
-        ).past_key_values
+        )
+        cache = output[CACHE]
         if not {type(layer) for layer in cache.layers} <= _COPIED:
             self._shares = False
             return None
