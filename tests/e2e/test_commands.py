@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from made_once import made_once
 
 from dphrl.anchors import open_store
 from dphrl.cli.main import main
@@ -158,17 +159,28 @@ def test_presample_interrupted_in_mid_draw_goes_on_with_the_same_draws(tmp_path:
     assert presamples(run) == presamples(other)
 
 
+@pytest.fixture
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, demo_values: Any) -> Path:
+    """A folder with `config.yaml`, `presampled`, a run before its training, and `whole`, trained without a stop."""
+    train = {**demo_values["train"], "steps": 30, "save_every": 2}
+
+    def make(folder: Path) -> None:
+        values = {**demo_values, "out": str(folder / "presampled"), "method": "dph", "train": train}
+        config = written(folder, values)
+        assert_done(called("presample", "--config", config))
+        shutil.copytree(folder / "presampled", folder / "whole")
+        assert_done(called("train", "--config", config, "--out", folder / "whole"))
+
+    return made_once(tmp_path_factory, "undisturbed", make)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
-    how: signal.Signals, tmp_path: Path, demo_values: Any
+    how: signal.Signals, tmp_path: Path, undisturbed: Path
 ) -> None:
-    values = {**demo_values, "method": "dph", "train": {**demo_values["train"], "steps": 30, "save_every": 2}}
-    config = written(tmp_path, values)
-    assert_done(called("presample", "--config", config))
-    whole = tmp_path / "whole"
-    shutil.copytree(values["out"], whole)
-    run = Path(values["out"])
-    process = started("train", "--config", config)
+    config, whole, run = undisturbed / "config.yaml", undisturbed / "whole", tmp_path / "run"
+    shutil.copytree(undisturbed / "presampled", run)
+    process = started("train", "--config", config, "--out", run)
     wait_for(lambda: (run / "train/checkpoint-4/dphrl-complete").exists(), process)
     process.send_signal(how)
     process.communicate(timeout=60)
@@ -177,8 +189,7 @@ def test_training_goes_on_from_its_checkpoint_to_the_same_weights(
     torn = run / "train/checkpoint-58"
     torn.mkdir()  # as a kill in the middle of saving leaves it
     (torn / "trainer_state.json").write_text("{}")
-    assert_done(called("train", "--config", config))
-    assert_done(called("train", "--config", config, "--out", whole))
+    assert_done(called("train", "--config", config, "--out", run))
     assert (run / "train/final/model.safetensors").read_bytes() == (
         whole / "train/final/model.safetensors"
     ).read_bytes()
