@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import sys
 sys.modules["trl"] = None  # importing it fails from here on
@@ -28,6 +30,7 @@ assert torch.allclose(found, want, atol=1e-5), (found, want)
 """
 
 
+@pytest.mark.slow
 def test_scoring_and_the_top_k_head_need_no_trl() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

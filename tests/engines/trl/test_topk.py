@@ -162,6 +162,7 @@ def test_the_whole_vocabulary_has_no_sampling_noise(build: Built, anchors: tuple
     assert topk_divergence(now, ref, generator("forward_kl")).mean().item() == pytest.approx(want.item(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_without_weight_it_is_trl_to_the_bit(build: Built, anchors: tuple[Anchor, ...], tmp_path: Path) -> None:
     policy = load_policy(CONFIG)
     plain = GRPOTrainer(
@@ -176,6 +177,7 @@ def test_without_weight_it_is_trl_to_the_bit(build: Built, anchors: tuple[Anchor
     assert not torch.equal(trained(build(anchors, eta=0.2)), want)
 
 
+@pytest.mark.slow
 def test_accumulation_changes_nothing(build: Built, anchors: tuple[Anchor, ...]) -> None:
     """1 x 8 = 4 x 2 micro-batches of the same rows and anchors."""
     results = [

@@ -126,11 +126,11 @@ def plain_trl(tmp_path: Path) -> GRPOTrainer:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"method": "grpo"},
         {"method": "dph"},
-        {"method": "replay"},
-        {"method": "dph", "anchor_forward": "merged"},
-        {"method": "dph", "form": "definition", "divergence": "js"},
+        pytest.param({"method": "grpo"}, marks=pytest.mark.slow),
+        pytest.param({"method": "replay"}, marks=pytest.mark.slow),
+        pytest.param({"method": "dph", "anchor_forward": "merged"}, marks=pytest.mark.slow),
+        pytest.param({"method": "dph", "form": "definition", "divergence": "js"}, marks=pytest.mark.slow),
     ],
 )
 def test_without_weight_every_method_is_trl_to_the_bit(

@@ -353,6 +353,7 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
         write_report(runs[2:3], resamples=100)
 
 
+@pytest.mark.slow
 def test_the_report_of_several_runs_compares_them_first(runs: list[Path], tmp_path: Path) -> None:
     page = write_report(runs, tmp_path / "out", title="Two methods", resamples=100)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["baseline"] == "grpo"
