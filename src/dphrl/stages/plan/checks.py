@@ -74,9 +74,9 @@ class TaskChecks:
 
     def size(self, label: str, cfg: TaskConfig, limit: int | None = None) -> TaskSize | None:
         """The size of one task; None where it cannot be loaded, which is a problem then."""
-        found = self.checklist.attempt(label, lambda: self._size(label, cfg, limit))
+        size = self.checklist.attempt(label, lambda: self._size(label, cfg, limit))
         self.progress("look for prompts", 1, 1, label)
-        return found
+        return size
 
     def _size(self, label: str, cfg: TaskConfig, limit: int | None) -> TaskSize:
         if needs_datasets(cfg, self.base_dir):
