@@ -32,7 +32,7 @@ ANCHORS = [
 
 
 def term(settings: AnchorSettings = SETTINGS, rank: int = 0, ranks: int = 1, anchors: Any = ANCHORS) -> AnchorTerm:
-    return AnchorTerm(anchors, settings, replace(Processes.alone(), rank=rank, count=ranks), pad_id=0)
+    return AnchorTerm(anchors, settings, Processes(rank=rank, count=ranks), pad_id=0)
 
 
 def moved_by(log_u: Tensor) -> Any:
@@ -98,7 +98,7 @@ def test_metrics_are_of_all_processes_and_taken_once() -> None:
     anchors = term()
     anchors.penalty(AnchorBatch((ANCHORS[5],), 4), moved_by(torch.tensor(1.5)), 0.1)
     other = anchors.stats[0].pack()[None]
-    both = replace(Processes.alone(), gather=lambda rows: torch.cat([rows, other]))
+    both = Processes(gather=lambda rows: torch.cat([rows, other]))
     ours = AnchorTerm(ANCHORS, SETTINGS, both, 0)
     ours.next_batch(0, 1)
     ours.penalty(AnchorBatch((ANCHORS[5],), 4), moved_by(torch.tensor(0.5)), 0.1)

@@ -46,7 +46,7 @@ def test_flat_groups_are_drawn_anew_until_none_is_left() -> None:
         return generation([0.0, 1.0, 5.0, 5.0] if attempt == 1 else [7.0, 8.0])
 
     batch = generation([1.0, 1.0, 0.0, 2.0, 3.0, 3.0])
-    found = replace_flat_groups(batch, draw, size=2, most=5, pad_id=0, processes=Processes.alone())
+    found = replace_flat_groups(batch, draw, size=2, most=5, pad_id=0, processes=Processes())
     assert asked == [(2, 1), (1, 2)] and (found.rounds, found.flat_left) == (2, 0.0)
     assert found.batch["rewards"].tolist() == [0.0, 1.0, 0.0, 2.0, 7.0, 8.0]
     assert found.batch["num_items_in_batch"] == 12
@@ -59,9 +59,7 @@ def test_rounds_end_and_what_is_left_is_said() -> None:
         next(rounds)
         return generation([1.0, 1.0] * groups)
 
-    found = replace_flat_groups(
-        generation([1.0, 1.0, 0.0, 1.0]), draw, size=2, most=2, pad_id=0, processes=Processes.alone()
-    )
+    found = replace_flat_groups(generation([1.0, 1.0, 0.0, 1.0]), draw, size=2, most=2, pad_id=0, processes=Processes())
     assert (found.rounds, found.flat_left, next(rounds)) == (2, 0.5, 2)
 
 
@@ -69,7 +67,7 @@ def test_a_process_draws_along_with_those_that_need_more() -> None:
     """Generation is a collective: this one lacks nothing, another lacks two groups in the first round."""
     others = iter([2, 0])
     processes = replace(
-        Processes.alone(), gather=lambda rows: torch.cat([rows, torch.tensor([next(others)])]) if rows.dim() else rows
+        Processes(), gather=lambda rows: torch.cat([rows, torch.tensor([next(others)])]) if rows.dim() else rows
     )
     asked: list[int] = []
 
@@ -83,7 +81,7 @@ def test_a_process_draws_along_with_those_that_need_more() -> None:
 
 def test_a_group_on_two_processes_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"3 completions a process is no multiple of group_size=2"):
-        replace_flat_groups(generation([1.0] * 3), lambda *_: {}, size=2, most=1, pad_id=0, processes=Processes.alone())
+        replace_flat_groups(generation([1.0] * 3), lambda *_: {}, size=2, most=1, pad_id=0, processes=Processes())
 
 
 def test_fresh_prompts_follow_from_seed_step_round_and_rank() -> None:

@@ -26,7 +26,7 @@ HELD = InFlight(
 )
 
 
-SECOND = replace(Processes.alone(), rank=1, count=4)
+SECOND = Processes(rank=1, count=4)
 
 
 def load(folder: Path, micro_batches: int = 2, rows: int = 2, *, within: bool = True) -> InFlight | None:

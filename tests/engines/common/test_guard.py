@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def judged(guard: StepGuard, step: int, losses: Sequence[float], norm: Any = 1.0
 
 
 def test_a_finite_step_is_let_through_and_leaves_nothing(tmp_path: Path) -> None:
-    guard = StepGuard(tmp_path / "bad", 3, Processes.alone())
+    guard = StepGuard(tmp_path / "bad", 3, Processes())
     assert not judged(guard, 1, [0.5, 0.25]) and not judged(guard, 2, [0.5], None)
     assert guard.losses == [] and not guard.ends_training and not (tmp_path / "bad").exists()
 
@@ -34,7 +33,7 @@ def test_a_finite_step_is_let_through_and_leaves_nothing(tmp_path: Path) -> None
     ("losses", "norm"), [([0.5, math.nan], 1.0), ([0.5], math.inf), ([-math.inf], torch.tensor(1))]
 )
 def test_what_is_not_finite_is_bad_and_kept(losses: list[float], norm: Any, tmp_path: Path) -> None:
-    guard, told = StepGuard(tmp_path, 3, Processes.alone()), []
+    guard, told = StepGuard(tmp_path, 3, Processes()), []
     guard.report = lambda bad, line: told.append((bad.step, bad.in_a_row, line))
     assert judged(guard, 4, losses, norm) and not guard.ends_training
     assert (tmp_path / "step-4.json").exists() and (tmp_path / "step-4-rank-0.safetensors").exists()
@@ -43,7 +42,7 @@ def test_what_is_not_finite_is_bad_and_kept(losses: list[float], norm: Any, tmp_
 
 
 def test_bad_steps_in_a_row_end_the_training_behind_its_checkpoint(tmp_path: Path) -> None:
-    guard = StepGuard(tmp_path, 2, Processes.alone())
+    guard = StepGuard(tmp_path, 2, Processes())
     for step, loss in enumerate([math.nan, 0.5, math.nan], 1):  # not in a row
         assert judged(guard, step, [loss]) == math.isnan(loss) and not guard.ends_training
     guard.raise_failure()
@@ -57,7 +56,7 @@ def test_bad_steps_in_a_row_end_the_training_behind_its_checkpoint(tmp_path: Pat
 def test_all_processes_agree_on_a_bad_step_and_a_signal(tmp_path: Path) -> None:
     """This one is finite and heard nothing; the other had a loss of nan and SIGTERM. It is not the one that reports."""
     other = torch.tensor([[1.0, 15.0]])
-    processes = replace(Processes.alone(), rank=1, count=2, gather=lambda rows: torch.cat([other, rows]))
+    processes = Processes(rank=1, count=2, gather=lambda rows: torch.cat([other, rows]))
     guard = StepGuard(tmp_path, 3, processes)
     guard.report = lambda bad, line: pytest.fail("the main process reports")
     assert judged(guard, 2, [0.5]) and guard.stopped == 15 and guard.ends_training
@@ -65,7 +64,7 @@ def test_all_processes_agree_on_a_bad_step_and_a_signal(tmp_path: Path) -> None:
 
 
 def test_a_step_that_is_applied_already_ends_at_once(tmp_path: Path) -> None:
-    guard = StepGuard(tmp_path, 3, Processes.alone())
+    guard = StepGuard(tmp_path, 3, Processes())
     guard.applied_in_backward = True
     with pytest.raises(TrainingError, match="has applied it already"):
         judged(guard, 2, [math.nan])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +20,7 @@ def test_a_completion_that_no_function_judged_has_no_reward() -> None:
 
 def test_log_probabilities_are_asked_for_where_they_are_read() -> None:
     """maxrl on rewards 1, 0 | 1, 1 of two processes: this one, the second, has advantages 0."""
-    processes = replace(Processes.alone(), rank=1, count=2)
+    processes = Processes(rank=1, count=2)
     rewards, mask = torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.ones(2, 3)
 
     def unread() -> Tensor:
@@ -40,5 +38,5 @@ def test_unlikeliness_ranks_by_the_mean_over_real_tokens() -> None:
     assert chosen is not None
     logps = torch.tensor([[-0.4, -0.4, -0.4], [-1.0, -9.0, -9.0]])
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
-    own = group_advantages(chosen, torch.ones(2), lambda: logps, mask, group_size=2, processes=Processes.alone())
+    own = group_advantages(chosen, torch.ones(2), lambda: logps, mask, group_size=2, processes=Processes())
     assert own[0] < 0 < own[1] and own.sum().item() == pytest.approx(0, abs=1e-5)

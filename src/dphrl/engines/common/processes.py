@@ -9,23 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Rank and number of the processes, and how they exchange; every process must call an exchange."""
+    """Rank and number of the processes, and exchanges that all of them must call; by default a single one on a CPU."""
 
-    rank: int
-    count: int
-    device: torch.device
-    gather: Callable[[Tensor], Tensor]
+    rank: int = 0
+    count: int = 1
+    device: torch.device = CPU
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows
     """Rows of this process -> rows of all processes in the order of their ranks."""
-    gather_objects: Callable[[list[Any]], list[Any]]
+    gather_objects: Callable[[list[Any]], list[Any]] = lambda records: records
     """The same for a list of records."""
-
-    @classmethod
-    def alone(cls, device: str = "cpu") -> Processes:
-        """A single process."""
-        return cls(0, 1, torch.device(device), lambda rows: rows, lambda records: records)
 
     @property
     def is_main(self) -> bool:
