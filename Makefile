@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm docs clean
+.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm test-lowest test-newest docs clean
 
 demo: $(READY)
 	$(BIN)/dphrl demo
@@ -53,6 +53,18 @@ $(VLLM)/.ready: tests/vllm_real/requirements.py pyproject.toml
 		--editable '.[openai]' beartype hypothesis pytest
 	touch $@
 
+# The lowest versions that pyproject.toml allows, and the newest that pip takes, each in an environment of its own (2 GB).
+SHORT := tests/method tests/models tests/sampling tests/engines/trl/test_exact.py tests/engines/trl/test_trainer.py -m "not slow"
+test-lowest: CONSTRAINTS := --constraint constraints-lowest.txt
+test-newest: CONSTRAINTS := torch==2.13.0
+test-lowest test-newest:
+	$(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.venv-$@/bin/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS) \
+		--editable '.[trl,openai,lora]' beartype hypothesis pytest tensorboardX
+	OMP_NUM_THREADS=1 .venv-$@/bin/python -m pytest $(SHORT)
+	.venv-$@/bin/dphrl demo --quick --methods base,grpo,dph_f --out runs/$@
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dphrl needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -61,4 +73,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) runs site .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) .venv-test-lowest .venv-test-newest runs site .cache .mypy_cache .ruff_cache .pytest_cache

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import dphrl
 
@@ -30,6 +33,20 @@ def test_public_names_are_there_and_load() -> None:
     with pytest.raises(AttributeError, match="no attribute 'DPHTrainr'"):
         _ = dphrl.DPHTrainr
     assert (Path(dphrl.__path__[0]) / "py.typed").exists()
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    allowed = [*project["dependencies"], *extras["trl"], *extras["openai"], *extras["lora"]]
+    lowest = {r.name: s.version for r in map(Requirement, allowed) for s in r.specifier if s.operator == ">="}
+    lines = (root / "constraints-lowest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    for name, version in tested.items():
+        if name != "torch":
+            assert Version(lowest[name]) == Version(version), name
+    assert lowest.keys() - tested.keys() == {"math-verify"}, "it is allowed in one minor version alone"
 
 
 @pytest.mark.slow
