@@ -48,7 +48,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.anchors import open_store
 from dphrl.anchors.writer import StoreWriter
-from dphrl.config.root import ANCHOR_METHODS
+from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.method.anchor_order import step_anchors
 from dphrl.models.scoring import pad_sequences
 from dphrl.types import Anchor

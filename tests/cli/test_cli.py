@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dphrl.cli.main import COMPLETE, MOVED, main
-from dphrl.config.load import load_config, settings
+from dphrl.config.describe import described_settings
+from dphrl.config.load import load_config
 
 HEAVY = ("torch", "transformers", "trl", "numpy", "pyarrow", "pydantic", "matplotlib", "vl_convert", "datasets", "rich")
 
@@ -51,7 +52,7 @@ def test_help_is_as_wide_as_the_terminal(
 def test_every_setting_can_be_found_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     words = capsys.readouterr().out.split()
-    assert {f"--{setting.key}" for setting in settings()} <= set(words)
+    assert {f"--{setting.key}" for setting in described_settings()} <= set(words)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_a_pipe_that_nobody_reads_ends_a_command_without_a_word(arguments: list[
     [
         ("dphrl tr", {"train"}),
         ("dphrl train --allow", {"--allow-change"}),
-        ("dphrl train --objective.e", {f"--{s.key}" for s in settings() if s.key.startswith("objective.e")}),
+        ("dphrl train --objective.e", {f"--{s.key}" for s in described_settings() if s.key.startswith("objective.e")}),
         ("dphrl train --train.steps 3 --model.pa", {"--model.path", "--model.pad_token"}),
     ],
 )

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dphrl.config.load import build_config, load_config, parse_overrides, settings, to_yaml, with_overrides
+from dphrl.config.describe import described_settings
+from dphrl.config.load import build_config, load_config, to_yaml
+from dphrl.config.overrides import parse_overrides, with_overrides
 from dphrl.config.root import Config
 from dphrl.config.sources import AnchorConfig
 from dphrl.errors import ConfigError
@@ -109,7 +111,7 @@ def test_a_model_folder_beside_the_config_is_found(tmp_path: Path) -> None:
 
 
 def test_help_names_every_setting_with_a_text() -> None:
-    listed = {s.key: s for s in settings()}
+    listed = {s.key: s for s in described_settings()}
     assert all(s.help for s in listed.values())
     sections = [f.name for f in dataclasses.fields(Config)]
     assert {key.split(".")[0] for key in listed} == set(sections)

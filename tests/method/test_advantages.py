@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dphrl.config.load import build_config
-from dphrl.engines.trl.arguments import check_arguments
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.method.advantages import (
@@ -179,9 +178,8 @@ def test_settings_reach_the_trainer_and_are_checked_there_too(tmp_path: Path) ->
     config = build_config({"train": {"advantage": "pkpo", "pass_k": 3, "trl": {"entropy_coef": 0.01}}})
     args = DPHConfig(**trainer_settings(config, tmp_path) | {"use_cpu": True})
     assert (args.advantage, args.pass_k, args.entropy_coef) == ("pkpo", 3, 0.01)
-    args.advantage = "maxrl"
     with pytest.raises(ConfigError, match=r"train\.pass_k"):
-        check_arguments(args)
+        DPHConfig(output_dir=str(tmp_path), advantage="maxrl", pass_k=3, use_cpu=True)
 
 
 @pytest.mark.parametrize("updates", [1, 2])

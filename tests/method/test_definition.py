@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dphrl.config.checks import DEFINED
+from dphrl.config.objective import DEFINED
 from dphrl.errors import ConfigError
 from dphrl.method.definition import DEFINITIONS, definition
 from dphrl.method.divergences import GENERATORS

@@ -65,6 +65,13 @@ def moved_model(seed: int = 0) -> Any:
     return model
 
 
+OF_METHOD: dict[str, dict[str, Any]] = {
+    "dph": {"eta": 0.2, "anchors_per_step": 8},
+    "replay": {"eta": 0.2, "anchors_per_step": 8},
+    "dapo": {"max_resample": 1},
+}
+
+
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:
     """Two optimiser steps a generation, two micro-batches a step."""
     return {
@@ -91,8 +98,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "logging_steps": 1,
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
-        "anchors_per_step": 8,
-        "max_resample": 1,
+        **OF_METHOD.get(changes.get("method", "dph"), {}),
         **changes,
     }
 

@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from dphrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dphrl.config.load import Setting
+    from dphrl.config.describe import Setting
     from dphrl.config.root import Config
 
 
@@ -40,7 +40,7 @@ class SettingsCommand(click.Command):
         self._only = only
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from dphrl.config.load import parse_overrides
+        from dphrl.config.overrides import parse_overrides
 
         own, settings = self._split(ctx, args)
         rest = super().parse_args(ctx, own)
@@ -74,9 +74,9 @@ class SettingsCommand(click.Command):
         return own, settings
 
     def _settings(self) -> Iterator[Setting]:
-        from dphrl.config.load import settings
+        from dphrl.config.describe import described_settings
 
-        return (setting for setting in settings() if setting.key.startswith(self._only))
+        return (setting for setting in described_settings() if setting.key.startswith(self._only))
 
     def _keys(self) -> list[str]:
         return [f"--{setting.key}" for setting in self._settings()]
@@ -101,7 +101,8 @@ def _next(words: Iterator[str]) -> list[str]:
 
 
 def _described(setting: Setting) -> str:
-    facts = (setting.unit, setting.range or setting.type, f"default {setting.default}")
+    methods = f"method {', '.join(setting.methods)}" if setting.methods else ""
+    facts = (methods, setting.unit, setting.range or setting.type, f"default {setting.default}")
     return f"{setting.help} [{'; '.join(fact for fact in facts if fact)}]"
 
 

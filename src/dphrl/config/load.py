@@ -1,42 +1,52 @@
-"""Config <-> YAML, `--dotted.key value` overrides, the text of `--help`, and errors that name the nearest key."""
+"""Config <-> YAML: users' files, and those that runs hold."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar
 
-import annotated_types
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from dphrl.config.explain import explain
+from dphrl.config.objective import OBJECTIVES, Objective
+from dphrl.config.overrides import UniqueKeys, with_overrides
 from dphrl.config.root import Config
+from dphrl.config.sections import copied, foreign_settings
+from dphrl.config.train import TrainerSettings
 from dphrl.errors import ConfigError, nearest
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
-    """One line of `--help`."""
-
-    key: str
-    type: str
-    unit: str
-    range: str
-    default: str
-    help: str
 
 
 def build_config(values: Mapping[str, Any]) -> Config:
     """Check `values` (nested, as read from YAML) against every setting's type and range.
 
     Raises:
-        ConfigError: an unknown key (names the nearest), a wrong type, a value out of range; all of them at once.
+        ConfigError: an unknown key (names the nearest), a setting that the method does not read, a wrong type, a value
+            out of range; all of them at once.
     """
-    try:
-        return TypeAdapter(Config).validate_python(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(dict(e)) for e in error.errors())) from None
+    return _validated(Config, values, values)
+
+
+def build_objective(method: str, values: Mapping[str, Any]) -> Objective:
+    """The settings of the section `objective` alone, checked as `build_config` does.
+
+    Raises:
+        ConfigError: as `build_config`; or an unknown method.
+    """
+    if method not in OBJECTIVES:
+        raise ConfigError(f"method={method!r} is not one of {', '.join(OBJECTIVES)}{nearest(str(method), OBJECTIVES)}")
+    return _validated(OBJECTIVES[method], values, {"method": method, "objective": values})
+
+
+def build_trainer_settings(values: Mapping[str, Any]) -> TrainerSettings:
+    """Those settings of the section `train` that the trainer reads itself, checked as `build_config` does.
+
+    Raises:
+        ConfigError: as `build_config`.
+    """
+    return _validated(TrainerSettings, values, {"train": values})
 
 
 def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, base_dir: Path = Path()) -> Config:
@@ -48,54 +58,34 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, ba
         ConfigError: the file is missing, is no YAML mapping, or holds what `build_config` refuses.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"config {path} does not exist; `dphrl recipes` lists examples") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path} is not valid YAML: {error}") from None
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {path} holds a {type(values).__name__}; it must be a mapping of settings")
+    values = _read_yaml(path)
+    if path.name == "config.yaml" and path.with_name("versions.json").is_file():
+        values = _as_stored_now(values)  # of a run directory
     return _located(build_config(with_overrides(values, overrides or {})), base_dir)
 
 
-def parse_overrides(arguments: Sequence[str]) -> dict[str, str]:
-    """['--train.steps', '3', '--seed=1'] -> {'train.steps': '3', 'seed': '1'}."""
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") or len(word) == 2:
-            raise ConfigError(f"unexpected argument {word!r}; settings are given as --dotted.key value")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise ConfigError(f"--{key} needs a value: --{key} VALUE")
-            value = rest.pop(0)
-        found[key] = value
-    return found
+def read_stored_config(path: Path) -> Config:
+    """The settings that a run holds, also of a dphrl that stored settings that the run's method does not read.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML mapping, or holds what `build_config` refuses.
+    """
+    return build_config(_as_stored_now(_read_yaml(path)))
 
 
-def with_overrides(values: Mapping[str, Any], overrides: Mapping[str, str]) -> dict[str, Any]:
-    """A copy of `values` with each dotted key set; values are read as YAML unless the setting is a text."""
-    merged = _copied(values)
-    for dotted, raw in overrides.items():
-        *parents, leaf = dotted.split(".")
-        node = merged
-        for name in parents:
-            child = node.setdefault(name, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"--{dotted}: {name!r} is a single value and has no {leaf!r}")
-            node = child
-        try:
-            node[leaf] = raw if _is_text(dotted) else yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{dotted} {raw!r} is not valid YAML: {error}") from None
-    return merged
+def stored_config(values: Mapping[str, Any]) -> Config:
+    """As `read_stored_config`, of settings that are read already, e.g. from RUN/train/started.json."""
+    return build_config(_as_stored_now(values))
+
+
+_T = TypeVar("_T")
+
+
+def _validated(cls: type[_T], values: Mapping[str, Any], whole: Mapping[str, Any]) -> _T:
+    try:
+        return TypeAdapter(cls).validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(e, whole, getattr(cls, "section", "")) for e in error.errors())) from None
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -119,17 +109,29 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def settings(cls: type = Config, prefix: str = "") -> Iterator[Setting]:
-    """Every setting in the order of `Config`, nested ones with dotted keys; task settings once, under `task`."""
-    hints = get_type_hints(cls, include_extras=True)
-    for f in dataclasses.fields(cls):
-        base, *metadata = get_args(hints[f.name])
-        key = f"{prefix}{f.name}"
-        if dataclasses.is_dataclass(base):
-            yield from settings(base, f"{key}.")  # type: ignore[arg-type]
-            continue
-        info = _field_info(metadata)
-        yield Setting(key, _type_text(base), info["unit"], _range_text(base, metadata), _default_text(f), info["help"])
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+    except FileNotFoundError:
+        raise ConfigError(f"config {path} does not exist; `dphrl recipes` lists examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is not valid YAML: {error}") from None
+    if values is not None and not isinstance(values, dict):
+        raise ConfigError(f"config {path} holds a {type(values).__name__}; it must be a mapping of settings")
+    return values or {}
+
+
+def _as_stored_now(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier dphrl stored, in today's shape: it stored every setting for every method, at its default."""
+    now = copied(values)
+    rounds = now["train"].pop("max_resample", None) if isinstance(now.get("train"), dict) else None
+    if rounds is not None and isinstance(now.setdefault("objective", {}), dict):
+        now["objective"]["max_resample"] = rounds
+    for section, name, _ in list(foreign_settings(now)):
+        del now[section][name]
+    return now
 
 
 def _located(config: Config, base_dir: Path) -> Config:
@@ -138,80 +140,3 @@ def _located(config: Config, base_dir: Path) -> Config:
 
     model = dataclasses.replace(config.model, path=beside(config.model.path))
     return dataclasses.replace(config, model=model, base_run=config.base_run and beside(config.base_run))
-
-
-def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _copied(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-
-
-def _class_at(parents: Sequence[Any]) -> type | None:
-    """The dataclass that a dotted path of sections leads to; `eval_tasks.NAME` is a task."""
-    cls: type = Config
-    names = list(parents)
-    while names:
-        hints = get_type_hints(cls)
-        kind = hints.get(str(names.pop(0)))
-        if kind is not None and not dataclasses.is_dataclass(kind) and get_args(kind) and names:
-            kind = get_args(kind)[-1]  # dict[str, TaskConfig]: the next name is the user's own
-            names.pop(0)
-        if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-            return None
-        cls = kind
-    return cls
-
-
-def _is_text(dotted: str) -> bool:
-    *parents, leaf = dotted.split(".")
-    cls = _class_at(parents)
-    return cls is not None and get_type_hints(cls).get(leaf) is str
-
-
-def _explain(error: dict[str, Any]) -> str:
-    *parents, leaf = error["loc"] or ("",)
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "unexpected_keyword_argument":
-        cls = _class_at(parents)
-        names = [f.name for f in dataclasses.fields(cls)] if cls else []
-        return f"unknown setting {key!r}{nearest(str(leaf), names)}; allowed here: {', '.join(names)}"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    message = str(error["msg"]).replace("Input should be", "must be").replace("Input must be", "must be")
-    return f"{key}={error['input']!r} {message[0].lower()}{message[1:]}"
-
-
-def _field_info(metadata: Sequence[Any]) -> dict[str, str]:
-    text, unit = "", ""
-    for item in metadata:
-        if getattr(item, "description", None):
-            text = item.description
-            extra = getattr(item, "json_schema_extra", None)
-            unit = (extra or {}).get("unit", "")
-    return {"help": text, "unit": unit}
-
-
-def _type_text(kind: Any) -> str:
-    if isinstance(kind, type) and not get_args(kind):
-        return kind.__name__
-    return str(kind).replace("typing.", "").replace("dphrl.config.root.", "")
-
-
-def _range_text(kind: Any, metadata: Sequence[Any]) -> str:
-    if str(kind).startswith("typing.Literal"):
-        return " | ".join(str(a) for a in get_args(kind))
-    low = high = ""
-    for constraint in (c for item in metadata for c in getattr(item, "metadata", ())):
-        match constraint:
-            case annotated_types.Ge(ge=value):
-                low = f">= {value}"
-            case annotated_types.Gt(gt=value):
-                low = f"> {value}"
-            case annotated_types.Le(le=value):
-                high = f"<= {value}"
-            case annotated_types.Lt(lt=value):
-                high = f"< {value}"
-    return " and ".join(part for part in (low, high) if part)
-
-
-def _default_text(f: dataclasses.Field[Any]) -> str:
-    default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-    return yaml.safe_dump(default, default_flow_style=True).removesuffix("\n...\n").strip()

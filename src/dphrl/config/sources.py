@@ -6,30 +6,27 @@ import re
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from dphrl.config.setting import STRICT, About
+
 _TASK_OF_FAMILY = re.compile(r"[a-z_]+:\w+")
-
-STRICT = ConfigDict(extra="forbid", validate_default=False)
-
-
-def about(text: str, unit: str = "") -> Any:
-    """A setting's meaning and unit, which `--help` prints."""
-    return Field(description=text, json_schema_extra={"unit": unit} if unit else None)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
     """The initial policy."""
 
-    path: Annotated[str, about("Folder or name of a Hugging Face causal LM; `demo` is the shipped tiny model")] = ""
-    revision: Annotated[str | None, about("Revision of a named model")] = None
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], about("Precision of the weights")] = "float32"
-    pad_token: Annotated[str | None, about("Padding token for a tokenizer without one, e.g. its end token")] = None
-    device: Annotated[Literal["auto", "cpu", "cuda"], about("Where the model runs")] = "auto"
-    trust_remote_code: Annotated[bool, about("Run code that comes with the model; only for models you trust")] = False
-    chat_template_args: Annotated[dict[str, Any], about("Arguments of the chat template (e.g. enable_thinking)")] = (
+    path: Annotated[
+        str, About("Folder or name of a Hugging Face causal LM; `demo` is the shipped tiny model", common=True)
+    ] = ""
+    revision: Annotated[str | None, About("Revision of a named model")] = None
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], About("Precision of the weights")] = "float32"
+    pad_token: Annotated[str | None, About("Padding token for a tokenizer without one, e.g. its end token")] = None
+    device: Annotated[Literal["auto", "cpu", "cuda"], About("Where the model runs")] = "auto"
+    trust_remote_code: Annotated[bool, About("Run code that comes with the model; only for models you trust")] = False
+    chat_template_args: Annotated[dict[str, Any], About("Arguments of the chat template (e.g. enable_thinking)")] = (
         field(default_factory=dict)
     )
 
@@ -38,13 +35,13 @@ class ModelConfig:
 class LoraConfig:
     """An adapter that is trained instead of the weights (PEFT); off unless `r` is given. Needs `dphrl[lora]`."""
 
-    r: Annotated[int | None, Field(ge=1), about("Rank of the adapter; null = all weights are trained")] = None
-    alpha: Annotated[int | None, Field(ge=1), about("The adapter counts alpha / r; null = 2 r")] = None
+    r: Annotated[int | None, Field(ge=1), About("Rank of the adapter; null = all weights are trained")] = None
+    alpha: Annotated[int | None, Field(ge=1), About("The adapter counts alpha / r; null = 2 r")] = None
     dropout: Annotated[
-        float, Field(ge=0, lt=1), about("Share of the adapter's inputs dropped in training; 0 beside anchors")
+        float, Field(ge=0, lt=1), About("Share of the adapter's inputs dropped in training; 0 beside anchors")
     ] = 0.0
     target_modules: Annotated[
-        list[str] | None, about("Layers that get one, by the ends of their names; null = all linear ones but the head")
+        list[str] | None, About("Layers that get one, by the ends of their names; null = all linear ones but the head")
     ] = None
 
     @property
@@ -68,28 +65,30 @@ class TaskConfig:
     """Prompts and how completions are judged. What is empty or null stays as the ready task `name` has it."""
 
     name: Annotated[
-        str, about("A ready task, which fills in what is not set here (see `dphrl tasks`); jsonl: none")
+        str, About("A ready task, which fills in what is not set here (see `dphrl tasks`); jsonl: none", common=True)
     ] = "jsonl"
-    data: Annotated[str, about("A .jsonl, .json or .parquet file, a folder (spider, bird), `datasets` name")] = ""
-    subset: Annotated[str | None, about("Configuration of a `datasets` name")] = None
-    split: Annotated[str, about("Split, where the data has several (a file has none); empty = the task's own")] = ""
-    columns: Annotated[dict[str, str], about("Field used here -> column of the file, e.g. {gold: answer, id: idx}")] = (
+    data: Annotated[
+        str, About("A .jsonl, .json or .parquet file, a folder (spider, bird), `datasets` name", common=True)
+    ] = ""
+    subset: Annotated[str | None, About("Configuration of a `datasets` name")] = None
+    split: Annotated[str, About("Split, where the data has several (a file has none); empty = the task's own")] = ""
+    columns: Annotated[dict[str, str], About("Field used here -> column of the file, e.g. {gold: answer, id: idx}")] = (
         field(default_factory=dict)
     )
-    template: Annotated[str, about("Text of a prompt; {field} is filled from the row; jsonl: {question}")] = ""
-    template_file: Annotated[str | None, about("File that holds the template instead (beside the config)")] = None
-    chat: Annotated[bool | None, about("Send the prompt through the model's own chat template; jsonl: false")] = None
-    system: Annotated[str | None, about("System message; needs chat")] = None
-    verifier: Annotated[str, about("math, sql, exact, or module:function with TRL's reward signature; jsonl: math")] = (
+    template: Annotated[str, About("Text of a prompt; {field} is filled from the row; jsonl: {question}")] = ""
+    template_file: Annotated[str | None, About("File that holds the template instead (beside the config)")] = None
+    chat: Annotated[bool | None, About("Send the prompt through the model's own chat template; jsonl: false")] = None
+    system: Annotated[str | None, About("System message; needs chat")] = None
+    verifier: Annotated[str, About("math, sql, exact, or module:function with TRL's reward signature; jsonl: math")] = (
         ""
     )
-    verifier_args: Annotated[dict[str, Any], about("Arguments of the verifier, e.g. {db_dir: ../databases}")] = field(
+    verifier_args: Annotated[dict[str, Any], About("Arguments of the verifier, e.g. {db_dir: ../databases}")] = field(
         default_factory=dict
     )
-    offset: Annotated[int, Field(ge=0), about("Rows skipped at the start", "rows")] = 0
-    limit: Annotated[int | None, Field(ge=1), about("Rows used after the offset; null = all", "rows")] = None
+    offset: Annotated[int, Field(ge=0), About("Rows skipped at the start", "rows")] = 0
+    limit: Annotated[int | None, Field(ge=1), About("Rows used after the offset; null = all", "rows")] = None
     prompt_tokens: Annotated[
-        int | None, Field(ge=1), about("A longer prompt loses parts of its {schema}; null = no bound", "tokens")
+        int | None, Field(ge=1), About("A longer prompt loses parts of its {schema}; null = no bound", "tokens")
     ] = None
 
     def __post_init__(self) -> None:
@@ -103,45 +102,45 @@ class TaskConfig:
 class SamplingConfig:
     """How completions are drawn, in every stage."""
 
-    temperature: Annotated[float, Field(gt=0, le=10), about("Divides the logits")] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1), about("Nucleus; below 1 the anchors are not draws of the policy")] = 1.0
-    max_new_tokens: Annotated[int, Field(ge=1), about("Longest completion", "tokens")] = 256
-    stop_tokens: Annotated[list[str], about("Texts of one token each that end a completion besides the end token")] = (
+    temperature: Annotated[float, Field(gt=0, le=10), About("Divides the logits")] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1), About("Nucleus; below 1 the anchors are not draws of the policy")] = 1.0
+    max_new_tokens: Annotated[int, Field(ge=1), About("Longest completion", "tokens", common=True)] = 256
+    stop_tokens: Annotated[list[str], About("Texts of one token each that end a completion besides the end token")] = (
         field(default_factory=list)
     )
-    batch_size: Annotated[int, Field(ge=1), about("Completions drawn at once", "completions")] = 64
+    batch_size: Annotated[int, Field(ge=1), About("Completions drawn at once", "completions")] = 64
     backend: Annotated[
-        Literal["transformers", "vllm", "openai"], about("What draws: in this process, vLLM's engine, or a server")
+        Literal["transformers", "vllm", "openai"], About("What draws: in this process, vLLM's engine, or a server")
     ] = "transformers"
-    tensor_parallel: Annotated[int | None, Field(ge=1), about("vllm: GPUs that share one model; null = 1", "GPUs")] = (
+    tensor_parallel: Annotated[int | None, Field(ge=1), About("vllm: GPUs that share one model; null = 1", "GPUs")] = (
         None
     )
     gpu_memory_utilization: Annotated[
-        float | None, Field(gt=0, le=1), about("vllm: share of a GPU's memory that it takes; null = 0.9")
+        float | None, Field(gt=0, le=1), About("vllm: share of a GPU's memory that it takes; null = 0.9")
     ] = None
     base_url: Annotated[
         str | None,
         Field(pattern=r"^https?://"),
-        about("openai: address up to and with /v1, e.g. http://127.0.0.1:8000/v1"),
+        About("openai: address up to and with /v1, e.g. http://127.0.0.1:8000/v1"),
     ] = None
     api_key_env: Annotated[
-        str | None, about("openai: environment variable that holds the key; null = no key is sent")
+        str | None, About("openai: environment variable that holds the key; null = no key is sent")
     ] = None
     served_model: Annotated[
-        str | None, about("openai: the initial policy's name at the server; null = the only model there")
+        str | None, About("openai: the initial policy's name at the server; null = the only model there")
     ] = None
     served_final: Annotated[
         str | None,
-        about("openai: the trained model's name at the server, for eval; null = it cannot be drawn from"),
+        About("openai: the trained model's name at the server, for eval; null = it cannot be drawn from"),
     ] = None
-    concurrency: Annotated[int | None, Field(ge=1), about("openai: requests in flight; null = 64", "requests")] = None
-    timeout_s: Annotated[float | None, Field(gt=0), about("openai: longest wait for one answer; null = 600", "s")] = (
+    concurrency: Annotated[int | None, Field(ge=1), About("openai: requests in flight; null = 64", "requests")] = None
+    timeout_s: Annotated[float | None, Field(gt=0), About("openai: longest wait for one answer; null = 600", "s")] = (
         None
     )
     retries: Annotated[
         int | None,
         Field(ge=0),
-        about("openai: tries after the first, up to 30 s apart; null = 20 (about 8 minutes)"),
+        About("openai: tries after the first, up to 30 s apart; null = 20 (about 8 minutes)"),
     ] = None
 
     @model_validator(mode="after")
@@ -189,12 +188,12 @@ def _named_task(value: Any) -> Any:
 class KeepSetConfig:
     """Prompts of another task whose anchors are rehearsed too."""
 
-    task: Annotated[TaskConfig, BeforeValidator(_named_task), about("A ready task, or a mapping as `task`")]
-    prompts: Annotated[int, Field(ge=1), about("Prompts taken at most, chosen by the seed", "prompts")] = 500
+    task: Annotated[TaskConfig, BeforeValidator(_named_task), About("A ready task, or a mapping as `task`")]
+    prompts: Annotated[int, Field(ge=1), About("Prompts taken at most, chosen by the seed", "prompts")] = 500
     name: Annotated[
         str,
         Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$|^$"),
-        about("What its anchors and files are called; empty = the task's own name"),
+        About("What its anchors and files are called; empty = the task's own name"),
     ] = ""
 
     @property
@@ -209,28 +208,32 @@ class KeepSetConfig:
 class AnchorConfig:
     """Stage 1: pre-sampling, partition, anchors."""
 
-    presamples: Annotated[int, Field(ge=1), about("Completions drawn per prompt before training, at most", "count")] = 8
-    threshold: Annotated[int, Field(ge=1), about("Correct ones that make a prompt near-perfect: 1..presamples")] = 6
+    presamples: Annotated[
+        int, Field(ge=1), About("Completions drawn per prompt before training, at most", "count", common=True)
+    ] = 8
+    threshold: Annotated[
+        int, Field(ge=1), About("Correct ones that make a prompt near-perfect: 1..presamples", common=True)
+    ] = 6
     full_counts: Annotated[
         bool,
-        about("Draw all presamples, also where fewer settle a prompt's set (solve rates; the sets are the same)"),
+        About("Draw all presamples, also where fewer settle a prompt's set (solve rates; the sets are the same)"),
     ] = False
     debias: Annotated[
-        bool, about("Draw one more completion per near-perfect prompt; only if right it stays near-perfect")
+        bool, About("Draw one more completion per near-perfect prompt; only if right it stays near-perfect")
     ] = True
     failed_debias: Annotated[
-        Literal["exploration", "drop"], about("Where a near-perfect prompt goes whose extra draw is wrong")
+        Literal["exploration", "drop"], About("Where a near-perfect prompt goes whose extra draw is wrong")
     ] = "exploration"
     source: Annotated[
         Literal["near_perfect", "correct"],
-        about("Anchors: of near-perfect prompts (the paper), or right presamples of any prompt"),
+        About("Anchors: of near-perfect prompts (the paper), or right presamples of any prompt"),
     ] = "near_perfect"
-    per_prompt: Annotated[int, Field(ge=1), about("Distinct anchors of a prompt at most", "completions")] = 1
-    also: Annotated[list[KeepSetConfig], about("Keep sets, e.g. [{task: demo:arithmetic, prompts: 500}]")] = field(
+    per_prompt: Annotated[int, Field(ge=1), About("Distinct anchors of a prompt at most", "completions")] = 1
+    also: Annotated[list[KeepSetConfig], About("Keep sets, e.g. [{task: demo:arithmetic, prompts: 500}]")] = field(
         default_factory=list
     )
-    topk: Annotated[int, Field(ge=0), about("Likeliest tokens stored at each anchor token; 0 = none", "tokens")] = 0
-    batch_size: Annotated[int, Field(ge=1), about("Anchors scored at once", "completions")] = 32
+    topk: Annotated[int, Field(ge=0), About("Likeliest tokens stored at each anchor token; 0 = none", "tokens")] = 0
+    batch_size: Annotated[int, Field(ge=1), About("Anchors scored at once", "completions")] = 32
 
     @model_validator(mode="after")
     def _threshold_in_range(self) -> AnchorConfig:

@@ -86,9 +86,9 @@ COUNTS = frozenset({"distinct_correct", "style_entropy", "tokens"})
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 
-def label(method: str, divergence: str) -> str:
-    """The label of a run: its method, or for dph the divergence's own label."""
-    return DPH_LABELS.get(divergence, f"dph_{divergence}") if method == "dph" else method
+def dph_label(divergence: str) -> str:
+    """The label of a run of method dph; a run of another method is labelled with its method."""
+    return DPH_LABELS.get(divergence, f"dph_{divergence}")
 
 
 def method_style(method: str) -> MethodStyle:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import ANCHOR_METHODS, AnchoredObjective, DphObjective, RklObjective
+from dphrl.config.root import Config
 from dphrl.config.sources import TaskConfig
 from dphrl.files import write_text
 from dphrl.metrics.summary import TaskSummary
@@ -72,17 +73,18 @@ def _card(run: RunDir, config: Config, results: str) -> Any:
 
 
 def _training(run: RunDir, config: Config) -> dict[str, str]:
-    train, objective, lora = config.train, config.objective, config.lora
+    train, lora = config.train, config.lora
     last = next(reversed(read_metrics(run.metrics)), {})
     facts: dict[str, object] = {"initial model": config.model.path, "revision": config.model.revision}
     facts["method"] = config.method
-    if config.method in ANCHOR_METHODS:
-        course = "" if objective.eta_schedule == "constant" else f", {objective.eta_schedule}"
-        facts["divergence"] = _divergence(config)
-        facts["eta"] = f"{objective.eta}{course}"
-        facts["drift at the end (`anchor/forward_kl`)"] = _nats(last.get("anchor/forward_kl"))
-    if config.method == "rkl":
-        facts["KL"] = f"beta {objective.beta}, estimator {objective.kl_estimator}"
+    match config.objective:
+        case AnchoredObjective() as anchored:
+            course = "" if anchored.eta_schedule == "constant" else f", {anchored.eta_schedule}"
+            facts["divergence"] = _divergence(anchored)
+            facts["eta"] = f"{anchored.eta}{course}"
+            facts["drift at the end (`anchor/forward_kl`)"] = _nats(last.get("anchor/forward_kl"))
+        case RklObjective() as rkl:
+            facts["KL"] = f"beta {rkl.beta}, estimator {rkl.kl_estimator}"
     facts["weights"] = "all" if lora.r is None else f"LoRA, r {lora.r}, alpha {lora.scale}, merged"
     facts["precision"] = config.model.dtype
     facts["steps"] = f"{train.steps} generations, {train.steps * train.updates} optimiser steps"
@@ -93,11 +95,10 @@ def _training(run: RunDir, config: Config) -> dict[str, str]:
     return {key: str(value) for key, value in facts.items() if value is not None}
 
 
-def _divergence(config: Config) -> str | None:
-    if config.method != "dph":
+def _divergence(objective: AnchoredObjective) -> str | None:
+    if not isinstance(objective, DphObjective):
         return None
-    name = config.objective.divergence
-    return f"alpha {config.objective.alpha:g}" if name == "alpha" else name
+    return objective.divergence if objective.alpha is None else f"alpha {objective.alpha:g}"
 
 
 def _nats(value: float | None) -> str | None:

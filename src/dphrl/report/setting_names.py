@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dphrl.config.load import flat, to_dict
+from dphrl.config.objective import ANCHOR_METHODS, DphObjective
 from dphrl.config.root import Config
-from dphrl.report.labels import label
+from dphrl.report.labels import dph_label
 from dphrl.runs.run_dir import FREE_KEYS
 
-_ONLINE = ("train.", "sampling.", "lora.")
-_ANCHORED = (
-    *_ONLINE,
-    "anchor.",
-    *(f"objective.{x}" for x in ("eta", "eta_schedule", "eta_end", "drift_target", "eta_bounds")),
-    *("objective.anchors_per_step", "objective.anchor_ratio"),
-)
-USED: dict[str, tuple[str, ...]] = {
-    "grpo": _ONLINE,
-    "dapo": _ONLINE,
-    "rkl": (*_ONLINE, "objective.beta", "objective.kl_estimator"),
-    "replay": _ANCHORED,
-    "dph": (*_ANCHORED, *(f"objective.{x}" for x in ("alpha", "log_u_cap", "form", "anchor_estimator"))),
-}
-"""Method -> settings (or sections) that make a difference to it."""
+USED = ("train.", "sampling.", "lora.", "objective.")
+"""Sections that make a difference to a training; `anchor.` does to one with anchors."""
 
 SPEED_ONLY = frozenset(
     {f"train.{x}" for x in ("micro_batch", "save_every", "log_every", "gradient_checkpointing")}
+    | {"objective.anchor_forward"}
     | {key for key in FREE_KEYS if key.startswith(("sampling.", "anchor."))}
 )
 
@@ -42,7 +31,8 @@ NAMED_FIRST: dict[str, str] = {
 
 def config_label(config: Config) -> str:
     """grpo, dapo, rkl, replay, dph_f, ...: the label of a run with this config."""
-    return label(config.method, config.objective.divergence)
+    objective = config.objective
+    return dph_label(objective.divergence) if isinstance(objective, DphObjective) else config.method
 
 
 def setting_names(configs: Sequence[Config | None]) -> list[str]:
@@ -58,8 +48,7 @@ def setting_names(configs: Sequence[Config | None]) -> list[str]:
     values = [{} if config is None else flat(to_dict(config)) for config in configs]
     names = [""] * len(configs)
     for name, places in by_label.items():
-        used = USED[values[places[0]]["method"]]
-        keys = {key for i in places for key in values[i] if key.startswith(used) and key not in SPEED_ONLY}
+        keys = {key for i in places for key in _used(values[i]) if key not in SPEED_ONLY}
         varied = {key for key in keys if len({repr(values[i].get(key)) for i in places}) > 1}
         if varied:
             alpha = name == "dph_alpha" and "objective.alpha" in varied
@@ -71,8 +60,13 @@ def setting_names(configs: Sequence[Config | None]) -> list[str]:
 def main_setting(config: Config) -> str:
     """What its method's published form leaves open, e.g. 'beta=0.1 k2', 'eta=0.2'; '' for grpo and dapo."""
     values = flat(to_dict(config))
-    keys = {key for key in values if key.startswith(USED[config.method])}
-    return _setting(values, keys, set(), alpha=config_label(config) == "dph_alpha")
+    return _setting(values, _used(values), set(), alpha=config_label(config) == "dph_alpha")
+
+
+def _used(values: Mapping[str, object]) -> set[str]:
+    """Settings that make a difference to a training with these; those of `objective` are its method's own."""
+    used = (*USED, "anchor.") if values["method"] in ANCHOR_METHODS else USED
+    return {key for key in values if key.startswith(used)}
 
 
 def _setting(values: Mapping[str, object], keys: Iterable[str], varied: set[str], *, alpha: bool) -> str:
@@ -80,6 +74,6 @@ def _setting(values: Mapping[str, object], keys: Iterable[str], varied: set[str]
     if values["train.advantage"] == "group":
         hidden.add("train.advantage")
     used = set(keys) - hidden
-    parts = [form.format(values[key]) for key, form in NAMED_FIRST.items() if key in used]
+    parts = [form.format(values[key]) for key, form in NAMED_FIRST.items() if key in used and values[key] is not None]
     rest = sorted(varied - NAMED_FIRST.keys())
     return " ".join([*parts, *(f"{key.rpartition('.')[2]}={values.get(key)}" for key in rest)])

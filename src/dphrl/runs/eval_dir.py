@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dphrl.config.load import build_config
+from dphrl.config.load import stored_config
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
@@ -77,7 +77,7 @@ class EvalDir:
         """The settings of `dphrl eval`, those that are newer than the directory with their defaults; None where another
         tool made it."""
         settings = self.made.get("settings")
-        return None if settings is None else build_config(settings)
+        return None if settings is None else stored_config(settings)
 
     @property
     def versions(self) -> Mapping[str, str]:

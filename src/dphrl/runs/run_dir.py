@@ -9,9 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dphrl.config.load import build_config, flat, to_dict, to_yaml
+from dphrl.config.load import flat, read_stored_config, to_dict, to_yaml
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import damage_refused, read_json, write_json, write_text
@@ -196,7 +194,7 @@ def read_run(root: Path) -> tuple[RunDir, Config]:
     run = RunDir(root)
     if not run.config.exists():
         raise RunDirError(f"{root} is no run directory: it has no config.yaml")
-    return run, build_config(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    return run, read_stored_config(run.config)
 
 
 def installed_versions() -> dict[str, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import ANCHOR_METHODS
+from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
 from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dphrl.config.load import build_config, with_overrides
+from dphrl.config.load import build_config
+from dphrl.config.overrides import with_overrides
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.load import load_task

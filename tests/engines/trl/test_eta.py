@@ -24,7 +24,7 @@ from dphrl.method.eta import controlled_eta
     [
         ({"eta_schedule": "target"}, "needs objective.drift_target > 0.*nats per token"),
         ({"eta_schedule": "target", "drift_target": 0.05, "eta": 0}, "0 < low <= eta <= high"),
-        ({"eta_schedule": "target", "drift_target": 0.05, "eta_bounds": [0.5, 1.0]}, "eta=0.2 within"),
+        ({"eta_schedule": "target", "drift_target": 0.05, "eta_bounds": [0.5, 1.0]}, "eta=0.05 within"),
         ({"eta_schedule": "target", "drift_target": 0.05, "eta_bounds": [0.1]}, "eta_bounds="),
         ({"eta_schedule": "target", "drift_target": 0.05, "eta_end": 0.1}, "eta_end is read with .*linear or cosine"),
         ({"drift_target": 0.05}, "drift_target is read with objective.eta_schedule=target, but it is constant"),

@@ -23,11 +23,12 @@ METHODS: dict[str, dict[str, Any]] = {
     **{
         f"rkl-{k}": {"method": "rkl", "kl_estimator": k, "beta": 0.3} for k in ("k3", "k3_corrected", "k2", "k1_reward")
     },
-    **{f"dph-{f}": {"method": "dph", "divergence": f, "alpha": 0.3, "eta": 0.4} for f in reference.F_OF_U},
+    **{f"dph-{f}": {"method": "dph", "divergence": f, "eta": 0.4} for f in reference.F_OF_U},
     **{
         f"definition-{f}": {"method": "dph", "divergence": f, "form": "definition", "eta": 0.4}
         for f in reference.ON_ANCHORS
     },
+    "dph-alpha": {"method": "dph", "divergence": "alpha", "alpha": 0.3, "eta": 0.4},
     "merged": {"method": "dph", "divergence": "js", "eta": 0.4, "anchor_forward": "merged"},
     "replay": {"method": "replay", "eta": 0.4},
 }

@@ -207,9 +207,10 @@ def test_what_top_k_needs_is_asked_for_by_name(build: Built, anchors: tuple[Anch
     bare = [Anchor(a.prompt_id, a.prompt_ids, a.completion_ids, a.ref_logps) for a in anchors]
     with pytest.raises(AnchorError, match=r"these anchors hold none; pre-sample with anchor\.topk=16"):
         build(bare)
-    with pytest.raises(ConfigError, match="method replay does without"):
+    with pytest.raises(ConfigError, match="is read by method dph, but method is replay"):
         build(anchors, method="replay")
     with pytest.raises(ConfigError, match=r"anchor\.topk=0 stores none"):
         build_config({"objective": {"anchor_estimator": "topk"}})
     assert build_config({"objective": {"anchor_estimator": "topk"}, "anchor": {"topk": 4}}).anchor.topk == 4
-    assert build_config({"objective": {"anchor_estimator": "topk"}, "method": "grpo"}).anchor.topk == 0
+    with pytest.raises(ConfigError, match="is read by method dph, but method is grpo"):
+        build_config({"objective": {"anchor_estimator": "topk"}, "method": "grpo"})

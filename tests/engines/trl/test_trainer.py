@@ -136,7 +136,8 @@ def plain_trl(tmp_path: Path) -> GRPOTrainer:
 def test_without_weight_every_method_is_trl_to_the_bit(
     changes: dict[str, str], build: Built, plain_trl: GRPOTrainer, anchors: tuple[Anchor, ...]
 ) -> None:
-    ours = build(None if changes["method"] == "grpo" else anchors, eta=0.0, anchors_per_step=4, **changes)
+    anchored: dict[str, Any] = {} if changes["method"] == "grpo" else {"eta": 0.0, "anchors_per_step": 4}
+    ours = build(anchors if anchored else None, **anchored, **changes)
     start = weights(ours)
     assert torch.equal(trained(ours), trained(plain_trl))
     assert not torch.equal(start, weights(ours))
@@ -343,10 +344,10 @@ def test_anchors_must_be_there_for_the_methods_that_use_them(build: Built, ancho
     ("changes", "part"),
     [
         ({"method": "dhp"}, "did you mean 'dph'"),
-        ({"method": "rkl", "beta": 0.0}, "beta > 0"),
-        ({"method": "dph", "beta": 0.1}, "beta=0"),
-        ({"kl_estimator": "k4"}, "k3, k3_corrected, k2, k1_reward"),
-        ({"advantage": "max"}, "group, maxrl"),
+        ({"method": "rkl", "beta": 0.0}, "objective.beta=0.0 must be greater than 0"),
+        ({"method": "dph", "beta": 0.1}, "objective.beta is read by method rkl, but method is dph"),
+        ({"method": "rkl", "kl_estimator": "k4"}, "'k3', 'k3_corrected', 'k2' or 'k1_reward'"),
+        ({"advantage": "max"}, "'group', 'maxrl'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, Any], part: str, tmp_path: Path) -> None:

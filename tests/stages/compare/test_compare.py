@@ -15,10 +15,11 @@ import pytest
 from compare_runs import BASE, DPH, GRPO, compared, row, write_eval, write_run
 
 from dphrl.config.load import build_config
-from dphrl.config.root import Config, Method, ObjectiveConfig
+from dphrl.config.objective import DphObjective, Method
+from dphrl.config.root import Config
 from dphrl.errors import DataError, RunDirError
 from dphrl.metrics.intervals import Scores
-from dphrl.report.labels import METHODS, label
+from dphrl.report.labels import METHODS, dph_label
 from dphrl.report.setting_names import config_label, setting_names
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.runs.samples import read_samples
@@ -157,14 +158,14 @@ def test_a_sweep_is_grouped_by_its_setting(tmp_path: Path) -> None:
             [{"method": "rkl", "objective": {"beta": 0.1, "kl_estimator": e}} for e in ("k2", "k3")],
             ["beta=0.1 k2", "beta=0.1 k3"],
         ),
-        ([{}, {"train": {"advantage": "maxrl"}}], ["eta=0.2", "maxrl eta=0.2"]),
+        ([{}, {"train": {"advantage": "maxrl"}}], ["eta=0.05", "maxrl eta=0.05"]),
         ([{"method": "grpo"}, {"method": "grpo", "train": {"advantage": "maxrl"}}], ["", "maxrl"]),
-        ([{}, {"train": {"steps": 240}}], ["eta=0.2 steps=60", "eta=0.2 steps=240"]),
+        ([{}, {"train": {"steps": 240}}], ["eta=0.05 steps=60", "eta=0.05 steps=240"]),
         (
             [{"objective": {"divergence": "alpha", "alpha": a, "eta": 0.05}} for a in (0.2, 0.8)],
             ["alpha=0.2 eta=0.05", "alpha=0.8 eta=0.05"],
         ),
-        ([{"method": "grpo"}, {"method": "grpo", "objective": {"eta": 0.5}}], ["", ""]),
+        ([{"method": "grpo"}, {"method": "grpo", "anchor": {"topk": 4}}], ["", ""]),
         ([{}, {"train": {"micro_batch": 4}, "sampling": {"batch_size": 2}}], ["", ""]),
     ],
 )
@@ -174,10 +175,10 @@ def test_settings_name_what_tells_runs_apart(configs: list[dict[str, Any]], expe
 
 
 def test_every_method_and_divergence_has_a_label_and_a_style() -> None:
-    divergences = get_args(get_type_hints(ObjectiveConfig)["divergence"])
-    labels = [label("dph", d) for d in divergences] + [m for m in get_args(Method) if m != "dph"]
+    divergences = get_args(get_type_hints(DphObjective)["divergence"])
+    labels = [dph_label(d) for d in divergences] + [m for m in get_args(Method) if m != "dph"]
     assert set(labels) | {"base"} == set(METHODS)
-    assert [label("dph", d) for d in ("forward_kl", "js", "alpha")] == ["dph_f", "dph_js", "dph_alpha"]
+    assert [dph_label(d) for d in ("forward_kl", "js", "alpha")] == ["dph_f", "dph_js", "dph_alpha"]
     assert len({style.marker for style in METHODS.values()}) == len(METHODS)
 
 

@@ -108,12 +108,13 @@ def test_what_loads_a_reference_model_is_what_the_objective_reads_it_for() -> No
     for name, parts in DEFINITIONS.items():
         objective = {"divergence": name, "form": "definition"}
         config = build_config({"method": "dph", "objective": objective})
-        assert config.loads_reference == (parts.fresh is not None)
-    assert build_config({"method": "rkl"}).loads_reference and not build_config({"method": "dph"}).loads_reference
+        assert config.objective.loads_reference == (parts.fresh is not None)
+    rkl, dph = (build_config({"method": method}).objective for method in ("rkl", "dph"))
+    assert rkl.loads_reference and not dph.loads_reference
 
 
 def test_resampling_and_several_anchors_raise_the_bounds(demo_values: dict[str, Any]) -> None:
-    demo_values["method"] = "dapo"
+    demo_values |= {"method": "dapo", "objective": {}}
     dapo = planned(demo_values)
     assert dapo.completions == (32, 32 * 4) and "32 completions, 128 with every round" in plan_text(dapo)
     demo_values |= {"method": "dph", "anchor": {"presamples": 4, "threshold": 3, "per_prompt": 3}}
@@ -177,7 +178,7 @@ def test_what_is_no_language_model_says_so(tmp_path: Path) -> None:
     [
         ({}, 16, 24 + 2),
         ({"model": {"dtype": "float32"}}, 16, 24 + 4),
-        ({"method": "rkl"}, 16 + 2, 24 + 2),
+        ({"method": "rkl", "objective": {}}, 16 + 2, 24 + 2),
         ({"lora": {"r": 8}}, 2, 2),
     ],
 )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dphrl.anchors import anchor_lengths
-from dphrl.config.root import ANCHOR_METHODS
+from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.engines.common.padded_rows import PaddedRows
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import AnchorError, ConfigError, EmptyAnchorStore
@@ -37,7 +37,7 @@ LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorSettings:
-    """What the term reads of a trainer's settings; `config.root.ObjectiveConfig` says meaning, unit and range."""
+    """What the term reads of a trainer's settings; `config.objective` says meaning, unit and range."""
 
     method: str
     """dph or replay; replay reads no divergence, form or estimator."""

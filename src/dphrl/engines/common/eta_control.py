@@ -12,7 +12,7 @@ from dphrl.method.eta import controlled_eta, scheduled_eta
 
 @dataclass(frozen=True, slots=True)
 class EtaSettings:
-    """`config.root.ObjectiveConfig` says meaning, unit and range; they are checked where settings are."""
+    """`config.objective` says meaning, unit and range; they are checked where settings are."""
 
     eta: float
     schedule: str = "constant"

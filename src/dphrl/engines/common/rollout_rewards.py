@@ -9,15 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dphrl.config.checks import PASS_K, RANK_PENALTY
 from dphrl.engines.common.processes import Processes
 from dphrl.method.advantages import Advantage, advantage
 
 
 def chosen_advantage(args: Any) -> Advantage | None:
     """The advantage that a trainer's arguments ask for; None for the engine's own."""
-    penalty = RANK_PENALTY if args.rank_penalty is None else args.rank_penalty
-    return advantage(args.advantage, pass_k=args.pass_k or PASS_K, rank_penalty=penalty)
+    k, penalty = args.pass_k or 0, args.rank_penalty or 0.0  # None where the advantage does not read them
+    return advantage(args.advantage, pass_k=k, rank_penalty=penalty)
 
 
 def weighted_rewards(

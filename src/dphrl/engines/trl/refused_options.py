@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from dphrl.config.root import ANCHOR_METHODS
+from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.errors import ConfigError, nearest
 
 TOKEN_MEAN_LOSSES = ("dapo", "cispo", "vespo")
@@ -170,6 +170,12 @@ CLASHES: tuple[Clash, ...] = (
         ("method", "neftune_noise_alpha"),
         "anchors were scored without noise, with it u differs from 1 for the unchanged policy; leave it out",
         lambda a: _keeps_anchors(a) and bool(a.neftune_noise_alpha),
+    ),
+    Clash(
+        ("method", "restore_callback_states_from_checkpoint"),
+        "it would build a second controller of eta, and a run resumes with the eta of its checkpoint by itself; leave "
+        "it out",
+        lambda a: _keeps_anchors(a) and a.restore_callback_states_from_checkpoint,
     ),
     Clash(
         ("method", "cast_lm_head_to_fp32"),

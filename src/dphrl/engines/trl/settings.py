@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from dphrl.config.checks import ANCHOR_RATIO, ANCHORS_PER_STEP
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import AnchoredObjective
+from dphrl.config.root import Config
+from dphrl.config.train import TRAINER_SETTINGS
 from dphrl.engines.trl.refused_options import SET_BY_THE_STAGE
 from dphrl.engines.trl.vllm_options import check_vllm
 from dphrl.errors import ConfigError, nearest
@@ -28,9 +29,11 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     ours = {
         "output_dir": str(output_dir),
         "method": config.method,
-        **_objective_settings(config),
-        "max_resample": train.max_resample,
-        "max_bad_steps": train.max_bad_steps,
+        "beta": 0.0,
+        **asdict(config.objective),
+        "anchors_per_step": anchors_per_step(config) or None,
+        "anchor_ratio": None,
+        **{name: getattr(train, name) for name in TRAINER_SETTINGS},
         "epsilon": train.clip_low,
         "epsilon_high": clip_high,
         "loss_type": "dapo",  # token-mean over the optimiser step
@@ -69,43 +72,21 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     return ours | _extra_settings(config, ours)
 
 
-def _objective_settings(config: Config) -> dict[str, Any]:
-    """What holds the policy, and the advantage."""
-    train, objective = config.train, config.objective
-    return {
-        "divergence": objective.divergence,
-        "alpha": objective.alpha,
-        "eta": objective.eta,
-        "eta_schedule": objective.eta_schedule,
-        "eta_end": objective.eta_end,
-        "drift_target": objective.drift_target,
-        "eta_bounds": objective.eta_bounds,
-        "log_u_cap": objective.log_u_cap,
-        "form": objective.form,
-        "anchor_forward": objective.anchor_forward,
-        "anchor_estimator": objective.anchor_estimator,
-        "anchors_per_step": anchors_per_step(config),
-        "beta": objective.beta if config.method == "rkl" else 0.0,
-        "kl_estimator": objective.kl_estimator,
-        "advantage": train.advantage,
-        "pass_k": train.pass_k,
-        "rank_penalty": train.rank_penalty,
-    }
-
-
 def anchors_per_step(config: Config) -> int:
-    """Anchors beside each optimiser step: `anchors_per_step`, or `anchor_ratio` of its completions, at least 1."""
-    train, objective = config.train, config.objective
-    completions = train.prompts_per_step * train.group_size // train.updates
-    if objective.anchor_ratio is not None:
-        return max(1, round(objective.anchor_ratio * completions))
-    return objective.anchors_per_step or max(ANCHORS_PER_STEP, round(ANCHOR_RATIO * completions))
+    """Anchors beside each optimiser step; 0 for a method without anchors."""
+    objective = config.objective
+    return objective.anchors_beside(_completions(config)) if isinstance(objective, AnchoredObjective) else 0
+
+
+def _completions(config: Config) -> int:
+    """Completions of an optimiser step, over all processes."""
+    return config.train.prompts_per_step * config.train.group_size // config.train.updates
 
 
 def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
     """Completions in one forward on one process, and such forwards an optimiser step."""
     train = config.train
-    per_update = train.prompts_per_step * train.group_size // train.updates
+    per_update = _completions(config)
     micro = min(train.micro_batch, per_update // processes)
     if micro == 0 or per_update % (micro * processes):
         raise ConfigError(
@@ -113,8 +94,9 @@ def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
             "change train.micro_batch, train.prompts_per_step or train.updates"
         )
     parts = per_update // micro
-    anchors, ratio = anchors_per_step(config), config.objective.anchor_ratio
-    if config.method in ANCHOR_METHODS and anchors < parts:
+    anchors = anchors_per_step(config)
+    if 0 < anchors < parts:
+        ratio = getattr(config.objective, "anchor_ratio", None)
         name = "objective.anchors_per_step" if ratio is None else f"objective.anchor_ratio={ratio}, anchors_per_step"
         raise ConfigError(
             f"{name}={anchors} leaves some of the {parts} micro-batches of an update without an anchor; "

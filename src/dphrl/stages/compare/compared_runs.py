@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dphrl.config.load import load_config
+from dphrl.config.load import read_stored_config
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
 from dphrl.report.comparison import Entry
@@ -89,4 +89,4 @@ def _open(path: Path) -> ComparedRun:
             f"{path} is no run directory (it has no config.yaml) and no evaluation directory (no evaluation.json); "
             f"make one with `dphrl run --config FILE --out {path}`, or with `dphrl eval --model NAME --tasks NAME`"
         )
-    return ComparedRun(path, load_config(path / "config.yaml"))
+    return ComparedRun(path, read_stored_config(path / "config.yaml"))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dphrl.config.load import build_config, load_config, to_dict, with_overrides
+from dphrl.config.load import build_config, load_config, to_dict
+from dphrl.config.overrides import with_overrides
 from dphrl.config.root import Config
 from dphrl.config.sources import KeepSetConfig, TaskConfig
 from dphrl.errors import ConfigError, nearest

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import ANCHOR_METHODS
+from dphrl.config.root import Config
 from dphrl.errors import DphrlError
 from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy

@@ -10,7 +10,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import DapoObjective
+from dphrl.config.root import Config
 from dphrl.engines.trl import INSTALL, missing_packages
 from dphrl.engines.trl.settings import anchors_per_step, trainer_settings
 from dphrl.errors import ConfigError, DataError
@@ -60,14 +61,14 @@ class Plan:
     @property
     def anchors_per_step(self) -> int:
         """Anchors beside each optimiser step; 0 for a method without anchors."""
-        return anchors_per_step(self.config) if self.config.method in ANCHOR_METHODS else 0
+        return anchors_per_step(self.config)
 
     @property
     def completions(self) -> tuple[int, int]:
         """Completions of training, without resampling and with every round of it."""
-        train = self.config.train
+        train, objective = self.config.train, self.config.objective
         count = train.steps * train.prompts_per_step * train.group_size
-        return count, count * (1 + train.max_resample if self.config.method == "dapo" else 1)
+        return count, count * (1 + objective.max_resample if isinstance(objective, DapoObjective) else 1)
 
     @property
     def measures_base(self) -> bool:
@@ -85,7 +86,7 @@ class Plan:
         if self.parameters is None or self.config.model.device == "cpu":
             return None
         trained = DTYPE_BYTES[self.config.model.dtype] if self.config.lora.r is not None else TRAINED_BYTES
-        reference = DTYPE_BYTES[self.config.model.dtype] if self.config.loads_reference else 0
+        reference = DTYPE_BYTES[self.config.model.dtype] if self.config.objective.loads_reference else 0
         return self.parameters * (trained + reference)
 
     @property

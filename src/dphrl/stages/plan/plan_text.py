@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dphrl.config.objective import DphObjective, ReplayObjective, RklObjective
 from dphrl.stages.plan.plan import Plan, gib
 
 
@@ -32,12 +33,16 @@ def plan_text(plan: Plan) -> str:
 
 
 def _head(plan: Plan) -> str:
-    config, objective = plan.config, plan.config.objective
-    term = {
-        "dph": f", {objective.divergence}, eta {objective.eta:g}",
-        "replay": f", eta {objective.eta:g}",
-        "rkl": f", {objective.kl_estimator}, beta {objective.beta:g}",
-    }.get(config.method, "")
+    config = plan.config
+    match config.objective:
+        case DphObjective(divergence=divergence, eta=eta):
+            term = f", {divergence}, eta {eta:g}"
+        case ReplayObjective(eta=eta):
+            term = f", eta {eta:g}"
+        case RklObjective(kl_estimator=estimator, beta=beta):
+            term = f", {estimator}, beta {beta:g}"
+        case _:
+            term = ""
     size = "" if plan.parameters is None else f", {_short(plan.parameters)} parameters in {config.model.dtype}"
     where = "one CPU process" if config.model.device == "cpu" else f"{plan.gpus} GPU{'s' if plan.gpus > 1 else ''}"
     return f"plan of {config.out}: {config.method}{term}; {config.model.path}{size}; training on {where}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from dphrl.config.load import to_dict
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import ANCHOR_METHODS
+from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.method.difficulty import Difficulty, in_band, mean_reward
 from dphrl.progress import Progress, silent

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, to_dict, to_yaml
+from dphrl.config.objective import RklObjective
 from dphrl.errors import DphrlError
 from dphrl.report.labels import display
 from dphrl.report.page.sections import How
@@ -78,13 +79,15 @@ def _command(run: ComparedRun) -> str:
 
 def _described(run: ComparedRun) -> str:
     """'beta=0.1 k2 (k2 in the loss: the gradient of reverse KL)'."""
-    gradient = GRADIENTS[run.config.objective.kl_estimator] if run.config.method == "rkl" else ""
+    objective = run.config.objective
+    gradient = GRADIENTS[objective.kl_estimator] if isinstance(objective, RklObjective) else ""
     return f"{main_setting(run.config) or 'as published'}{f' ({gradient})' if gradient else ''}"
 
 
 def _differences(first: Mapping[str, object], other: Mapping[str, object]) -> str:
     keys = [k for k in dict.fromkeys([*first, *other]) if k not in UNSAID and first.get(k) != other.get(k)]
-    return ", ".join(f"{key}={other.get(key)}" for key in keys)
+    told = [key for key in keys if key in other or not key.startswith("objective.")]  # those its method reads
+    return ", ".join(f"{key}={other.get(key)}" for key in told)
 
 
 def _fingerprints(runs: Sequence[ComparedRun]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dphrl.config.root import ANCHOR_METHODS
+from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.errors import ConfigError
 
 SEVERAL = 2

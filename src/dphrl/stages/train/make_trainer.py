@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dphrl.config.root import ANCHOR_METHODS, Config
+from dphrl.config.objective import ANCHOR_METHODS
+from dphrl.config.root import Config
 from dphrl.errors import ConfigError, DataError
 from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import Policy

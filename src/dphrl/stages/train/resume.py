@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from dphrl.anchors.manifest import read_manifest
-from dphrl.config.load import flat, to_dict
+from dphrl.config.load import flat, stored_config, to_dict
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
 from dphrl.models.fingerprint import fingerprint
@@ -71,7 +71,7 @@ def check_unchanged(
         RunDirError: something changed that was not allowed to, or that no checkpoint survives; each by name.
     """
     if checkpoint is not None and run.started.exists():
-        changed = changes_between(read_training_start(run.started), now)
+        changed = changes_between(_as_stored_now(read_training_start(run.started)), now)
         fixed = {key: values for key, values in changed.items() if is_fixed(key)}
         if fixed or (changed and not allow):
             raise RunDirError(
@@ -95,6 +95,12 @@ def changes_between(old: TrainingStart, new: TrainingStart) -> dict[str, tuple[A
     before, after = _facts(old), _facts(new)
     keys = [key for key in sorted({*before, *after}) if key not in FREE_KEYS and before.get(key) != after.get(key)]
     return {key: (before.get(key), after.get(key)) for key in keys}
+
+
+def _as_stored_now(start: TrainingStart) -> TrainingStart:
+    """What an earlier dphrl wrote, with the settings that are stored today."""
+    values = to_dict(stored_config(start.settings))
+    return replace(start, settings={section: values[section] for section in TRAINED_FROM})
 
 
 def _facts(start: TrainingStart) -> dict[str, object]:
