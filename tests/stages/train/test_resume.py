@@ -59,6 +59,8 @@ def presample_sets(folder: Path) -> None:
 
 def config_of(out: Path, **sections: Any) -> Any:
     values = {"out": str(out), **VALUES}
+    if sections.get("method", "dph") not in ("dph", "replay"):
+        values.pop("objective", None)  # of the methods with anchors
     values |= {k: {**values.get(k, {}), **v} if isinstance(v, dict) else v for k, v in sections.items()}
     return build_config(values)
 
