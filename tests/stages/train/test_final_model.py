@@ -86,7 +86,7 @@ def run_lora(folder: Path) -> None:
         "eval_tasks": {"in_domain": {"data": "demo:in_domain", "split": "eval", "limit": 3}},
         "sampling": {"max_new_tokens": 40, "batch_size": 512},
         "anchor": {"presamples": 4, "threshold": 3},
-        "objective": {"anchors_per_step": 8},
+        "objective": {"eta": 0.2, "anchors_per_step": 8},
         "train": {"steps": 2, "prompts_per_step": 4, "group_size": 4, "learning_rate": 1e-2, "save_every": 1},
         "eval": {"n": 2, "resamples": 100},
     }

@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
     "task": {"data": "demo:in_domain", "limit": 24},
     "sampling": {"max_new_tokens": 30, "batch_size": 512},
     "anchor": {"presamples": 4, "threshold": 3},
-    "objective": {"anchors_per_step": 8},
+    "objective": {"eta": 0.2, "anchors_per_step": 8},
     "train": {
         "steps": 7,
         "prompts_per_step": 4,
@@ -322,7 +322,7 @@ def test_the_command_ends_with_the_signals_status_and_goes_on_with_a_change(
     out = copied(sets, tmp_path / "run")
     config = tmp_path / "run.yaml"
     measured = {"eval_tasks": {"in_domain": {"data": "demo:in_domain", "split": "eval", "limit": 4}}}
-    config.write_text(json.dumps({"out": str(out), "method": "grpo", **VALUES, **measured}))
+    config.write_text(json.dumps({"out": str(out), "method": "grpo", **VALUES, "objective": {}, **measured}))
     at_micro_step(6, send(signal.SIGUSR1))
     assert main(["train", "--config", str(config)]) == 138
     ended = "dphrl: ended by SIGUSR1; step 4 is saved; the same command goes on from there"
