@@ -142,7 +142,8 @@ def test_a_run_is_checked_against_its_task_and_keep_sets(demo_values: dict[str, 
     shown: list[str] = []
     found = {}
     for method in ("dph", "grpo"):
-        config = build_config({**demo_values, "method": method})
+        objective = demo_values["objective"] if method == "dph" else {}
+        config = build_config({**demo_values, "method": method, "objective": objective})
         policy = load_policy(config)
         check = contamination_check(
             config,
