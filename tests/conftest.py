@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of LONGEST_FIRST before all others; nothing else changes its order."""
     here = Path(__file__).parent
     place = {here / file: number for number, file in enumerate(LONGEST_FIRST)}
+    assert all(path.is_file() for path in place), "a file of LONGEST_FIRST has moved: write its new path there"
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

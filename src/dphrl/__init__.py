@@ -12,7 +12,7 @@ from dphrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from dphrl.config.load import load_config
-    from dphrl.engines.trl.config import DPHConfig
+    from dphrl.engines.trl.dph_config import DPHConfig
     from dphrl.engines.trl.trainer import DPHTrainer
     from dphrl.stages.evaluate.evaluate import evaluate
     from dphrl.stages.presample.presample import presample
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "DPHConfig": "dphrl.engines.trl.config:DPHConfig",
+    "DPHConfig": "dphrl.engines.trl.dph_config:DPHConfig",
     "DPHTrainer": "dphrl.engines.trl.trainer:DPHTrainer",
     "load_config": "dphrl.config.load:load_config",
     "presample": "dphrl.stages.presample.presample:presample",

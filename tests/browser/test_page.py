@@ -10,8 +10,8 @@ import pytest
 from report_summaries import EVIL, THREE, TRAINING, comparison
 
 from dphrl.report.comparison import Entry
+from dphrl.report.page.cut_text import cut
 from dphrl.report.page.drift_view import TOKENS_SHOWN, AnchorDrift, DriftedAnchor
-from dphrl.report.page.escaped import cut
 from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
 from dphrl.report.page.write_page import Extras, write_page
 

@@ -166,7 +166,7 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
 def test_names_agree_with_the_tables_of_the_method() -> None:
     """The settings may not import torch: help answers at once."""
     from dphrl.method.advantages import ADVANTAGES
-    from dphrl.method.definition import DEFINITIONS
+    from dphrl.method.definition_form import DEFINITIONS
     from dphrl.method.divergences import GENERATORS
     from dphrl.method.eta import SCHEDULES
 

@@ -21,7 +21,7 @@ from transformers import LlamaConfig
 from dphrl.cli.main import main
 from dphrl.config.load import load_config
 from dphrl.config.overrides import parse_overrides
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.stages.plan.checks import needs_datasets
 from dphrl.stages.plan.plan import plan_run
 from dphrl.stages.plan.plan_text import plan_text

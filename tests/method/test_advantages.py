@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dphrl.config.load import build_config
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.method.advantages import (
     ADVANTAGES,

@@ -14,12 +14,12 @@ from dphrl.errors import DataError
 from dphrl.report.charts.curves import curves
 from dphrl.report.charts.looks import looks
 from dphrl.report.comparison import Comparison, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.headline import headline, headline_choice, verdict_sentences
 from dphrl.report.labels import METHODS, display, visible
 from dphrl.report.number_text import interval_text, number_text
 from dphrl.report.page.write_page import write_page
 from dphrl.report.terminal import print_summary
-from dphrl.report.view import View
 
 GRPO = Entry("grpo")
 NOTHING = Comparison(rows=(), aggregate=(), forgetting=(), harness=(), baseline=None, notes=())

@@ -14,8 +14,8 @@ from dphrl.errors import RunDirError
 from dphrl.report.charts.axes import Axis, percent_axis, shown_ks
 from dphrl.report.charts.placing import LINE, Label, moved_apart, place_labels
 from dphrl.report.comparison import Entry
+from dphrl.report.page.cut_text import cut
 from dphrl.report.page.drift_view import ANCHORS_SHOWN, AnchorDrift, DriftedAnchor, drift_views, shade
-from dphrl.report.page.escaped import cut
 from dphrl.report.page.sample_browser import CELLS, AskedPrompt, browse, state
 from dphrl.report.tables import ReportTable, as_csv, markdown
 from dphrl.runs.samples import write_samples

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import click
 
 from dphrl import __version__
-from dphrl.cli import other_commands as others
-from dphrl.cli import run_commands as runs
+from dphrl.cli import result_commands as results
+from dphrl.cli import stage_commands as stages
+from dphrl.cli import tool_commands as tools
 from dphrl.errors import DphrlError, Stopped
 
 FAILED = 1
@@ -23,10 +24,10 @@ COMPLETE = "_DPHRL_COMPLETE"
 """Set by the script of --completion while the shell asks for completions."""
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "A run": (runs.demo, runs.run, runs.plan, runs.presample, runs.merge, runs.train, runs.evaluate),
-    "Results": (others.report, others.watch, others.compare, others.import_files),
-    "Pieces": (others.verify, others.tasks, others.anchors),
-    "Help": (others.recipes, others.docs, others.doctor),
+    "A run": (stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.evaluate),
+    "Results": (results.report, results.watch, results.compare, results.import_files),
+    "Pieces": (tools.verify, tools.tasks, tools.anchors),
+    "Help": (tools.recipes, tools.docs, tools.doctor),
 }
 """The commands as `dphrl --help` lists them."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dphrl.config.describe import described_settings
 from dphrl.config.objective import methods_that_read
-from dphrl.config.sections import class_at
+from dphrl.config.places import class_at
 from dphrl.errors import nearest
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 from dphrl.config.explain import explain
 from dphrl.config.objective import OBJECTIVES, Objective
 from dphrl.config.overrides import UniqueKeys, with_overrides
+from dphrl.config.places import copied, foreign_settings
 from dphrl.config.root import Config
-from dphrl.config.sections import copied, foreign_settings
 from dphrl.config.train import TrainerSettings
 from dphrl.errors import ConfigError, nearest
 

@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from dphrl.config.sections import class_at, copied, foreign_settings
+from dphrl.config.places import class_at, copied, foreign_settings
 from dphrl.errors import ConfigError
 
 

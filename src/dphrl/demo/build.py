@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dphrl.demo.database import open_database, write_database
-from dphrl.demo.measure import measure_base
+from dphrl.demo.measure_base import measure_base
 from dphrl.demo.task import model_folder, world_database
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer
 from dphrl.demo.world import Problem, draw_sft_example, make_problems

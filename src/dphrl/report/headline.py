@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dphrl.report.comparison import Aggregate, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
 from dphrl.report.number_text import difference_interval_text, interval_text, number_text
-from dphrl.report.view import View
 
 
 def verdict_sentences(view: View) -> dict[str, str]:

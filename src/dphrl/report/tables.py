@@ -14,9 +14,9 @@ from dphrl.files import write_text
 from dphrl.metrics.intervals import Interval
 from dphrl.report.charts.curves import PANELS, Curve
 from dphrl.report.comparison import Aggregate, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name, visible
 from dphrl.report.number_text import interval_text, number_text
-from dphrl.report.view import View
 
 Cell = str | float | int | None
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dphrl.report.comparison import Aggregate, Comparison, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.headline import headline_choice, verdict_sentences
 from dphrl.report.labels import dataset_name, visible
 from dphrl.report.lm_eval_table import print_harness
 from dphrl.report.number_text import number_text
-from dphrl.report.view import View
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -41,7 +41,7 @@ def test_settings_that_contradict_each_other_are_refused(objective: dict[str, An
 def test_anchors_follow_the_completions_of_an_optimiser_step() -> None:
     """64 completions in 2 updates: 0.125 x 32 = 4 anchors; never none; where nothing is said 32,
     or an eighth of the completions."""
-    from dphrl.engines.trl.settings import anchors_per_step
+    from dphrl.engines.trl.config_to_trl import anchors_per_step
 
     def count(train: dict[str, Any] | None = None, **objective: Any) -> int:
         return anchors_per_step(build_config({"objective": objective, "train": train or {}}))

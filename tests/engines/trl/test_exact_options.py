@@ -16,8 +16,8 @@ from trl import GRPOConfig
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.engines.common.anchor_term import AnchorBatch
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.engines.trl.refused_options import ACTS_ONLY_WITH, CHOICES, CLASHES, SET_BY_THE_STAGE, TOKEN_MEAN_LOSSES
-from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
 from dphrl.types import Anchor

@@ -14,8 +14,8 @@ import torch
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.engines.common.anchor_term import AnchorBatch
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.engines.trl.refused_options import check_ranks
-from dphrl.engines.trl.settings import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
 from dphrl.types import Anchor

@@ -17,7 +17,7 @@ from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
 from dphrl.engines.common.anchor_term import AnchorBatch
 from dphrl.engines.common.dynamic_sampling import flat_groups
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.models.policy import Policy, load_policy
 from dphrl.models.scoring import score

@@ -103,7 +103,7 @@ def test_a_plan_by_hand(demo_values: dict[str, Any]) -> None:
 
 
 def test_what_loads_a_reference_model_is_what_the_objective_reads_it_for() -> None:
-    from dphrl.method.definition import DEFINITIONS
+    from dphrl.method.definition_form import DEFINITIONS
 
     for name, parts in DEFINITIONS.items():
         objective = {"divergence": name, "form": "definition"}

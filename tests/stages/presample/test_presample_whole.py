@@ -19,7 +19,8 @@ from presample_runs import PROMPTS, config_of, made, result, stored
 from dphrl.cli.main import main
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.runs import drawing, samples
+from dphrl.runs import draw_and_store as drawing
+from dphrl.runs import samples
 from dphrl.runs.lock import exclusive
 from dphrl.runs.run_dir import RunDir
 from dphrl.runs.samples import SampleFiles

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from dphrl.cli.main import main
 from dphrl.config.load import build_config
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.engines.trl.vllm_options import engine_settings
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy

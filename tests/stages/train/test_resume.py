@@ -21,7 +21,7 @@ from dphrl.runs.checkpoints import last_checkpoint
 from dphrl.runs.run_dir import RunDir
 from dphrl.runs.training_start import Digested, TrainingStart
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.train.resume import changes_between, prepare_to_go_on
+from dphrl.stages.train.check_resume import changes_between, prepare_to_go_on
 from dphrl.stages.train.train import train
 
 VALUES: dict[str, Any] = {
@@ -342,7 +342,7 @@ def test_the_command_ends_with_the_signals_status_and_goes_on_with_a_change(
     def measure(*args: Any, **kwargs: Any) -> None:
         raise Reached
 
-    monkeypatch.setattr("dphrl.stages.run.evaluate", measure)
+    monkeypatch.setattr("dphrl.stages.run_stages.evaluate", measure)
     with pytest.raises(Reached):
         main([*changed, "--allow-change"])
     assert (out / "train/final/config.json").exists()

@@ -24,7 +24,7 @@ from dphrl.engines.common.processes import Processes
 from dphrl.errors import AnchorError, ConfigError, EmptyAnchorStore
 from dphrl.method.anchor_order import share, step_anchors
 from dphrl.method.anchor_stats import AnchorStats
-from dphrl.method.definition import definition
+from dphrl.method.definition_form import definition
 from dphrl.method.divergences import GeneratorFn, generator
 from dphrl.method.penalties import anchor_nll, anchor_penalty, topk_penalty
 from dphrl.models.scoring import pad_sequences

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from dphrl.engines.common.processes import Processes
-from dphrl.method.definition import definition
+from dphrl.method.definition_form import definition
 from dphrl.method.kl_estimators import KLEstimator, k1, k2
 
 

@@ -17,9 +17,9 @@ from trl import GRPOTrainer
 
 from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
+from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
-from dphrl.engines.common.exact_resume import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.padded_rows import MergedForward, PaddedRows, Scores
 from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dphrl.report.charts.placing import FONT
 from dphrl.report.charts.spec import INK, NAMES_AXIS, Spec, layered_chart, number_row
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import COUNTS, dataset_name
-from dphrl.report.view import View
 
 BAR = 24
 """Height of a bar with the room around it, in pixels."""

@@ -19,8 +19,8 @@ from dphrl.report.charts.spec import (
     shaped,
 )
 from dphrl.report.comparison import Aggregate
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name, visible
-from dphrl.report.view import View
 
 
 def frontier_chart(view: View, dataset: str) -> Spec:

@@ -23,8 +23,8 @@ from dphrl.report.charts.spec import (
     tooltips,
 )
 from dphrl.report.comparison import Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
-from dphrl.report.view import View
 
 NAMED_UP_TO = 8
 """Entries in a chart of curves beyond which their names at the right end would not fit."""

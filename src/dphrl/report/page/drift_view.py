@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from dphrl.report.comparison import Entry
-from dphrl.report.page.escaped import cut
+from dphrl.report.page.cut_text import cut
 
 ANCHORS_SHOWN = 6
 """Anchors shown of each entry (count)."""

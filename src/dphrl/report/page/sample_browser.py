@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dphrl.report.comparison import Entry
-from dphrl.report.page.escaped import cut
+from dphrl.report.page.cut_text import cut
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 

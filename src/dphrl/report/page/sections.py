@@ -13,11 +13,11 @@ from dphrl.report.charts.line_charts import pass_at_k_chart, training_chart
 from dphrl.report.charts.looks import Look
 from dphrl.report.charts.spec import Spec
 from dphrl.report.comparison import Aggregate, BaseChange, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
 from dphrl.report.number_text import difference_interval_text, interval_text, number_text
 from dphrl.report.page.sample_browser import Browser, State
 from dphrl.report.tables import ReportTable, further_tables
-from dphrl.report.view import View
 
 RETENTION = {"keep": "Keep, %", "explore": "Explore, %"}
 DIVERSITY = {"distinct_correct": "Distinct right solutions", "style_entropy": "Style entropy, nats"}

@@ -16,6 +16,7 @@ from dphrl.report.charts.curves import Curve, Training, curves
 from dphrl.report.charts.looks import Look, looks, variable
 from dphrl.report.charts.spec import BANDS_UP_TO, Spec, side_by_side
 from dphrl.report.comparison import Comparison, Entry
+from dphrl.report.comparison_view import View
 from dphrl.report.headline import headline, headline_choice, verdict_sentences
 from dphrl.report.labels import METHODS, METRIC_HELP, dataset_name, method_style, visible
 from dphrl.report.lm_eval_table import harness_table
@@ -23,7 +24,6 @@ from dphrl.report.page import sections
 from dphrl.report.page.drift_view import AnchorDrift, DriftView, drift_views
 from dphrl.report.page.sample_browser import Browser
 from dphrl.report.tables import ReportTable, band_tables, pass_at_k_tables, training_tables, write_tables
-from dphrl.report.view import View
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -141,7 +141,7 @@ def waiting_page(title: str, training: Training, missing: Sequence[str], *, refr
 
 def _write_figures(view: View, trained: Trained, folder: Path) -> None:
     from dphrl.report.charts.bar_charts import forgetting_chart
-    from dphrl.report.charts.drawing import write_figure
+    from dphrl.report.charts.chart_files import write_figure
 
     drawn = looks(view.entries)
     colors = {look.css: look.color for look in drawn.values()}
@@ -193,7 +193,7 @@ def _render(page: Page) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from dphrl.report.charts import drawing
+    from dphrl.report.charts import chart_files as drawing
 
     environment = Environment(
         autoescape=True,
@@ -226,7 +226,7 @@ def _legend(drawn: Mapping[Entry, Look]) -> list[tuple[Markup, str]]:
     """(sign, name) of each entry."""
     from markupsafe import Markup
 
-    from dphrl.report.charts.drawing import swatch
+    from dphrl.report.charts.chart_files import swatch
 
     return [(Markup(swatch(look.css, look.marker, look.line)), entry.name) for entry, look in drawn.items()]
 

@@ -13,7 +13,7 @@ from dphrl.errors import RunDirError
 from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress, silent
-from dphrl.runs.drawing import Speed, draw_missing
+from dphrl.runs.draw_and_store import Speed, draw_missing
 from dphrl.runs.lock import disk_errors
 from dphrl.runs.samples import SampleFiles, read_samples
 from dphrl.runs.summary_file import put_summary, read_summaries, store_evaluation

@@ -13,14 +13,14 @@ from pathlib import Path
 from dphrl.config.objective import DapoObjective
 from dphrl.config.root import Config
 from dphrl.engines.trl import INSTALL, missing_packages
-from dphrl.engines.trl.settings import anchors_per_step, trainer_settings
+from dphrl.engines.trl.config_to_trl import anchors_per_step, trainer_settings
 from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
 from dphrl.sampling.backends import BACKENDS, missing_modules
 from dphrl.stages.plan.checks import Checklist, TaskChecks, TaskSize, check_model, check_run_dir
 from dphrl.stages.presample.make_partition import rules_of
 from dphrl.stages.presample.training_prompts import check_filter
-from dphrl.stages.run import needs_presamples
+from dphrl.stages.run_stages import needs_presamples
 
 DEFAULT_GPUS = 8
 GIB = 2**30

@@ -15,7 +15,7 @@ from dphrl.method.partition import require_anchors, select
 from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
-from dphrl.runs.drawing import Speed
+from dphrl.runs.draw_and_store import Speed
 from dphrl.runs.lock import disk_errors, exclusive, sweep
 from dphrl.runs.run_dir import RunDir, changed_settings, installed_versions, open_run
 from dphrl.runs.samples import SampleFiles

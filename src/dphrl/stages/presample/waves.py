@@ -9,7 +9,7 @@ from dphrl.errors import RunDirError
 from dphrl.method.partition import Rules, wanted
 from dphrl.method.verdict_counts import by_draw
 from dphrl.progress import Progress
-from dphrl.runs.drawing import MeanReward, Speed, draw_and_store
+from dphrl.runs.draw_and_store import MeanReward, Speed, draw_and_store
 from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import EncodedPrompts

@@ -49,7 +49,7 @@ def make_trainer(
     """
     from datasets import Dataset
 
-    from dphrl.engines.trl.config import DPHConfig
+    from dphrl.engines.trl.dph_config import DPHConfig
     from dphrl.engines.trl.trainer import DPHTrainer
     from dphrl.verifiers import task_reward
 
@@ -109,7 +109,7 @@ def _settings(config: Config, run: RunDir, policy: Policy) -> dict[str, Any]:
     import torch
     from accelerate import PartialState
 
-    from dphrl.engines.trl.settings import trainer_settings
+    from dphrl.engines.trl.config_to_trl import trainer_settings
     from dphrl.engines.trl.vllm_options import engine_settings
 
     check_precision(config.method, config.model.dtype)

@@ -22,9 +22,9 @@ from dphrl.runs.run_dir import RunDir, base_of, open_run
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.presample.training_prompts import training_ids
+from dphrl.stages.train.check_resume import check_unchanged, prepare_to_go_on, training_start
 from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
-from dphrl.stages.train.resume import check_unchanged, prepare_to_go_on, training_start
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 """What ends training after the running optimiser step, with a checkpoint: Ctrl-C, and how a cluster says time is up."""

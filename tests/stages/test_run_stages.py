@@ -9,7 +9,7 @@ import pytest
 
 from dphrl.config.load import build_config
 from dphrl.errors import ConfigError
-from dphrl.stages.run import run_stages
+from dphrl.stages.run_stages import run_stages
 
 
 @pytest.mark.parametrize(

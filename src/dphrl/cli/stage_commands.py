@@ -60,7 +60,7 @@ def demo(as_json: bool, **options: Any) -> None:
 @JSON
 def run(config: Path | None, overrides: Overrides, allow_change: bool, as_json: bool) -> None:
     """Pre-sample, train, measure and report."""
-    from dphrl.stages.run import run_stages as stage
+    from dphrl.stages.run_stages import run_stages as stage
 
     _end("run", _run("run", partial(stage, allow_change=allow_change), config, overrides), as_json)
 

@@ -1,4 +1,4 @@
-"""The commands of results, those that need no run, and those that show what ships with the package."""
+"""`dphrl verify`, `tasks`, `anchors`, `recipes`, `docs` and `doctor`: what needs no run."""
 
 from __future__ import annotations
 
@@ -8,97 +8,12 @@ import click
 from click import argument, option
 
 import dphrl
-from dphrl.cli.run_commands import JSON, Overrides
-from dphrl.cli.settings_command import PATH, SettingsCommand, read_config
+from dphrl.cli.settings_command import PATH, SettingsCommand
+from dphrl.cli.stage_commands import Overrides
 from dphrl.errors import ConfigError, nearest
 
-RUNS = argument("runs", metavar="[RUN]...", nargs=-1, type=PATH)
-CONFIG = option("--config", type=PATH, help="Settings file of one more run.")
-OUT = option("--out", type=PATH, help="Folder of the page [RUN/report of a single run].")
 STORE = argument("folder", metavar="DIR", type=PATH)
 NEW_FOLDER = option("--out", type=PATH, required=True, help="Folder to write; it must not exist yet.")
-
-
-def _all_runs(runs: tuple[Path, ...], config: Path | None) -> tuple[list[Path], Path]:
-    """The runs that are named, the one of --config among them, and the folder that relative paths refer to."""
-    if config is not None:
-        settings, base_dir = read_config(config, {})
-        return [*runs, Path(settings.out)], base_dir
-    if not runs:
-        raise ConfigError("no run is named; give run directories, or --config FILE of one")
-    return list(runs), Path()
-
-
-@click.command()
-@RUNS
-@CONFIG
-@OUT
-@option("--no-drift", is_flag=True, help="Load no trained model to look at its anchors.")
-def report(runs: tuple[Path, ...], config: Path | None, out: Path | None, no_drift: bool) -> None:
-    """Write the page and figures of one or several runs."""
-    from dphrl.progress import shown
-    from dphrl.stages.report.write_report import write_report
-
-    paths, base_dir = _all_runs(runs, config)
-    with shown() as progress:
-        page = write_report(paths, out, base_dir=base_dir, drift=not no_drift, progress=progress)
-    click.echo(page)
-
-
-@click.command()
-@RUNS
-@CONFIG
-@OUT
-@option("--port", type=int, default=0, help="0 takes a free one [0].")
-def watch(runs: tuple[Path, ...], config: Path | None, out: Path | None, port: int) -> None:
-    """Serve the page on 127.0.0.1 while runs go on, until Ctrl-C. No model is loaded."""
-    from dphrl.stages.report.watch import server
-
-    paths, base_dir = _all_runs(runs, config)
-    with server(paths, out, port=port, base_dir=base_dir) as served:
-        click.echo(f"{served.url} shows {', '.join(map(str, paths))}; Ctrl-C ends it")
-        served.serve_forever()
-
-
-@click.command()
-@RUNS
-@CONFIG
-@option("--out", type=PATH, required=True, help="Folder for summary.json.")
-@option("--baseline", help="Method that differences refer to [grpo, or base].")
-@JSON
-def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: str | None, as_json: bool) -> None:
-    """Join runs and evaluation directories into one table with paired intervals."""
-    from dphrl.report.terminal import show_comparison
-    from dphrl.stages.compare.compare import compare_runs
-
-    show_comparison(compare_runs(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
-
-
-@click.command("import")
-@argument("files", metavar="[NAME=]FILE...", nargs=-1, required=True)
-@option("--out", type=PATH, required=True, help="Evaluation directory to write; the report lies in it.")
-@option("--base", metavar="NAME", help="The model that keep and explore refer to.")
-@option("--threshold", type=float, help="Rewards from here on are right [1].")
-@option("--reward", metavar="NAME", help="The number that says what is right, where a line has several.")
-def import_files(
-    files: tuple[str, ...], out: Path, base: str | None, threshold: float | None, reward: str | None
-) -> None:
-    """Make an evaluation directory and a report of other tools' samples.
-
-    A FILE holds completions and verdicts, as JSON lines or Parquet. NAME is their model, NAME@SEED one of several
-    training seeds; without it the lines say it, or the file's name. `dphrl docs other-tools` tells more.
-    """
-    from dphrl.progress import shown
-    from dphrl.stages.import_samples.import_samples import import_samples
-    from dphrl.stages.import_samples.sample_files import parse_source
-    from dphrl.stages.import_samples.shapes import Scale
-    from dphrl.stages.report.write_report import write_report
-
-    sources, scale = [parse_source(text) for text in files], Scale(reward, threshold)
-    with shown() as progress:
-        directory, notes = import_samples(sources, out, base=base, scale=scale, progress=progress)
-        page = write_report([directory.root], progress=progress)
-    click.echo("\n".join([*notes, str(page)]))
 
 
 @click.command()
@@ -159,18 +74,18 @@ def anchors() -> None:
 @option("--show", type=int, default=3, help="Anchors shown, >= 0 [3].")
 def inspect(folder: Path, model: str | None, show: int) -> None:
     """Print status, counts, lengths, tasks and a few anchors."""
-    from dphrl.stages import anchor_store
+    from dphrl.stages import inspect_anchors
 
-    click.echo(anchor_store.inspect_store(folder, model=model, show=show))
+    click.echo(inspect_anchors.inspect_store(folder, model=model, show=show))
 
 
 @anchors.command("verify")
 @STORE
 def verify_store(folder: Path) -> None:
     """Compare every file's checksum, and look for doubled anchors."""
-    from dphrl.stages import anchor_store
+    from dphrl.stages import inspect_anchors
 
-    click.echo(anchor_store.verify_store(folder))
+    click.echo(inspect_anchors.verify_store(folder))
 
 
 @anchors.command("merge")
@@ -178,9 +93,9 @@ def verify_store(folder: Path) -> None:
 @NEW_FOLDER
 def join_stores(folders: tuple[Path, ...], out: Path) -> None:
     """Join stores of one policy that were made in one way."""
-    from dphrl.stages import anchor_store
+    from dphrl.stages import inspect_anchors
 
-    click.echo(anchor_store.join_stores(folders, out))
+    click.echo(inspect_anchors.join_stores(folders, out))
 
 
 @anchors.command()
@@ -188,9 +103,9 @@ def join_stores(folders: tuple[Path, ...], out: Path) -> None:
 @NEW_FOLDER
 def export(folder: Path, out: Path) -> None:
     """Write a folder that datasets.load_from_disk reads."""
-    from dphrl.stages import anchor_store
+    from dphrl.stages import inspect_anchors
 
-    click.echo(anchor_store.export_store(folder, out))
+    click.echo(inspect_anchors.export_store(folder, out))
 
 
 @click.command()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dphrl.engines.common.exact_resume import GivenSettings, InFlight, pass_over
+from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import RunDirError
 from dphrl.method.anchor_stats import AnchorStats

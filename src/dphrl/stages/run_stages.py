@@ -7,7 +7,7 @@ from pathlib import Path
 from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
-from dphrl.engines.trl.settings import trainer_settings
+from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run

@@ -129,7 +129,7 @@ def test_verify_finds_what_checksums_cannot(
     assert status == 2 and "holds anchors twice: [('task', 'p2', 0)]" in err
     store = open_store(folder, PRINT)
     store.lengths = store.lengths[::-1]
-    monkeypatch.setattr("dphrl.stages.anchor_store.open_store", lambda *arguments: store)
+    monkeypatch.setattr("dphrl.stages.inspect_anchors.open_store", lambda *arguments: store)
     status, _, err = called("verify", folder)
     assert status == 2 and "the lengths index of" in err
 

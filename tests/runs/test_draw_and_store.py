@@ -10,8 +10,9 @@ import pytest
 
 from dphrl.errors import SamplerError
 from dphrl.progress import silent
-from dphrl.runs import drawing, samples
-from dphrl.runs.drawing import draw_and_store, draw_missing
+from dphrl.runs import draw_and_store as drawing
+from dphrl.runs import samples
+from dphrl.runs.draw_and_store import draw_and_store, draw_missing
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.base import Request
 from dphrl.sampling.judge import Judge

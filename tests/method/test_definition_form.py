@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dphrl.config.objective import DEFINED
 from dphrl.errors import ConfigError
-from dphrl.method.definition import DEFINITIONS, definition
+from dphrl.method.definition_form import DEFINITIONS, definition
 from dphrl.method.divergences import GENERATORS
 
 VOCABULARY = 5
