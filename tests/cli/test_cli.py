@@ -49,10 +49,24 @@ def test_help_is_as_wide_as_the_terminal(
     assert width - 10 < longest <= width
 
 
-def test_every_setting_can_be_found_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "--help"]) == 0
-    words = capsys.readouterr().out.split()
-    assert {f"--{setting.key}" for setting in described_settings()} <= set(words)
+@pytest.mark.parametrize("command", ["run", "presample", "train", "eval", "plan"])
+def test_the_help_lists_common_settings_first_and_every_setting_once(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    groups: dict[str, list[str]] = {}  # heading -> the settings below it
+    for line in capsys.readouterr().out.partition("as --dotted.key VALUE:")[2].splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            assert line not in groups, f"{line} is there twice"
+            groups[line] = []
+        elif line.startswith("  --"):
+            groups[list(groups)[-1]].append(line.split()[0].removeprefix("--"))
+    wanted: dict[str, list[str]] = {"what most runs set:": []}
+    for setting in described_settings():
+        title = "what most runs set:" if setting.common else f"{setting.section or 'run'}:"
+        wanted.setdefault(title, []).append(setting.key)
+    assert list(groups.items()) == list(wanted.items())
+    assert {"train.steps", "objective.eta", "model.path"} <= set(groups["what most runs set:"])
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
 
 
 PATH = click.Path(path_type=Path)
+
+MOST_RUNS = "what most runs set"
+OUTSIDE = "run"
+"""Headings in the help: of the common settings, and of those outside of any section."""
 
 
 def config_file(function: Callable[..., None]) -> Callable[..., None]:
@@ -85,14 +88,23 @@ class SettingsCommand(click.Command):
         super().format_options(ctx, formatter)
         formatter.write_paragraph()
         formatter.write_text("Settings, in the YAML file or as --dotted.key VALUE:")
-        for section, settings in groupby(self._settings(), key=lambda setting: setting.key.rpartition(".")[0]):
-            with formatter.section(section or "run"):
+        for title, settings in _groups(self._settings()).items():
+            with formatter.section(title):
                 formatter.write_dl([(f"--{setting.key}", _described(setting)) for setting in settings], col_max=36)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         keys = self._keys() if incomplete.startswith("-") else []
         settings = [CompletionItem(key) for key in keys if key.startswith(incomplete)]
         return [*super().shell_complete(ctx, incomplete), *settings]
+
+
+def _groups(settings: Iterable[Setting]) -> dict[str, list[Setting]]:
+    """Heading in the help -> its settings: the common ones first, then what is left of each section."""
+    groups: dict[str, list[Setting]] = {MOST_RUNS: []}
+    for setting in settings:
+        title = MOST_RUNS if setting.common else setting.section or OUTSIDE
+        groups.setdefault(title, []).append(setting)
+    return groups
 
 
 def _next(words: Iterator[str]) -> list[str]:
