@@ -148,7 +148,9 @@ def trainer_of(name: str, size: Size, model: Path, store: Path, given: argparse.
     def reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
         return [float(sum(ids) % 2) for ids in completion_ids]
 
-    settings = VARIANTS[name]
+    settings = dict(VARIANTS[name])
+    if settings["method"] in ANCHOR_METHODS:
+        settings["anchors_per_step"] = max(1, round(given.ratio * size.batch))
     on_gpu = given.device == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -161,7 +163,6 @@ def trainer_of(name: str, size: Size, model: Path, store: Path, given: argparse.
         gradient_accumulation_steps=1,
         steps_per_generation=UPDATES,
         max_completion_length=2 * size.completion,
-        anchors_per_step=max(1, round(given.ratio * size.batch)),
         learning_rate=1e-6,
         use_cpu=not on_gpu,
         bf16=on_gpu,
