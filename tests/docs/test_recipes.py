@@ -155,12 +155,12 @@ def test_every_number_of_a_recipe_names_its_source() -> None:
         assert len(numbers) > 12 and not free, free
 
 
-# The dry run
+# The plan
 
 
 @pytest.mark.parametrize("name", PAPER)
 @pytest.mark.parametrize("method", VARIANTS)
-def test_every_method_of_every_recipe_dry_runs(
+def test_every_method_of_every_recipe_can_be_planned(
     world: Path, name: str, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for gpus in GPUS:
@@ -177,7 +177,7 @@ def test_every_method_of_every_recipe_dry_runs(
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
-def test_a_dry_run_writes_nothing(world: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_writes_nothing(world: Path, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files(world)
     one_line = ["--sampling.stop_tokens", "[]"] if path.stem == "gsm8k-smollm2" else []  # no token of the stand-in
     gpus = "8" if path.stem in PAPER else "1"
@@ -187,7 +187,7 @@ def test_a_dry_run_writes_nothing(world: Path, path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("method", VARIANTS)
-def test_every_method_dry_runs_on_a_model_whose_config_is_there(world: Path, method: str) -> None:
+def test_every_method_can_be_planned_on_a_model_whose_config_is_there(world: Path, method: str) -> None:
     overrides = {"model.path": "llama", "model.pad_token": "null"} | parse_overrides(shlex.split(VARIANTS[method]))
     plan = plan_run(load_config(world / "llama31-8b-math.yaml", overrides, world), base_dir=world, gpus=8)
     assert plan.parameters == 8_030_261_248

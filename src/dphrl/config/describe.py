@@ -90,7 +90,9 @@ def _type_text(kind: Any) -> str:
         return " or ".join("null" if part is NoneType else _type_text(part) for part in get_args(kind))
     if get_origin(kind) is Literal:
         return "str"
-    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")
+    if arguments := get_args(kind):
+        return f"{get_origin(kind).__name__}[{', '.join(map(_type_text, arguments))}]"
+    return kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
 
 
 def _range_text(kind: Any, metadata: tuple[Any, ...]) -> str:

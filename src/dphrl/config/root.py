@@ -82,7 +82,9 @@ class Config:
     model: Annotated[ModelConfig, About("The initial policy")] = field(default_factory=ModelConfig)
     lora: Annotated[LoraConfig, About("An adapter instead of all weights")] = field(default_factory=LoraConfig)
     task: Annotated[TaskConfig, About("What is trained")] = field(default_factory=TaskConfig)
-    eval_tasks: Annotated[dict[str, TaskConfig], About("What is measured, by name")] = field(default_factory=dict)
+    eval_tasks: Annotated[dict[str, TaskConfig], About("What is measured: name -> settings as of `task`")] = field(
+        default_factory=dict
+    )
     sampling: Annotated[SamplingConfig, About("How completions are drawn")] = field(default_factory=SamplingConfig)
     anchor: Annotated[AnchorConfig, About("Stage 1")] = field(default_factory=AnchorConfig)
     objective: Annotated[
