@@ -45,11 +45,11 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a store is; anchors and tokens are the sums over its shards."""
+    """The record of a store; anchors and tokens are the sums over its shards."""
 
     status: Literal["scoring", "sealed"]
     fingerprint: Mapping[str, str]
-    """Of the policy that drew and scored the anchors (`models.fingerprint`)."""
+    """Fingerprint of the policy that drew and scored the anchors (`models.fingerprint`)."""
     made: Made
     topk: int
     """Likeliest tokens stored at each position; 0 = none."""
@@ -139,7 +139,7 @@ def is_sealed(folder: Path) -> bool:
 def check_fingerprint(
     folder: Path, stored: Mapping[str, str], ours: Mapping[str, str], whose: str = "this run"
 ) -> None:
-    """The anchors must be of this policy.
+    """Check that the anchors are of this policy.
 
     Args:
         whose: what `ours` is, for the message.
@@ -157,7 +157,7 @@ def check_fingerprint(
 
 
 def check_same(folder: Path, stored: Manifest, ours: Manifest, whose: str = "this run") -> None:
-    """Anchors of one store must be of one policy and made in one way.
+    """Check that the stored anchors and ours are of one policy and were made with the same settings.
 
     Args:
         stored: the manifest in `folder`.
@@ -183,7 +183,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_file(folder: Path, file: StoredFile, *, checksum: bool) -> None:
-    """A file must be there, of the size that the manifest gives, and with `checksum` of its SHA-256.
+    """Check that a file is there and has the size in the manifest, and with `checksum` also its SHA-256.
 
     Raises:
         AnchorError: it is missing, of another size (both are named), or its bytes differ.

@@ -1,4 +1,4 @@
-"""A sealed store, opened: a sequence of anchors that lie on disk and are read when they are asked for."""
+"""A sealed store as a sequence of anchors, which are read from disk when they are asked for."""
 
 from __future__ import annotations
 

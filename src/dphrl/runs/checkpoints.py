@@ -1,4 +1,4 @@
-"""RUN/train/checkpoint-N: which are whole, and which step they are of."""
+"""RUN/train/checkpoint-N: which checkpoints are whole, and at which step each was saved."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:
-    """Optimiser steps done in it; 0 without one."""
+    """Optimiser steps that were done when the checkpoint was saved; 0 without a checkpoint."""
     return 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2])
 
 
 def remove_torn_checkpoints(folder: Path) -> None:
-    """They would count among the checkpoints that are kept, and push out the last whole one."""
+    """Remove torn checkpoints, which would count among those that are kept and push out the last whole one."""
     for path in folder.glob("checkpoint-*"):
         if not (path / CHECKPOINT_DONE).exists():
             shutil.rmtree(path)

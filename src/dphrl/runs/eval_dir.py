@@ -27,7 +27,7 @@ from dphrl.verifiers.verifier import text_style
 
 FILE = "evaluation.json"
 SCHEMA = 1
-"""Of evaluation.json; raised when an older reader would misread it."""
+"""Version of evaluation.json; raised when an older reader would misread the file."""
 BASE = "base"
 """What a comparison calls the base, whatever its name is."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,13 +41,13 @@ class Model:
     """One model that was measured."""
 
     name: str
-    """Of its folder, OUT/eval/NAME; unique."""
+    """Name of the model and of its folder, OUT/eval/NAME; unique."""
     path: str = ""
     """Folder or name that it was loaded from; empty where that is not known."""
     method: str = ""
-    """What training seeds are joined by; the name where it is empty."""
+    """Training method; models of one method are joined over their seeds. If it is empty, the name is used."""
     seed: int = 0
-    """Of its training."""
+    """Seed of its training."""
     base: bool = False
     """Whether keep, explore and the bands of the others refer to it; one model at most."""
 
@@ -65,7 +65,7 @@ class EvalDir:
     models: tuple[Model, ...]
     tasks: tuple[str, ...]
     made: Mapping[str, Any]
-    """By what, with which settings and versions."""
+    """The tool that made the directory, with its settings and versions."""
 
     @property
     def made_by(self) -> str | None:
@@ -90,7 +90,7 @@ class EvalDir:
         return next((model for model in self.models if model.base), None)
 
     def model(self, name: str) -> Model:
-        """The model of a name.
+        """The model that has this name.
 
         Raises:
             RunDirError: there is none; names those there are.

@@ -15,7 +15,7 @@ Arguments = Mapping[str, Any]
 
 FILE = "lm-eval.json"
 SCHEMA = 1
-"""Of the file; raised when an older reader would misread it."""
+"""Version of the file; raised when an older reader would misread it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +28,15 @@ class HarnessRow:
     metric: str
     filter: str
     value: float
-    """In lm_eval's own units, often a share."""
+    """The metric in lm_eval's own units, often a share."""
     stderr: float | None
     n: int | None
-    """Prompts."""
+    """Number of prompts."""
     shots: int | None
     """Examples before each prompt."""
     higher_is_better: bool | None
     version: float | str | None
-    """Of the task."""
+    """Version of the task."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class RunDir:
 
     @property
     def changes(self) -> Path:
-        """What was changed between a checkpoint and its going on, a line each time."""
+        """The changes made before the training went on from a checkpoint, a line each time."""
         return self.train / "changes.jsonl"
 
     @property
@@ -208,7 +208,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def read_versions(run: RunDir) -> dict[str, str]:
-    """Versions of what made a run; empty where it does not say.
+    """Versions of the packages that made a run; empty if the run does not hold them.
 
     Raises:
         RunDirError: the file is damaged.

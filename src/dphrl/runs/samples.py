@@ -147,7 +147,7 @@ class SampleFiles:
             yield from (c for c in read_samples(path, prompt_ids=prompt_ids) if draw_key(c) in wanted)
 
     def next(self) -> Path:
-        """The path of a new shard, behind all that are there."""
+        """The path of a new shard, with a number after those of all existing shards."""
         last = max((int(p.stem.rpartition("-")[2]) for p in self.paths()), default=-1)
         return self.folder / f"{self.kind}-{last + 1:05d}.parquet"
 
@@ -156,7 +156,7 @@ class SampleFiles:
 
 
 def draw_key(completion: Completion) -> DrawKey:
-    """What a completion is joined by."""
+    """The key of a completion: its prompt id and draw."""
     return completion.prompt_id, completion.draw
 
 

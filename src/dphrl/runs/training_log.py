@@ -20,10 +20,10 @@ from dphrl.types import MetricsRow
 
 @dataclass(frozen=True, slots=True)
 class TrainingChange:
-    """What was changed between a checkpoint and its going on."""
+    """The changes that were made before a training went on from a checkpoint."""
 
     step: int
-    """Optimiser steps of the checkpoint."""
+    """Optimiser steps that were done at the checkpoint."""
     time: str
     """ISO 8601, UTC."""
     changes: Mapping[str, tuple[Any, Any]]

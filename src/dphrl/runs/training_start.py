@@ -22,18 +22,18 @@ class Digested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStart:
-    """What a training follows from."""
+    """Everything that determines a training."""
 
     settings: Sections
-    """Those that training depends on."""
+    """Sections of the config that training depends on."""
     policy: Mapping[str, str]
     """Fingerprint of the initial policy."""
     prompts: Digested
-    """Those that are trained on."""
+    """The prompts that are trained on."""
     anchors: Digested | None
-    """Of the store; None for a method without anchors."""
+    """The anchors of the store; None for a method without anchors."""
     ranks: int
-    """Processes."""
+    """Number of processes."""
 
     @classmethod
     def from_json(cls, values: Any) -> TrainingStart:
@@ -52,7 +52,7 @@ class TrainingStart:
         )
 
     def as_read(self) -> TrainingStart:
-        """The same as it would be read from its file: tuples have become lists."""
+        """The record as it would be read from its file: tuples have become lists."""
         return self.from_json(json.loads(json.dumps(asdict(self))))
 
 

@@ -1,1 +1,1 @@
-"""What every training engine does beside the loss of its framework; nothing here knows of TRL or verl."""
+"""What every training engine adds to the loss of its framework. These modules import no such framework."""

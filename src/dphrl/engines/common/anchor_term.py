@@ -37,7 +37,7 @@ LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnchorSettings:
-    """What the term reads of a trainer's settings; `config.objective` says meaning, unit and range."""
+    """The settings that the term reads. `config.objective` gives the meaning, unit and range of each."""
 
     method: str
     """dph or replay; replay reads no divergence, form or estimator."""
@@ -77,7 +77,7 @@ class AnchorBatch:
 
 @dataclass(frozen=True, slots=True)
 class AnchorRows:
-    """Anchors as a forward takes them."""
+    """Anchors as padded tensors, the input of a forward pass."""
 
     anchors: tuple[Anchor, ...]
     padded: PaddedRows
@@ -88,7 +88,7 @@ class AnchorRows:
 
 @dataclass(frozen=True, slots=True)
 class AnchorLogps:
-    """What a forward says of anchors (nats)."""
+    """The log-probabilities that a forward pass gives to anchors (nats)."""
 
     logp_BT: Tensor
     logp_NK: Tensor | None = None
@@ -118,7 +118,7 @@ class AnchorTerm:
             check_topk(anchors)
         self.settings = settings
         self.stats: list[AnchorStats] = []
-        """Of each micro-batch since the last log line."""
+        """Statistics of each micro-batch since the last log line."""
         self._anchors, self._lengths = anchors, anchor_lengths(anchors)
         self._processes, self._pad_id = processes, pad_id
         self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
@@ -149,7 +149,7 @@ class AnchorTerm:
         )
 
     def pulls(self, eta: float) -> bool:
-        """Whether anchors have a gradient; with eta = 0, or where no half is on them, they are only measured."""
+        """Whether anchors have a gradient. Without one (eta = 0, or no half on them) they are only measured."""
         s = self.settings
         return eta != 0 and not (s.form == "definition" and definition(s.divergence).anchors is None)
 

@@ -16,19 +16,19 @@ from dphrl.files import write_json
 from dphrl.types import Anchor
 
 BAD_STEPS = "bad-steps"
-"""Folder in a trainer's output that keeps their batches."""
+"""Folder in a trainer's output that keeps the batches of bad steps."""
 NAMED = 8
 """Prompts and anchors that the line about a bad step names; its file names all."""
 
 PromptIds = tuple[int, ...]
 """The tokens of a prompt."""
 NamePrompts = Callable[[frozenset[PromptIds]], Mapping[PromptIds, Sequence[str]]]
-"""Tokens of prompts -> ids of the prompts that are written so."""
+"""Tokens of a prompt -> ids of the prompts that have these tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """What one forward and backward of a process was given."""
+    """The input of one forward and backward pass of a process."""
 
     tensors: Mapping[str, Tensor]
     """With prompt_ids and prompt_mask."""
@@ -56,7 +56,7 @@ class BadShare:
 
     rank: int
     file: str
-    """Its tensors, beside the step's own file."""
+    """File with the tensors of this part, in the same folder as the step's JSON file."""
     micro_batches: tuple[BadMicroBatch, ...]
 
 
@@ -65,7 +65,7 @@ class BadStep:
     """A step that was left out, over all processes."""
 
     step: int
-    """From 1, as metrics.jsonl counts."""
+    """Optimiser step, counted from 1 as in metrics.jsonl."""
     grad_norm: float
     """Over all processes, before clipping."""
     in_a_row: int
@@ -73,7 +73,7 @@ class BadStep:
     ranks: tuple[BadShare, ...]
 
     def write(self, folder: Path) -> None:
-        """bad-steps/step-N.json; numbers that may be nan as text, since JSON has none."""
+        """The content of bad-steps/step-N.json. Numbers that may be nan are text, since JSON has no nan."""
         ranks = [
             {
                 "rank": share.rank,
@@ -89,7 +89,7 @@ class BadStep:
         write_json(folder / f"step-{self.step}.json", facts)
 
     def line(self, folder: Path) -> str:
-        """One line for the screen: the micro-batches whose own loss is not finite are named, or else all."""
+        """One line for the screen. It names the micro-batches whose loss is not finite, or else all."""
         micro = [m for share in self.ranks for m in share.micro_batches]
         guilty = [m for m in micro if repr(m.loss) in ("nan", "inf", "-inf")] or micro
         anchors = sorted({f"{a.task}/{a.prompt_id}/{a.draw}" for m in guilty for a in m.anchors})
@@ -105,7 +105,7 @@ class BadStep:
 def prompt_names(
     rows: Iterable[Mapping[str, Any]], tokens_of: Callable[[Any], Sequence[int]], wanted: frozenset[PromptIds]
 ) -> dict[PromptIds, list[str]]:
-    """Which prompts of a dataset are written in these tokens; a row without `prompt_id` is named by its number."""
+    """The prompts of a dataset that have these tokens; a row without `prompt_id` is named by its number."""
     names: dict[PromptIds, list[str]] = {tokens: [] for tokens in wanted}
     for number, row in enumerate(rows):
         tokens = tuple(tokens_of(row["prompt"]))

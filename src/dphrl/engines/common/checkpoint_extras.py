@@ -19,19 +19,19 @@ from dphrl.errors import RunDirError
 from dphrl.method.anchor_stats import AnchorStats
 
 _NO_SETTING = frozenset({"params", "lr", "initial_lr"})
-"""Entries of an optimiser's group that its settings do not say, or not alone."""
+"""Entries of an optimiser's parameter group that its settings do not determine alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """What one process has in hand between two optimiser steps."""
+    """The state of one process between two optimiser steps that a checkpoint of transformers lacks."""
 
     loss: Tensor
-    """Sum since the last log line."""
+    """Sum of losses since the last log line."""
     last_logged: int
     """Optimiser step of that line."""
     metrics: Mapping[str, Sequence[float | int]]
-    """Of the next log line, in its order."""
+    """Metrics of the next log line, in its order."""
     anchor_stats: Sequence[AnchorStats]
     batches: Sequence[Mapping[str, Tensor]]
     """Micro-batches of the generation in use; none between two generations."""
@@ -120,7 +120,7 @@ class GivenSettings:
 
 
 def pass_over(sampler: Any, passes: int) -> None:
-    """Lead a sampler that starts anew on by the permutations of the prompts that were drawn, one for each pass."""
+    """Advance a new sampler by the permutations of the prompts that were already drawn, one for each pass."""
     generator = getattr(sampler, "generator", None)
     if generator is not None:
         for _ in range(passes):

@@ -36,7 +36,7 @@ class Resampled:
 def replace_flat_groups(
     batch: Batch, draw: Callable[[int, int], Batch], *, size: int, most: int, pad_id: int, processes: Processes
 ) -> Resampled:
-    """Groups whose rewards are all equal teach nothing; draw others in their place.
+    """Replace groups whose rewards are all equal, which teach nothing, by newly drawn ones.
 
     Each round draws as many fresh prompts as the process that lacks most needs; what is still flat after the last round
     stays, with zero advantage.
@@ -72,7 +72,7 @@ def replace_flat_groups(
 
 
 def fresh_prompts(groups: int, prompts: int, place: tuple[int, int, int, int]) -> list[int]:
-    """Numbers in 0..prompts-1, one a group, drawn anew: a pure function of (seed, step, round, rank)."""
+    """A new prompt number in 0..prompts-1 for each group: a pure function of (seed, step, round, rank)."""
     generator = torch.Generator().manual_seed(hash(place) % 2**63)
     return torch.randint(prompts, (groups,), generator=generator).tolist()
 

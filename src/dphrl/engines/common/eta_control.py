@@ -34,9 +34,9 @@ class EtaCourse:
     def __init__(self, settings: EtaSettings) -> None:
         self._settings = settings
         self.now = float(settings.eta)
-        """Of the running optimiser step; stays after its end, so that its log line can name it."""
+        """Eta of the running optimiser step. It stays until the next step begins, so that the log line can name it."""
         self.next = self.now
-        """Of the step after it, under `target`: what a checkpoint holds."""
+        """Eta of the step after that, with the schedule `target`. A checkpoint holds this value."""
 
     def begin(self, step: int, saved: float | None) -> None:
         """Start a training, or go on behind `step` steps with the `next` that their checkpoint holds.
@@ -62,7 +62,7 @@ class EtaCourse:
             self.now = scheduled_eta(s.schedule, s.eta, s.end or 0.0, step=step, steps=steps)
 
     def end_step(self, drift: Callable[[], float]) -> None:
-        """Set `next` from the drift of the step that ends (nats a token), which is asked for under `target` alone."""
+        """Set `next` from the drift of the step that ends (nats a token). Only `target` asks for it."""
         s = self._settings
         if s.schedule == "target":
             assert s.drift_target is not None

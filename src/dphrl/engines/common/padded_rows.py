@@ -41,7 +41,7 @@ def join_rows(first: PaddedRows, second: PaddedRows, pad_id: int) -> PaddedRows:
 
 
 class MergedForward:
-    """Rows that go along with those of the next forward, and their log-probabilities that come back."""
+    """Rows that are scored together with those of the next forward, and the log-probabilities that it gives them."""
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
@@ -49,16 +49,16 @@ class MergedForward:
         self._logps: Tensor | None = None
 
     def add(self, rows: PaddedRows) -> None:
-        """Let these rows go along."""
+        """Add these rows to the next forward."""
         self._waiting = rows
 
     def take(self) -> Tensor | None:
-        """Log-probabilities of the rows that went along, once; None where none did."""
+        """Log-probabilities of the added rows, given once; None if no rows were added."""
         logps, self._logps = self._logps, None
         return logps
 
     def call(self, own: PaddedRows, forward: Callable[[PaddedRows], Scores], *, beside: Mapping[str, object]) -> Scores:
-        """What `forward` says of `own`, the rows that wait put at the end of the batch.
+        """The scores that `forward` gives to `own`; the waiting rows are scored at the end of the same batch.
 
         Args:
             beside: what else the forward is given.

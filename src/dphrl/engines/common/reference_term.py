@@ -15,7 +15,7 @@ from dphrl.method.kl_estimators import KLEstimator, k1, k2
 
 @dataclass(frozen=True, slots=True)
 class ReferenceTerm:
-    """What a method adds on fresh completions; exactly one of the three ways acts."""
+    """The term that a method adds on fresh completions; exactly one of its three ways acts."""
 
     metric: str
     """The name under which its mean is logged."""
@@ -24,7 +24,7 @@ class ReferenceTerm:
     as_reward: bool = False
     """Whether -k1, summed over a completion and centred in its group, is added to the advantage."""
     by_engine: bool = False
-    """Whether the engine's own k3 is what the method asks for."""
+    """Whether the method asks for the k3 term that the engine itself has."""
 
 
 KL_TERMS: dict[str, ReferenceTerm] = {

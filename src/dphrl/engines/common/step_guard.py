@@ -28,15 +28,15 @@ class StepGuard:
     def __init__(self, folder: Path, most: int, processes: Processes) -> None:
         self._folder, self._most, self._processes = folder, most, processes
         self.losses: list[Tensor] = []
-        """Of the micro-batches of the running optimiser step, on this process."""
+        """Losses of the micro-batches of the running optimiser step, on this process."""
         self.asked: Callable[[], int] = lambda: 0
         """Number of the signal that asked this process to stop, 0 = none; set by who catches signals."""
         self.report: Callable[[BadStep, str], None] = lambda bad, line: _LOG.warning(line)
-        """Told of a bad step, with a line for the screen, on the main process."""
+        """Called on the main process for each bad step, with a line for the screen."""
         self.stopped = 0
         """Number of the signal after which all processes stop; a checkpoint of that step is saved."""
         self.in_a_row = 0
-        """Bad steps up to the last one; a checkpoint carries it."""
+        """Number of bad steps in a row up to the last step; checkpoints store it."""
         self.applied_in_backward = False
         """Whether the optimiser has acted before a step can be judged, as with DeepSpeed."""
         self._failed = ""
@@ -87,7 +87,7 @@ class StepGuard:
 
     @property
     def ends_training(self) -> bool:
-        """Whether the step that ends is the last one; it must be saved."""
+        """Whether training ends with this step, which must then be saved."""
         return bool(self.stopped or self._failed)
 
     def raise_failure(self) -> None:
