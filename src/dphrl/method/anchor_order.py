@@ -1,4 +1,4 @@
-"""Which anchors stand beside which optimiser step: a pure function of (seed, step, micro-batch, rank), so a run that
+"""Which anchors belong to which optimiser step: a pure function of (seed, step, micro-batch, rank), so a run that
 is resumed, accumulated otherwise or spread over other ranks sees the same anchors at the same step."""
 
 from __future__ import annotations

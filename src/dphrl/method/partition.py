@@ -29,7 +29,7 @@ Place = Literal["near_perfect", "exploration", "gold_error"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the sets and the anchors follow from; see `config.sources.AnchorConfig` for the meaning of each."""
+    """Settings that determine sets and anchors; see `config.sources.AnchorConfig` for the meaning of each."""
 
     threshold: int
     """Right draws that make a prompt near-perfect, 1 .. presamples (count)."""
@@ -65,7 +65,7 @@ class Standing:
     place: Place | None
     """None: the draws so far do not settle the set; once all presamples are drawn, nothing can."""
     counts: Counts
-    """Of draws 0 .. drawn-1; the last of them settled the set, where one did."""
+    """Counts over draws 0 .. drawn-1; the last of them settled the set, where one did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def harness_table(numbers: Sequence[HarnessNumber]) -> ReportTable | None:
 
 
 def print_harness(numbers: Sequence[HarnessNumber], console: Console) -> None:
-    """The table below those of a comparison; nothing where there is none."""
+    """The table below those of a comparison; nothing if lm-evaluation-harness was not run."""
     import rich.table
     from rich.text import Text
 

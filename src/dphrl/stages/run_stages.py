@@ -1,4 +1,4 @@
-"""All stages of one run, in order; each is skipped where its output is there."""
+"""All stages of one run, in order. A stage is skipped if its output exists."""
 
 from __future__ import annotations
 

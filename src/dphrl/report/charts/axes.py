@@ -39,7 +39,7 @@ def percent_axis(values: Iterable[float | None], pixels: float) -> Axis:
 
 
 def shown_ks(ks: Sequence[int]) -> list[int]:
-    """Powers of two and the last; 12 beside 8 has no room for both."""
+    """Powers of two and the last value. Labels as close as 8 and 12 have no room side by side."""
     shown = [k for k in ks if k & (k - 1) == 0 or k == ks[-1]]
     if len(shown) > 1 and shown[-1] < 1.5 * shown[-2]:
         del shown[-2]

@@ -12,7 +12,7 @@ from dphrl.files import replaced
 from dphrl.report.charts.spec import HOVER, INK, MUTED, Spec
 
 VERSION = "6.4"
-"""Of Vega-Lite, of those that vl-convert holds."""
+"""Version of Vega-Lite, one of those that vl-convert holds."""
 
 PRINTED: dict[str, str] = {
     INK: "#20242c",

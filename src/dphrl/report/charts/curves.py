@@ -85,7 +85,7 @@ def _curve(logs: Sequence[Log], key: str) -> Curve | None:
 
 
 def _moving(values: Sequence[float]) -> Float[np.ndarray, " steps"]:
-    """Centred moving average; at the ends over what there is."""
+    """Centred moving average; at the ends over the values that exist."""
     reach = WINDOW // 2
     return np.array([np.mean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))])
 

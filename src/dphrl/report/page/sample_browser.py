@@ -89,7 +89,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """What the page's browser of samples holds."""
+    """The content of the page's browser of samples."""
 
     cases: tuple[Case, ...]
     rule: str

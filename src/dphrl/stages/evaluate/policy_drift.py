@@ -19,7 +19,7 @@ Logps = list[tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class DriftTask:
-    """What was drawn for one task."""
+    """The completions that were drawn for one task."""
 
     task: str
     encoded: Mapping[str, Sequence[int]]

@@ -42,18 +42,18 @@ OF_TASK_MANAGER = ("include_path", "include_defaults")
 
 @dataclass(frozen=True, slots=True)
 class HarnessRequest:
-    """What to run."""
+    """The tasks to run, with their arguments."""
 
     tasks: tuple[str, ...]
     arguments: Arguments = field(default_factory=dict)
-    """Of `lm_eval.simple_evaluate` and its `TaskManager`."""
+    """Arguments of `lm_eval.simple_evaluate` and its `TaskManager`."""
 
     def of_task_manager(self) -> Arguments:
-        """Those of its `TaskManager`."""
+        """The arguments of its `TaskManager`."""
         return {name: value for name, value in self.arguments.items() if name in OF_TASK_MANAGER}
 
     def of_evaluation(self) -> Arguments:
-        """Those of `lm_eval.simple_evaluate`."""
+        """The arguments of `lm_eval.simple_evaluate`."""
         return {name: value for name, value in self.arguments.items() if name not in OF_TASK_MANAGER}
 
 
@@ -62,7 +62,7 @@ class HarnessTarget:
     """One model to be measured."""
 
     folder: Path
-    """Of its evaluation, OUT/eval/NAME."""
+    """Name of its evaluation, OUT/eval/NAME."""
     path: str
     """Folder or name that it is loaded from; as `model.path`."""
 

@@ -45,12 +45,12 @@ class TaskSize:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Checklist:
-    """What was looked for and is not there."""
+    """What was looked for before a run: the problems, and what could not be determined."""
 
     problems: list[str] = dataclasses.field(default_factory=list)
     """Each would stop the run."""
     unknown: list[str] = dataclasses.field(default_factory=list)
-    """What cannot be told on this machine."""
+    """What cannot be determined on this machine."""
 
     def attempt(self, what: str, make: Callable[[], T]) -> T | None:
         """What `make` returns; None where it raises a user's mistake, which becomes one of the problems."""

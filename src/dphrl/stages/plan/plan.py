@@ -33,7 +33,7 @@ CHECKPOINT_BYTES = 2 * 12
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What `dphrl run` would do with a config."""
+    """The plan of a run: what `dphrl run` would do with a config."""
 
     config: Config
     gpus: int
@@ -46,7 +46,7 @@ class Plan:
     micro_batch: int | None
     """Completions in one forward on one process; None where TRL is not installed."""
     unknown: tuple[str, ...]
-    """What cannot be told on this machine, in words."""
+    """What cannot be determined on this machine, in words."""
 
     @property
     def presample_draws(self) -> tuple[int, int] | None:
@@ -159,7 +159,7 @@ def _check_group_of_prompts(config: Config, task: TaskSize | None, checklist: Ch
 
 
 def _check_backends(config: Config, checklist: Checklist) -> None:
-    """What this machine lacks is told, not refused: the run may be meant for another one."""
+    """Notes on what this machine lacks. It is not refused, since the run may be meant for another machine."""
     backends = {"sampling.backend": config.sampling.backend}
     if config.train.trl.get("use_vllm"):
         backends["train.trl.use_vllm"] = "vllm"

@@ -1,4 +1,4 @@
-"""drawn.json: whose the draws of a task are. It stands beside them, and draws of another origin are never added."""
+"""drawn.json: which policy and prompts the draws of a task are of. Draws of another origin are never added to them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class TaskSets:
     dropped: Mapping[str, str]
     """Prompt id -> why it is in neither set."""
     counts: Mapping[str, Difficulty]
-    """Of every prompt that was drawn for."""
+    """Counts of every prompt for which completions were drawn."""
     statuses: Mapping[str, int]
     """How often each status came among the draws that were read."""
     reward: Mapping[str, float | None]

@@ -34,7 +34,7 @@ def shown_name(run: ComparedRun) -> str:
 
 
 def how_it_was_made(runs: Sequence[ComparedRun], out: Path) -> dict[str, How]:
-    """What it takes to make the report again."""
+    """Everything that is needed to make the report again."""
     first = runs[0]
     values = [flat(to_dict(run.config)) for run in runs]
     named = [(run, shown_name(run)) for run in runs]

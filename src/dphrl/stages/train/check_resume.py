@@ -41,7 +41,7 @@ def training_start(
     *,
     ranks: int,
 ) -> TrainingStart:
-    """What a training follows from: settings, weights, prompts, anchors and the number of processes.
+    """Everything that determines a training: settings, weights, prompts, anchors and the number of processes.
 
     To be called while the policy is as it was loaded: an adapter renames its weights.
     """
@@ -110,7 +110,7 @@ def _facts(start: TrainingStart) -> dict[str, object]:
 
 
 def _digest(prompts: Sequence[Prompt]) -> str:
-    """Of ids, texts and columns in their order; first 32 hex digits."""
+    """Digest of ids, texts and columns in their order; its first 32 hex digits."""
     digest = hashlib.sha256()
     for p in prompts:
         prompt = p.prompt if isinstance(p.prompt, str) else [dict(m) for m in p.prompt]

@@ -36,7 +36,7 @@ HOW = "launch with `torchrun --nproc_per_node N -m dphrl train ...` or `accelera
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What really runs."""
+    """The processes that really run."""
 
     ranks: int
     layout: str
