@@ -197,6 +197,12 @@ def test_the_shipped_model_and_tokenizer_load() -> None:
     assert tokenizer.decode(output, skip_special_tokens=True) == prompt.columns["gold"]
 
 
+def test_prompts_have_the_columns_that_their_verifier_reads() -> None:
+    """An interrupted training goes on only with the same prompts, columns among them (RUN/train/started.json)."""
+    assert {frozenset(p.columns) for p in load_demo_task("in_domain", "train").prompts} == {frozenset({"gold", "db"})}
+    assert {frozenset(p.columns) for p in load_demo_task("reversal", "train").prompts} == {frozenset({"gold"})}
+
+
 def test_sql_verdicts_tell_conventions_apart() -> None:
     """A gold with DISTINCT is not met by the query without it, but by another writing of the same reading."""
     task = load_demo_task("in_domain", "eval")

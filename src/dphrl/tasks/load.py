@@ -71,6 +71,9 @@ def task_from(
     renderer = Renderer(cfg, template, verifier, base_dir, db_dir, ready.descriptions, count_tokens)
     rendered = [renderer.render(number, row) for number, row in rows]
     prompts = tuple(one.prompt for one in rendered)
+    if ready.fixed:  # the user maps none of its columns, so the verifier sees those that it reads
+        read = verifier.columns
+        prompts = tuple(dataclasses.replace(p, columns={name: p.columns[name] for name in read}) for p in prompts)
     _check_ids(name, prompts)
     return Task(
         name,
