@@ -45,6 +45,7 @@ MOVED = {
 
 AFTER_INTERRUPT = {
     "merge": "`dphrl presample` in --out goes on, if it is there",
+    "watch": "the page is no longer served, and the runs were not touched",
     **dict.fromkeys(("verify", "anchors", "import"), "nothing was written"),
 }
 """Command -> what to know after Ctrl-C; the others go on where they were."""

@@ -127,5 +127,8 @@ def read_config(config: Path | None, overrides: dict[str, str]) -> tuple[Config,
     from dphrl.config.load import load_config
 
     if config is None:
-        raise ConfigError("no settings file is named, e.g. `dphrl run first.yaml`; `dphrl recipes` lists examples")
+        raise ConfigError(
+            "no settings file is named; give it as --config FILE or as the first argument; `dphrl recipes` lists "
+            "examples"
+        )
     return load_config(config, overrides, config.parent), config.parent
