@@ -81,6 +81,7 @@ def test_a_setting_that_nothing_reads_is_refused_by_name(arguments: str, part: s
         ({"pass_k": 4}, "train.pass_k is read with train.advantage=passk or pkpo, but it is group"),
         ({"advantage": "passk", "pass_k": 9}, "pass_k=9 needs 2 <= pass_k <= group_size=8"),
         ({"alpha": 0.5}, "objective.alpha is read with objective.divergence=alpha"),
+        ({"share_prompts": "yes"}, "train.share_prompts='yes' must be 'auto', 'on' or 'off'"),
         ({"max_bad_steps": 0}, "train.max_bad_steps=0 must be greater than or equal to 1"),
     ],
 )
@@ -117,6 +118,16 @@ def test_a_method_on_the_command_line_takes_its_file_s_settings_along(tmp_path: 
     path.write_text("train: {pass_k: 3}\n")
     with pytest.raises(ConfigError, match=r"train\.pass_k is read with"):
         load_config(path, {"method": "grpo"})
+
+
+@pytest.mark.parametrize("word", ["auto", "on", "off"])
+def test_the_words_on_and_off_stay_words_whatever_yaml_makes_of_them(word: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"train: {{share_prompts: {word}}}\n")
+    config = load_config(path)
+    assert config.train.share_prompts == word == load_config(path, {"train.share_prompts": word}).train.share_prompts
+    path.write_text(to_yaml(config))
+    assert load_config(path) == config
 
 
 def test_settings_that_an_earlier_version_stored_for_every_method_are_read(tmp_path: Path) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from dphrl.config.setting import STRICT, About, ByChoice, Section
+
+
+def _word(value: Any) -> Any:
+    """YAML reads the words on and off as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,6 +42,14 @@ class TrainerSettings(Section):
         About("Share of its reward that the likeliest right completion loses"),  # our choice, a mild one
         ByChoice("advantage", {"unlikeliness": 0.25}),
     ] = None
+    share_prompts: Annotated[
+        Literal["auto", "on", "off"],
+        BeforeValidator(_word),
+        About(
+            "Read a prompt once for all its completions, in drawing and in training; auto: where the model and the "
+            "options allow it"
+        ),
+    ] = "auto"
     max_bad_steps: Annotated[
         int, Field(ge=1), About("Optimiser steps in a row with a loss or gradient that is not finite, which end it")
     ] = 3
