@@ -125,14 +125,19 @@ def test_top_k_is_the_head_of_the_sorted_vocabulary(name: str) -> None:
         assert torch.allclose(torch.tensor(scored.topk_logps), top.values, atol=3e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+PRECISIONS = [(torch.float32, None), (torch.float32, "bfloat16"), (torch.bfloat16, "bfloat16"), (torch.bfloat16, None)]
+"""Weights and autocast: every one that `config.precision.DTYPES` trains in."""
+
+
+@pytest.mark.parametrize(("dtype", "autocast"), PRECISIONS)
 @pytest.mark.parametrize("name", ["llama", "gemma2-softcap", "granite-scale", "phi-bias"])
-def test_asking_for_the_likeliest_tokens_changes_no_score(name: str, dtype: torch.dtype) -> None:
+def test_asking_for_the_likeliest_tokens_changes_no_score(name: str, dtype: torch.dtype, autocast: str | None) -> None:
     """Both take the same logits."""
     model = tiny(name, dtype)
     prompts, completions = rows(1)
-    fused = score(model, prompts, completions, pad_id=0, temperature=0.7, batch_size=4)
-    top = score(model, prompts, completions, pad_id=0, temperature=0.7, batch_size=4, topk=VOCABULARY + 10)
+    settings = {"pad_id": 0, "temperature": 0.7, "batch_size": 4, "autocast": autocast}
+    fused = score(model, prompts, completions, **settings)
+    top = score(model, prompts, completions, **settings, topk=VOCABULARY + 10)
     for a, b in zip(fused, top, strict=True):
         assert b.logps == pytest.approx(a.logps, abs=1e-6)
         assert a.topk_ids == a.topk_logps == ()
@@ -142,19 +147,19 @@ def test_asking_for_the_likeliest_tokens_changes_no_score(name: str, dtype: torc
             assert math.fsum(map(math.exp, logps)) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("dtype", "autocast"), PRECISIONS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype) -> None:
-    """The forward of TRL's trainer on the same padded batch: patched model, autocast for bfloat16."""
+def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype, autocast: str | None) -> None:
+    """The forward of TRL's trainer on the same padded batch: patched model, under the trainer's autocast."""
     model = tiny(name, dtype)
     prompts, completions = rows(2, ((4, 3), (4, 9), (4, 6)))
-    ours = score(model, prompts, completions, pad_id=0, temperature=0.9, batch_size=3)
+    ours = score(model, prompts, completions, pad_id=0, temperature=0.9, batch_size=3, autocast=autocast)
     add_fused_lm_head(model, temperature=0.9)
     ids, mask, completion_mask = pad_sequences(prompts, completions, 0)
     time = completion_mask.shape[1]
     labels = ids.masked_fill(mask == 0, -100)
     labels[:, :-time] = -100
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None):
         theirs = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs[:, -time:]
     for scored, row, completion in zip(ours, theirs.tolist(), completions, strict=True):
         assert scored.logps == pytest.approx(row[: len(completion)], abs=1e-5)
@@ -197,14 +202,14 @@ def test_the_rule_of_a_config_is_the_one_that_trl_reads(name: str) -> None:
     assert (trl["logit_scale"], trl["final_logit_softcapping"], trl["temperature"]) == (scale, softcap, 0.7)
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, False), (torch.bfloat16, True)])
-def test_bfloat16_alone_is_scored_under_autocast(dtype: torch.dtype, expected: bool) -> None:
-    """As the trainer runs; it matters where autocast raises norms to float32, which it does on a GPU."""
+@pytest.mark.parametrize(("dtype", "autocast"), PRECISIONS)
+def test_autocast_acts_where_it_is_asked_for_and_not_elsewhere(dtype: torch.dtype, autocast: str | None) -> None:
     seen: list[bool] = []
     model = tiny("llama", dtype)
     model.model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
-    score(model, [[3, 4]], [[5]], pad_id=0, temperature=1.0, batch_size=1)
-    assert set(seen) == {expected}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast is None):  # one around it does not count
+        score(model, [[3, 4]], [[5]], pad_id=0, temperature=1.0, batch_size=1, autocast=autocast)
+    assert set(seen) == {autocast is not None}
 
 
 @pytest.mark.parametrize("topk", [1, 6, VOCABULARY])

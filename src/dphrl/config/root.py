@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
 from dphrl.config.objective import ANCHOR_METHODS, OBJECTIVES, DphObjective, GrpoObjective, Method, Objective
+from dphrl.config.precision import DTYPES, Precision
 from dphrl.config.setting import STRICT, About
 from dphrl.config.sources import AnchorConfig, LoraConfig, ModelConfig, SamplingConfig, TaskConfig
 from dphrl.config.train import TrainConfig
@@ -92,6 +93,17 @@ class Config:
     ] = field(default_factory=DphObjective)
     train: Annotated[TrainConfig, About("Stage 2")] = field(default_factory=TrainConfig)
     eval: Annotated[EvalConfig, About("What is measured")] = field(default_factory=EvalConfig)
+
+    @property
+    def trained_precision(self) -> Precision:
+        """Of the policy as it is trained, and as its anchors are scored; with `lora.r` it is frozen."""
+        dtype = DTYPES[self.model.dtype]
+        return dtype.trained if self.lora.r is None else dtype.adapted
+
+    @property
+    def stored_dtype(self) -> str:
+        """Type of the weights that are drawn from, evaluated and written; torch's name."""
+        return DTYPES[self.model.dtype].stored
 
     @model_validator(mode="before")
     @classmethod

@@ -22,7 +22,10 @@ class ModelConfig:
         str, About("Folder or name of a Hugging Face causal LM; `demo` is the shipped tiny model", common=True)
     ] = ""
     revision: Annotated[str | None, About("Revision of a named model")] = None
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], About("Precision of the weights")] = "float32"
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "pure_bfloat16", "float16"],
+        About("bfloat16: trained in float32, computed and stored in 16 bits; pure_bfloat16 loses small updates"),
+    ] = "float32"
     pad_token: Annotated[str | None, About("Padding token for a tokenizer without one, e.g. its end token")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], About("Where the model runs")] = "auto"
     trust_remote_code: Annotated[bool, About("Run code that comes with the model; only for models you trust")] = False

@@ -26,7 +26,7 @@ def fingerprint(policy: Policy, config: Config) -> dict[str, str]:
         "tokenizer": _digest(_without_runtime_state(vocabulary)),
         "chat_template": _digest(f"{tokenizer.chat_template}{json.dumps(policy.chat_template_args, sort_keys=True)}"),
         "stop_ids": ",".join(map(str, sorted(policy.stop_ids))),
-        "dtype": config.model.dtype,
+        "dtype": str(policy.precision),
         "temperature": repr(float(config.sampling.temperature)),
     }
 

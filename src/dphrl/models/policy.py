@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dphrl.config.precision import DTYPES, Precision
 from dphrl.config.root import Config
 from dphrl.config.sources import ModelConfig
 from dphrl.errors import DataError, ModelError
+from dphrl.models.autocast import computing_in
 from dphrl.models.shipped import SHIPPED, shipped_model
 from dphrl.types import Prompt
 
@@ -31,6 +33,8 @@ class Policy:
     """The generation settings that came with the model; kept for saving, never used for drawing."""
     context: int | None
     """Longest sequence the model was made for, in tokens; None when its config does not say."""
+    precision: Precision
+    """What its weights are loaded and computed in."""
     load: Callable[[], Any] = field(repr=False, compare=False)
     """Reads the weights; `model` keeps what it returns."""
 
@@ -53,6 +57,10 @@ class Policy:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def autocast(self) -> Any:
+        """The context in which the model computes in its precision; within one, each weight is cast once."""
+        return computing_in(self.model, self.precision.autocast)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, exactly one begin token: chat messages through the chat template, text as it is.
@@ -137,9 +145,12 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def load_policy(config: Config, path: str | None = None) -> Policy:
+def load_policy(config: Config, path: str | None = None, *, trained: bool = True) -> Policy:
     """The model of `config.model`, or the checkpoint folder `path` with the same settings; no weights are read yet.
 
+    Args:
+        trained: in the precision that trains, which anchors are scored in; else as the final model is stored, which is
+            enough to draw from it.
     Raises:
         ModelError: as `load_tokenizer`; a model whose config cannot be read; a stop token that is not one token; a
             GPU that is not there.
@@ -165,6 +176,7 @@ def load_policy(config: Config, path: str | None = None) -> Policy:
     except OSError:  # as the library does for a model that ships none
         defaults = GenerationConfig.from_model_config(shape)
     stop_ids = _stop_ids(defaults, tokenizer, config.sampling.stop_tokens)
+    precision = config.trained_precision if trained else DTYPES[config.model.dtype].drawn
     return Policy(
         source=source,
         revision=revision,
@@ -173,12 +185,13 @@ def load_policy(config: Config, path: str | None = None) -> Policy:
         chat_template_args=dict(config.model.chat_template_args),
         generation_defaults=defaults,
         context=getattr(shape.get_text_config(), "max_position_embeddings", None),
-        load=lambda: _load_weights(source, revision, config.model, stop_ids, tokenizer),
+        precision=precision,
+        load=lambda: _load_weights(source, revision, config.model, precision.weights, stop_ids, tokenizer),
     )
 
 
 def _load_weights(
-    source: str, revision: str | None, config: ModelConfig, stop_ids: tuple[int, ...], tokenizer: Any
+    source: str, revision: str | None, config: ModelConfig, dtype: str, stop_ids: tuple[int, ...], tokenizer: Any
 ) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
@@ -187,7 +200,7 @@ def _load_weights(
         model = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
-            dtype=getattr(torch, config.dtype),
+            dtype=getattr(torch, dtype),
             trust_remote_code=config.trust_remote_code,
         )
     except (OSError, ValueError, KeyError) as error:
@@ -208,9 +221,10 @@ def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, 
     """Write `model` with the tokenizer and the generation settings it came with, then rename into place.
 
     Args:
-        state_dict: the weights, where the model itself holds a share of them only; None = the model's own.
+        state_dict: the weights, where the model itself holds a share of them only, or holds them in another type; None
+            = the model's own.
     """
-    from dphrl.files import replaced_dir
+    from dphrl.files import read_json, replaced_dir, write_json
 
     with replaced_dir(folder) as staging:
         drawing, model.generation_config = model.generation_config, policy.generation_defaults
@@ -218,6 +232,10 @@ def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, 
             model.save_pretrained(staging, state_dict=state_dict)
         finally:
             model.generation_config = drawing
+        if state_dict is not None:  # transformers writes down the type of the model in memory
+            types = {str(x.dtype).removeprefix("torch.") for x in state_dict.values() if x.is_floating_point()}
+            if len(types) == 1:
+                write_json(staging / "config.json", {**read_json(staging / "config.json"), "dtype": types.pop()})
         policy.tokenizer.save_pretrained(staging)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dphrl.errors import DataError, ModelError
+from dphrl.models.autocast import computing_in
 from dphrl.models.logit_rule import HEAD_POSITIONS, LogitRule
 from dphrl.models.positions import row_positions, takes_positions
 
@@ -72,6 +73,7 @@ def score(
     temperature: float,
     batch_size: int,
     topk: int = 0,
+    autocast: str | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[Scored]:
     """log pi(token | prompt, earlier tokens) of every completion token, joined to the order given.
@@ -83,6 +85,7 @@ def score(
         temperature: divides the logits, as in training; > 0.
         batch_size: completions in one forward at most, fewer when padded they have more than MAX_BATCH_TOKENS tokens.
         topk: likeliest tokens to keep at each position, at most the vocabulary's size; 0 keeps none.
+        autocast: what products are rounded to, as in training (`Precision.autocast`); None = the weights' own type.
         on_progress: called with the number of completions done.
     Returns:
         One record each. They are Python numbers, about 1 kB a token at topk=16: score and store in parts.
@@ -94,11 +97,12 @@ def score(
         return []
     _check_input(model, prompts, completions)
     head = _Head.of(model, temperature)
-    _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS])
+    _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS], autocast)
     scored: list[Scored | None] = [None] * len(prompts)
     done = 0
     for rows in batches([len(p) for p in prompts], [len(c) for c in completions], batch_size):
-        batch = _score_batch(model, head, [prompts[i] for i in rows], [completions[i] for i in rows], pad_id, topk)
+        own = [prompts[i] for i in rows], [completions[i] for i in rows]
+        batch = _score_batch(model, head, *own, pad_id, topk, autocast)
         for i, record in zip(rows, batch, strict=True):
             scored[i] = record
         done += len(rows)
@@ -139,12 +143,18 @@ def batches(prompt_lengths: Sequence[int], lengths: Sequence[int], batch_size: i
 
 
 def _score_batch(
-    model: Any, head: _Head, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], pad_id: int, topk: int
+    model: Any,
+    head: _Head,
+    prompts: Sequence[TokenIds],
+    completions: Sequence[TokenIds],
+    pad_id: int,
+    topk: int,
+    autocast: str | None,
 ) -> list[Scored]:
     input_ids_BL, attention_mask_BL, completion_mask_BT = pad_sequences(prompts, completions, pad_id, model.device)
     time = completion_mask_BT.shape[1]
     mask_BT = completion_mask_BT.bool()
-    with _trainer_precision(model):
+    with computing_in(model, autocast):
         # The state before a token predicts it.
         hidden_NH = _body(model, input_ids_BL, attention_mask_BL)[:, -time - 1 : -1][mask_BT]
         columns = head.score(hidden_NH, input_ids_BL[:, -time:][mask_BT], topk)
@@ -155,11 +165,6 @@ def _score_batch(
 
 def _as_tuples(entries_TK: Tensor) -> tuple[tuple[Any, ...], ...]:
     return tuple(map(tuple, entries_TK.tolist()))
-
-
-def _trainer_precision(model: Any) -> torch.autocast:
-    """The trainer runs bfloat16 models under autocast (`bf16` in `engines.trl.settings`), and no others."""
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=model.dtype == torch.bfloat16)
 
 
 def _body(model: Any, input_ids_BL: Tensor, attention_mask_BL: Tensor) -> Float[Tensor, "batch length hidden"]:
@@ -218,7 +223,7 @@ class _Head:
         return logp_N, ids_NK, top_NK - log_z_N1
 
 
-def _check_head(model: Any, head: _Head, ids: TokenIds) -> None:
+def _check_head(model: Any, head: _Head, ids: TokenIds, autocast: str | None) -> None:
     """Refuse a model whose own logits do not follow the rule that was read from its config.
 
     Raises:
@@ -226,14 +231,15 @@ def _check_head(model: Any, head: _Head, ids: TokenIds) -> None:
     """
     input_ids_BL = torch.tensor([list(ids)], device=model.device)
     mask_BL = torch.ones_like(input_ids_BL)
-    with _trainer_precision(model):
+    with computing_in(model, autocast):
         logits_NV = model(input_ids=input_ids_BL, attention_mask=mask_BL, use_cache=False).logits[0, :-1].float()
         targets_N = input_ids_BL[0, 1:]
         scored_N = head.score(_body(model, input_ids_BL, mask_BL)[0, :-1], targets_N, 0)[0]
     logits_NV = logits_NV / head.rule.temperature
     own_N = logits_NV.log_softmax(-1).gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0]
     apart = float((own_N - scored_N.to(own_N.device)).abs().mean())
-    allowed = 1e-4 + 2 * torch.finfo(model.dtype).eps * float(logits_NV.abs().max())
+    computed = model.dtype if autocast is None else getattr(torch, autocast)
+    allowed = 1e-4 + 2 * torch.finfo(computed).eps * float(logits_NV.abs().max())
     if not apart <= allowed:
         raise ModelError(
             f"scoring {type(model).__name__} by its output embedding and the rule in its config (scale "

@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dphrl.config.precision import DTYPES
 from dphrl.config.sources import ModelConfig, SamplingConfig
 from dphrl.errors import SamplerError
 from dphrl.models.policy import Policy
@@ -124,7 +125,7 @@ def _start(policy: Policy, config: SamplingConfig, model: ModelConfig) -> Any:
             model=policy.source,
             revision=policy.revision,
             generation_config="vllm",  # not what the model ships (top_k, penalties): draws follow the policy itself
-            dtype=model.dtype,
+            dtype=DTYPES[model.dtype].stored,
             trust_remote_code=model.trust_remote_code,
             tensor_parallel_size=config.of_backend("tensor_parallel"),
             gpu_memory_utilization=config.of_backend("gpu_memory_utilization"),

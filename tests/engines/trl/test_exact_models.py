@@ -44,10 +44,10 @@ def build(tmp_path: Path) -> Built:
     return make
 
 
-def scored_by(model: Any, anchors: Sequence[Anchor]) -> list[Anchor]:
+def scored_by(model: Any, anchors: Sequence[Anchor], autocast: str | None = None) -> list[Anchor]:
     """The same tokens with that model's log-probabilities, as the stage makes them."""
     ids, gold = [list(a.prompt_ids) for a in anchors], [list(a.completion_ids) for a in anchors]
-    scored = score(model, ids, gold, pad_id=0, temperature=cases.TEMPERATURE, batch_size=5)
+    scored = score(model, ids, gold, pad_id=0, temperature=cases.TEMPERATURE, batch_size=5, autocast=autocast)
     return [Anchor(a.prompt_id, a.prompt_ids, a.completion_ids, x.logps) for a, x in zip(anchors, scored, strict=True)]
 
 
@@ -114,10 +114,14 @@ def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[A
     assert trainer.initial_log_u() > 1e-2
 
 
-def test_bfloat16_follows_the_float32_gradient(build: Built, anchors: tuple[Anchor, ...]) -> None:
-    """Scored and trained under the same autocast, anchors have u = 1 at the start; the pull is the stated one."""
-    model = demo_model().to(torch.bfloat16)
-    trainer = build(scored_by(model, anchors), model, method="dph", bf16=True)
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("autocast", ["bfloat16", None])
+def test_bfloat16_follows_the_float32_gradient(
+    weights: torch.dtype, autocast: str | None, build: Built, anchors: tuple[Anchor, ...]
+) -> None:
+    """Scored and trained in the same compute, anchors have u = 1 at the start; the pull is the stated one."""
+    model = demo_model().to(weights)
+    trainer = build(scored_by(model, anchors, autocast), model, method="dph", bf16=autocast is not None)
     assert trainer.initial_log_u() < 2e-3  # rounding: rows are padded otherwise
     chosen = anchors[:8]  # far from the policy
     model.train()
@@ -130,7 +134,7 @@ def test_bfloat16_follows_the_float32_gradient(build: Built, anchors: tuple[Anch
     expected = gradient(exact)
     assert (found - expected).norm() < 0.05 * expected.norm()
     trainer.train()
-    assert all(p.isfinite().all() and p.dtype == torch.bfloat16 for p in model.parameters())
+    assert all(p.isfinite().all() and p.dtype == weights for p in model.parameters())
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "logging_steps": train.log_every,
         "logging_first_step": False,
         "seed": config.seed,
-        "bf16": config.model.dtype == "bfloat16",
+        "bf16": config.trained_precision.autocast == "bfloat16",
         "fp16": False,
         _checkpointing_name(): train.gradient_checkpointing,
         "use_cpu": config.model.device == "cpu",

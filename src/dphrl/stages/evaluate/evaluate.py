@@ -38,7 +38,7 @@ def evaluate(
     run = open_run(config)
     if not config.eval_tasks:
         raise ConfigError("eval_tasks is empty; name at least one task to measure")
-    initial = load_policy(config)  # no weights are read
+    initial = load_policy(config, trained=False)  # no weights are read
     tasks = load_eval_tasks(config, initial, base_dir)
     base = base_of(config, run)
     if "final" in models and not (run.final / "config.json").exists():
@@ -52,7 +52,7 @@ def evaluate(
     if "final" in models:
         remedy = f"run `dphrl eval --model base` in {base.root} first"
         reference = MeasuredBase(initial, base.eval("base"), remedy) if config.eval.base else None
-        final = load_policy(config, str(run.final))
+        final = load_policy(config, str(run.final), trained=False)
         measure_model(Subject(config, run.eval("final"), final, tasks, reference, check), progress)
         write_model_card(run, config)
     if harness is not None:

@@ -61,7 +61,7 @@ def _subjects(config: Config, evaldir: EvalDir, names: set[str], base_dir: Path)
     """The models of these names, the base first, for the others are measured against it."""
     configs = {m.name: replace(config, model=replace(config.model, path=m.path)) for m in evaldir.models}
     wanted = [model for model in evaldir.models if model.name in names or model.base]
-    policies = {model.name: load_policy(configs[model.name]) for model in wanted}
+    policies = {model.name: load_policy(configs[model.name], trained=False) for model in wanted}
     base = None
     if evaldir.base is not None:
         name, path = evaldir.base.name, evaldir.base.path

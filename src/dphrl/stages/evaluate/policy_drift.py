@@ -103,6 +103,7 @@ def _logps(config: Config, policy: Policy, task: DriftTask, progress: Progress) 
         pad_id=policy.tokenizer.pad_token_id,
         temperature=config.sampling.temperature,
         batch_size=config.anchor.batch_size,
+        autocast=policy.precision.autocast,
         on_progress=lambda done: progress(f"drift {task.task}: {policy.source}", done, len(both)),
     )
     logps = [each.logps for each in scores]

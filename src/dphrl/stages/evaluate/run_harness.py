@@ -134,7 +134,7 @@ def run_harness(
     """
     import lm_eval
 
-    settings = {"version": str(lm_eval.__version__), "dtype": config.model.dtype, **request.arguments}
+    settings = {"version": str(lm_eval.__version__), "dtype": config.stored_dtype, **request.arguments}
     known = {target: _known_rows(target, settings) for target in targets}
     for target, rows in known.items():
         missing = [task for task in request.tasks if task not in {row.asked for row in rows}]
@@ -157,7 +157,7 @@ def _evaluate(config: Config, target: HarnessTarget, task: str, request: Harness
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model_args: dict[str, Any] = {
         "pretrained": model_path(replace(model, path=target.path)),
-        "dtype": model.dtype,
+        "dtype": config.stored_dtype,
         "trust_remote_code": model.trust_remote_code,
     }
     if model.revision and target.path == model.path:

@@ -129,6 +129,7 @@ def _scored(
         pad_id=policy.tokenizer.pad_token_id,
         temperature=config.sampling.temperature,
         batch_size=config.anchor.batch_size,
+        autocast=policy.precision.autocast,
         topk=config.anchor.topk,
     )
     return [

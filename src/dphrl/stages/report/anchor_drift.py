@@ -105,6 +105,7 @@ def _measured(
                 pad_id=policy.tokenizer.pad_token_id,
                 temperature=config.sampling.temperature,
                 batch_size=config.anchor.batch_size,
+                autocast=policy.precision.autocast,
             )
             rows = (*drift.rows, *(_row(policy.tokenizer, a, s.logps) for a, s in zip(part, scored, strict=True)))
             drift = AnchorDrift(drift.key, len(store), len(rows) >= len(places), rows)

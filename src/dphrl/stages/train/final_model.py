@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> None:
-    """Gather the weights, write them in `model.dtype`, and push them where `train.trl.push_to_hub` asks for it.
+    """Gather the weights, write them as `model.dtype` stores them, and push them where `train.trl.push_to_hub` says.
 
     Every process must call it, since divided weights (FSDP2, ZeRO-3) are gathered by all; the main one writes. A LoRA
     adapter is written to RUN/train/adapter as it is, and merged into the initial weights for RUN/train/final, which
@@ -25,7 +25,7 @@ def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> Non
     Args:
         trainer: the `DPHTrainer` after its last step.
     """
-    state = whole_weights(trainer, config.model.dtype)
+    state = whole_weights(trainer, config.stored_dtype)
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if config.lora.r is None:
@@ -43,8 +43,8 @@ def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> Non
 def whole_weights(trainer: Any, dtype: str) -> dict[str, Tensor]:
     """All weights by name in one precision, on the main process; a collective, so every process must call it.
 
-    FSDP2 keeps float32 weights beside a bfloat16 model; what is evaluated is the model in its own precision. A weight
-    that is another one (a tied head) comes once: gathered, the two would no longer share their memory.
+    Training keeps float32 weights of a bfloat16 model; what is evaluated is the model as it is stored. A weight that is
+    another one (a tied head) comes once: gathered, the two would no longer share their memory.
     """
     import torch
 

@@ -28,8 +28,8 @@ LAYOUTS: dict[str, str] = {
 ASKED: dict[str, str] = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DEEPSPEED"}
 """What `accelerate launch` sets -> accelerate's name of the layout it stands for."""
 
-SHORT = {"float32": "", "bfloat16": "bf16", "float16": "fp16"}
-"""`model.dtype` -> accelerate's mixed precision that computes the same."""
+SHORT = {"float32": "", "bfloat16": "bf16", "pure_bfloat16": "", "float16": ""}
+"""`model.dtype` -> accelerate's mixed precision that computes the same; "" = none."""
 
 HOW = "launch with `torchrun --nproc_per_node N -m dphrl train ...` or `accelerate launch`, see `dphrl docs scale`"
 
