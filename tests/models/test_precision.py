@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from dphrl.anchors.manifest import check_fingerprint
 from dphrl.config.load import build_config
 from dphrl.config.precision import DTYPES, Precision
 from dphrl.config.root import Config
+from dphrl.errors import AnchorError
 from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.models.scoring import score
@@ -57,6 +59,20 @@ def test_each_precision_has_a_name_of_its_own() -> None:
     """Or anchors of one would count as anchors of another."""
     precisions = {p for dtype in DTYPES.values() for p in (dtype.trained, dtype.adapted)}
     assert len({str(p) for p in precisions}) == len(precisions)
+
+
+def test_anchors_of_an_older_version_are_not_of_this_compute(tmp_path: Path) -> None:
+    """They were scored with 16-bit weights: refused by that, though the weights' bytes differ too."""
+    chosen = config("bfloat16")
+    now = fingerprint(load_policy(chosen), chosen)
+    before = {**now, "dtype": "bfloat16", "weights": "of other bytes"}
+    with pytest.raises(
+        AnchorError, match=r"(?s)made with another dtype:\n.*'bfloat16', this run 'float32 computed"
+    ) as e:
+        check_fingerprint(tmp_path, before, now)
+    assert "set model.dtype" in str(e.value) and "with this model" not in str(e.value)
+    with pytest.raises(AnchorError, match="made with another weights"):
+        check_fingerprint(tmp_path, {**now, "weights": "of other bytes"}, now)
 
 
 def rows(policy: Policy) -> tuple[list[list[int]], list[list[int]]]:

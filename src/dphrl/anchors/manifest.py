@@ -24,7 +24,7 @@ REMEDIES = {
     "tokenizer": "take the tokenizer that they were made with, or pre-sample again with this one",
     "chat_template": "take the chat template and model.chat_template_args they were made with, or pre-sample again",
     "stop_ids": "set sampling.stop_tokens as it was, or pre-sample again",
-    "dtype": "set model.dtype as it was, or pre-sample again",
+    "dtype": "set model.dtype, and lora.r beside bfloat16, as they were, or pre-sample again",
     "temperature": "set sampling.temperature as it was, or pre-sample again",
 }
 """What to do about a part of the fingerprint that differs."""
@@ -146,7 +146,10 @@ def check_fingerprint(
     Raises:
         AnchorError: names what differs, both sides, and a remedy for each.
     """
-    if different := _different(stored, ours):
+    different = _different(stored, ours)
+    if "dtype" in different:  # another type has other bytes, whatever the weights were made from
+        different = [part for part in different if part != "weights"]
+    if different:
         lines = [f"  {k}: anchors {stored.get(k)!r}, {whose} {ours.get(k)!r}" for k in different]
         todo = dict.fromkeys(REMEDIES.get(k, "pre-sample again") for k in different)
         raise AnchorError(

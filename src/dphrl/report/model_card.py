@@ -86,13 +86,18 @@ def _training(run: RunDir, config: Config) -> dict[str, str]:
         case RklObjective() as rkl:
             facts["KL"] = f"beta {rkl.beta}, estimator {rkl.kl_estimator}"
     facts["weights"] = "all" if lora.r is None else f"LoRA, r {lora.r}, alpha {lora.scale}, merged"
-    facts["precision"] = config.model.dtype
+    facts["precision"] = _precision(config)
     facts["steps"] = f"{train.steps} generations, {train.steps * train.updates} optimiser steps"
     facts["a step"] = f"{train.prompts_per_step} prompts x {train.group_size} completions"
     facts["learning rate"] = f"{train.learning_rate:g}, {train.lr_schedule}"
     facts["data"] = _data(config.task)
     facts["seed"] = config.seed
     return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _precision(config: Config) -> str:
+    stored, trained = config.stored_dtype, config.trained_precision
+    return stored if str(trained) == stored else f"{stored}; trained in {trained}"
 
 
 def _divergence(objective: AnchoredObjective) -> str | None:

@@ -140,6 +140,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"method": "dph", "disable_dropout": False}, "scored without dropout"),
     ({"method": "dph", "neftune_noise_alpha": 5.0}, "scored without noise"),
     ({"method": "replay", "cast_lm_head_to_fp32": True}, "scored by the head as it is"),
+    ({"bf16": True, "use_transformers_continuous_batching": True}, "TRL casts the weights that are trained"),
+    ({"bf16": True, "use_transformers_paged": True}, "TRL casts the weights that are trained"),
     ({"method": "dph", "restore_callback_states_from_checkpoint": True}, "a second controller of eta"),
     ({"advantage": "maxrl", "scale_rewards": False}, "scale_rewards at group"),
     ({"advantage": "maxrl", "multi_objective_aggregation": "normalize_then_sum"}, "several rewards"),

@@ -178,12 +178,14 @@ def test_what_is_no_language_model_says_so(tmp_path: Path) -> None:
     [
         ({}, 16, 24 + 2),
         ({"model": {"dtype": "float32"}}, 16, 24 + 4),
-        ({"method": "rkl", "objective": {}}, 16 + 2, 24 + 2),
+        ({"model": {"dtype": "pure_bfloat16"}}, 8, 12 + 2),
+        ({"method": "rkl", "objective": {}}, 16 + 4, 24 + 2),
         ({"lora": {"r": 8}}, 2, 2),
+        ({"lora": {"r": 8}, "method": "rkl", "objective": {}}, 2, 2),
     ],
 )
 def test_bytes_of_a_parameter(demo_values: dict[str, Any], changes: dict[str, Any], memory: int, disk: int) -> None:
-    """bfloat16 weights, trained in float32 with AdamW; two checkpoints and the final model."""
+    """bfloat16: trained in float32 with AdamW, the reference too; two checkpoints, and the final model in 16 bits."""
     values = {**demo_values, "model": {"dtype": "bfloat16"}, **changes}
     size = TaskSize("task", 1)
     plan = Plan(

@@ -21,7 +21,7 @@ from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.engines.trl.vllm_options import engine_settings
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
-from dphrl.report.model_card import BEGIN, END, write_model_card
+from dphrl.report.model_card import BEGIN, END, _precision, write_model_card
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.train import final_model as final
@@ -37,6 +37,40 @@ def config(**sections: Any) -> Any:
 
 def settings(trl: Mapping[str, Any], **sections: Any) -> dict[str, Any]:
     return trainer_settings(config(train={"trl": dict(trl)}, **sections), Path("x"))
+
+
+# Precision
+
+
+def test_float16_is_drawn_from_and_measured_but_not_trained() -> None:
+    with pytest.raises(ConfigError, match=r"model.dtype=float16 can be drawn from.*use bfloat16"):
+        settings({}, model={"path": "demo", "dtype": "float16"})
+
+
+def test_an_adapter_needs_no_pure_16_bit_weights() -> None:
+    with pytest.raises(ConfigError, match=r"pure_bfloat16 and lora.r=4: the adapter is float32"):
+        settings({}, model={"path": "demo", "dtype": "pure_bfloat16"}, lora={"r": 4})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lora", "autocast"),
+    [("float32", None, False), ("bfloat16", None, True), ("bfloat16", 4, True), ("pure_bfloat16", None, False)],
+)
+def test_the_trainer_computes_as_anchors_are_scored(dtype: str, lora: int | None, autocast: bool) -> None:
+    made = settings({}, model={"path": "demo", "dtype": dtype}, lora={"r": lora})
+    assert (made["bf16"], made["fp16"]) == (autocast, False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text"),
+    [
+        ("float32", "float32"),
+        ("bfloat16", "bfloat16; trained in float32 computed in bfloat16"),
+        ("pure_bfloat16", "bfloat16; trained in bfloat16 without autocast"),
+    ],
+)
+def test_the_card_says_what_was_trained_and_what_is_stored(dtype: str, text: str) -> None:
+    assert _precision(config(model={"path": "demo", "dtype": dtype})) == text
 
 
 # LoRA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,9 @@ def test_one_process_must_not_look_at_several_gpus() -> None:
         ("dph", "bfloat16", "no", False),
         ("replay", "bfloat16", "fp16", True),
         ("grpo", "float32", "bf16", False),
+        ("dph", "pure_bfloat16", "no", False),
+        ("dph", "pure_bfloat16", "bf16", True),
+        ("grpo", "pure_bfloat16", "bf16", True),
     ],
 )
 def test_anchors_are_trained_in_the_precision_they_were_scored_in(
@@ -92,6 +96,12 @@ def test_anchors_are_trained_in_the_precision_they_were_scored_in(
         return
     with pytest.raises(ConfigError, match=f"computes in {launched}.*model.dtype={dtype}.*--mixed_precision no"):
         check_precision(method, dtype, environment)
+
+
+def test_deepspeed_keeps_float32_weights_in_any_case() -> None:
+    with pytest.raises(ConfigError, match=r"pure_bfloat16 under DeepSpeed.*use bfloat16"):
+        check_precision("grpo", "pure_bfloat16", {"ACCELERATE_USE_DEEPSPEED": "true"})
+    check_precision("grpo", "bfloat16", {"ACCELERATE_USE_DEEPSPEED": "true"})
 
 
 @pytest.mark.parametrize("stage", ["presample", "eval", "run"])
@@ -128,10 +138,10 @@ def torchrun() -> list[str]:
     return ["torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "dphrl"]
 
 
-def accelerate(recipe: str, *script: str) -> list[str]:
+def accelerate(recipe: str, *script: str, precision: str = "no") -> list[str]:
     """A recipe as it is, but for two processes that compute as their anchors were scored."""
     file = str(ROOT / "recipes" / "accelerate" / f"{recipe}.yaml")
-    changes = ["--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+    changes = ["--num_processes", "2", "--mixed_precision", precision, "--main_process_port", "0"]
     return ["accelerate.commands.launch", "--config_file", file, *changes, *script]
 
 
@@ -166,9 +176,14 @@ def launch_all(folder: Path) -> None:
         "torchrun": (torchrun(), []),
         "fsdp2": (accelerate("fsdp2", FSDP2_ON_CPU), []),
         "lora": (accelerate("ddp", "-m", "dphrl"), ["--lora.r", "4"]),
+        "ddp-bfloat16": (accelerate("ddp", "-m", "dphrl", precision="bf16"), ["--model.dtype", "bfloat16"]),
+        "fsdp2-bfloat16": (accelerate("fsdp2", FSDP2_ON_CPU, precision="bf16"), ["--model.dtype", "bfloat16"]),
     }
+    half = folder / "half"
+    assert main(["presample", "--config", str(config), "--model.dtype", "bfloat16", "--out", str(half)]) == 0
     for name, (launcher, more) in launches.items():
-        arguments = ["train", "--config", str(config), "--base_run", str(folder / "base"), "--out", str(folder / name)]
+        base = half if "bfloat16" in name else folder / "base"
+        arguments = ["train", "--config", str(config), "--base_run", str(base), "--out", str(folder / name)]
         (folder / f"{name}.txt").write_text(launched(launcher, *arguments, *more))
     resumed = folder / "resumed"
     shutil.copytree(folder / "fsdp2", resumed)
@@ -190,9 +205,11 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_each_launch_says_how_many_train(trained: dict[str, tuple[Path, str]]) -> None:
-    assert trained.keys() == {"torchrun", "fsdp2", "lora", "resumed"}
+    assert trained.keys() == {"torchrun", "fsdp2", "lora", "ddp-bfloat16", "fsdp2-bfloat16", "resumed"}
     for name, (_, said) in trained.items():
-        layout = "FSDP2, the weights divided" if name in ("fsdp2", "resumed") else "DDP, the whole model on each"
+        layout = (
+            "FSDP2, the weights divided" if name.startswith(("fsdp2", "resumed")) else "DDP, the whole model on each"
+        )
         assert f"processes: 2/2 2 processes on cpu, {layout}" in said
 
 
@@ -210,6 +227,21 @@ def test_the_final_model_of_fsdp2_can_be_measured(trained: dict[str, tuple[Path,
     run = trained["fsdp2"][0]
     assert main(["eval", "--config", str(run / "config.yaml"), "--model", "final"]) == 0
     assert "| in_domain | final | 2 | 2 |" in (run / "train" / "final" / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp-bfloat16", "fsdp2-bfloat16"])
+def test_bfloat16_trains_float32_weights_and_stores_16_bits(name: str, trained: dict[str, tuple[Path, str]]) -> None:
+    """The recipes as they are; anchors were scored in the same compute, which FSDP2 rounds a little more."""
+    run, said = trained[name]
+    (log_u,) = re.findall(r"mean \|log u\| (\S+) nats", said)
+    assert float(log_u) < (1e-3 if name.startswith("ddp") else 5e-3) and "cannot move" not in said
+    assert {x.dtype for x in weights(run).values()} == {torch.bfloat16}
+    assert json.loads((run / "train/final/config.json").read_text())["dtype"] == "bfloat16"
+    assert "bfloat16; trained in float32 computed in bfloat16" in (run / "train/final/README.md").read_text()
+    kept = load_file(run / "train/checkpoint-4/model.safetensors")
+    assert {x.dtype for x in kept.values()} == {torch.float32}
+    assert main(["eval", "--config", str(run / "config.yaml"), "--model", "final"]) == 0
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from dphrl.engines.common.eta_control import EtaCourse
+from dphrl.engines.common.rounded_updates import loss_of_precision
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.method.collapse import WINDOW, TrainingWarning, warnings_of
 from dphrl.progress import Progress
@@ -99,6 +100,20 @@ class BeforeFirstStep(TrainerCallback):  # type: ignore[misc]
         check, self._check = self._check, None
         if check is not None and state.global_step == 0:
             check()
+
+
+class LossOfPrecision(TrainerCallback):  # type: ignore[misc]
+    """Tells what 16-bit weights lose at this learning rate, where they lose something; by the main process."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        if args.deepspeed_plugin is not None:  # it keeps float32 weights beside them
+            return
+        text = loss_of_precision(model.parameters(), args.learning_rate)
+        if text is not None and state.is_world_process_zero:
+            self._report(text)
 
 
 class EtaControl(TrainerCallback, ExportableState):  # type: ignore[misc]

@@ -21,8 +21,10 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     """Arguments of `DPHConfig` for a config.
 
     Raises:
-        ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`.
+        ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`; a
+            `model.dtype` that is not trained in.
     """
+    _check_dtype(config)
     train, sampling = config.train, config.sampling
     micro, accumulation = _micro_batches(config, processes)
     clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
@@ -70,6 +72,19 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     }
     check_vllm(config)
     return ours | _extra_settings(config, ours)
+
+
+def _check_dtype(config: Config) -> None:
+    if config.model.dtype == "float16":
+        raise ConfigError(
+            "model.dtype=float16 can be drawn from and measured, not trained: small gradients become 0 in it, large "
+            "ones infinite; use bfloat16 (float32 weights, computed with in 16 bits) or float32"
+        )
+    if config.model.dtype == "pure_bfloat16" and config.lora.r is not None:
+        raise ConfigError(
+            f"model.dtype=pure_bfloat16 and lora.r={config.lora.r}: the adapter is float32 in any case; use bfloat16, "
+            "which keeps the weights beside it in 16 bits"
+        )
 
 
 def anchors_per_step(config: Config) -> int:

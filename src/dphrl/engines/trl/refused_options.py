@@ -178,6 +178,11 @@ CLASHES: tuple[Clash, ...] = (
         lambda a: _keeps_anchors(a) and a.restore_callback_states_from_checkpoint,
     ),
     Clash(
+        ("bf16", "use_transformers_continuous_batching"),
+        "to draw with it TRL casts the weights that are trained to 16 bits, for good; leave it out, or use_vllm",
+        lambda a: a.bf16 and (a.use_transformers_continuous_batching or a.use_transformers_paged),
+    ),
+    Clash(
         ("method", "cast_lm_head_to_fp32"),
         "anchors were scored by the head as it is, with another one u differs from 1; leave it out",
         lambda a: _keeps_anchors(a) and a.cast_lm_head_to_fp32,

@@ -5,7 +5,9 @@ Each override says what it relies on. The work is done by the plain objects of `
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from dphrl.engines.common.reference_term import centred_k1, reference_term, toke
 from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
-from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps
+from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps, LossOfPrecision
+from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions, with_positions
@@ -76,6 +79,9 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self.step_guard.applied_in_backward = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.report_log_u: Callable[[float], None] = lambda log_u: None
         """Told of the anchors' mean |log u| before the first step (nats), on every process."""
+        self.report_precision: Callable[[str], None] = warnings.warn
+        """Told before training what 16-bit weights lose, where they do; on the main process."""
+        self.add_callback(LossOfPrecision(lambda text: self.report_precision(text)))  # before a forward gathers weights
         if self._anchors is not None:
             self._prepare_anchors()
             self.add_callback(BeforeFirstStep(self.check_anchors))
@@ -85,6 +91,12 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._grad_norm: Any = None  # of the running optimiser step, before clipping
         self._rewards: Tensor | None = None  # of the last generation, one column for each reward function
         self._logps: Tensor | None = None  # of the rollouts in the last forward, with their graph
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """transformers: makes `accelerator`, before any model is wrapped."""
+        super().create_accelerator_and_postprocess()
+        if self.is_fsdp_enabled:
+            round_products_alone(self.accelerator.state.fsdp_plugin)
 
     def _prepare_anchors(self) -> None:
         check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled)
@@ -109,7 +121,9 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         """TRL: draws a whole generation; entry 1 of what it returns holds the completions' token ids."""
-        with self._stopwatch.on_host("generation"):
+        # Around a whole generation each weight is cast once; an engine in this process has a precision of its own.
+        computing = nullcontext() if self.args.use_vllm else self.accelerator.autocast()
+        with self._stopwatch.on_host("generation"), computing:
             output = super()._generate(*args, **kwargs)
         self._stopwatch.drawn += sum(len(ids) for ids in output[1])
         return output

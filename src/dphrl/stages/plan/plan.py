@@ -24,11 +24,11 @@ from dphrl.stages.run_stages import needs_presamples
 
 DEFAULT_GPUS = 8
 GIB = 2**30
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-TRAINED_BYTES = 16
-"""Of a trained parameter: weight, gradient and AdamW's two moments, each in float32."""
-CHECKPOINT_BYTES = 2 * 12
-"""Of a trained parameter in the two checkpoints that are kept: weight and AdamW's moments in float32."""
+TYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+TRAINED_NUMBERS = 4
+"""Of a trained parameter: weight, gradient and AdamW's two moments, each in the type of the weight."""
+CHECKPOINT_NUMBERS = 2 * 3
+"""Of a trained parameter in the two checkpoints that are kept: weight and AdamW's moments."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,20 +82,28 @@ class Plan:
 
     @property
     def training_bytes(self) -> int | None:
-        """Weights, gradients, AdamW and a reference model, over all GPUs; activations come on top."""
+        """Weights, gradients, AdamW and a reference model, over all GPUs; activations come on top.
+
+        With an adapter the reference is the model without it.
+        """
         if self.parameters is None or self.config.model.device == "cpu":
             return None
-        trained = DTYPE_BYTES[self.config.model.dtype] if self.config.lora.r is not None else TRAINED_BYTES
-        reference = DTYPE_BYTES[self.config.model.dtype] if self.config.objective.loads_reference else 0
-        return self.parameters * (trained + reference)
+        whole = TRAINED_NUMBERS + self.config.objective.loads_reference
+        numbers = 1 if self.config.lora.r is not None else whole
+        return self.parameters * numbers * self._weight_bytes
 
     @property
     def disk_bytes(self) -> int | None:
         """Checkpoints and the final model."""
         if self.parameters is None:
             return None
-        checkpoints = 0 if self.config.lora.r is not None else CHECKPOINT_BYTES
-        return self.parameters * (checkpoints + DTYPE_BYTES[self.config.model.dtype])
+        checkpoints = 0 if self.config.lora.r is not None else CHECKPOINT_NUMBERS * self._weight_bytes
+        return self.parameters * (checkpoints + TYPE_BYTES[self.config.stored_dtype])
+
+    @property
+    def _weight_bytes(self) -> int:
+        """Of a weight while it is trained, or frozen beside an adapter."""
+        return TYPE_BYTES[self.config.trained_precision.weights]
 
 
 def plan_run(config: Config, *, base_dir: Path, gpus: int = DEFAULT_GPUS, progress: Progress = silent) -> Plan:

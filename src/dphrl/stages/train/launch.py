@@ -124,16 +124,24 @@ def check_gpus(launch_device: str, ranks: int, visible: int) -> None:
 def check_precision(method: str, dtype: str, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse to train anchors in another precision than they were scored in: u would not be 1 for the unchanged policy.
 
+    Refuse float32 weights, too, where pure 16-bit ones were asked for by name.
+
     Args:
         method: of the config.
         dtype: `model.dtype`.
     Raises:
-        ConfigError: the launch's mixed precision is neither off nor the model's own.
+        ConfigError: the launch's mixed precision is neither off nor the model's own, or DeepSpeed is to train pure
+            16-bit weights.
     """
+    pure = dtype == "pure_bfloat16"
+    if pure and environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ConfigError(
+            "model.dtype=pure_bfloat16 under DeepSpeed, which keeps float32 weights beside 16-bit ones; use bfloat16"
+        )
     launched = environment.get("ACCELERATE_MIXED_PRECISION", "no")
-    if method in ANCHOR_METHODS and launched not in ("no", SHORT[dtype]):
+    if (pure or method in ANCHOR_METHODS) and launched not in ("no", SHORT[dtype]):
         fitting = f"no or {SHORT[dtype]}" if SHORT[dtype] else "no"
         raise ConfigError(
-            f"the launch computes in {launched}, but anchors were scored with model.dtype={dtype}; add "
-            f"--mixed_precision {fitting} to `accelerate launch`, or change model.dtype and pre-sample again"
+            f"the launch computes in {launched}, which model.dtype={dtype} does not; add --mixed_precision {fitting} "
+            "to `accelerate launch`, or change model.dtype and, where anchors were scored with it, pre-sample again"
         )
