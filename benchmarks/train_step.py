@@ -1,394 +1,281 @@
-"""What a training step of each method costs beside GRPO's, in time and in memory. One JSON line.
+"""What a training step costs beside TRL's, in time and in memory. One JSON line.
 
-    python benchmarks/train_step.py                                          tiny and 30m, 1 and 2 threads, on a CPU
-    python benchmarks/train_step.py --size 0.5b --device cuda --rounds 20    bfloat16; sizes: see SIZES
+    python benchmarks/train_step.py                                    35M parameters, float32, one thread of a CPU
+    python benchmarks/train_step.py --picture docs/results/train-step.png         the ratio over G and prompts' lengths
+    python benchmarks/train_step.py --device cuda --size 0.5b --groups 4 --rounds 20               bfloat16 compute
+    python benchmarks/train_step.py --quick                            tiny models and lengths: only whether it runs
 
-A step is everything after drawing: `DPHTrainer.training_step` on random completions of fixed lengths, with its share
-of what a generation costs once (padding, old log-probabilities, rkl's reference, rewards, advantages), clipping, AdamW
-and callbacks; two optimiser steps a generation, one micro-batch each. Anchors come from a store of --anchors on disk,
-are as long as the completions, and number --ratio of them. Every round runs every variant in turn on the same step; a
-ratio is the median over rounds of the ratio within a round, [p10, p90] in `spread`. --threads 1 on a CPU takes the
-processor's seconds, so that other programs do not count; else the clock's.
+A step is everything after drawing: padding, old log-probabilities, rkl's reference, rewards, advantages, forward,
+backward, clipping, AdamW and callbacks; two optimiser steps a generation, each one micro-batch of --groups groups. The
+baseline is TRL's own GRPOTrainer, which is handed the same prompts and completions, with the same settings (loss_type
+dapo, beta 0, no dropout). Models are random Llamas. Prompts are Spider's and GSM8K's from --data, rendered by
+`dphrl`'s tasks, in tokens of a byte-level BPE that is learned from them; of Spider those of 300 to 500 tokens, about
+400. Without the data they are random words of the same lengths (`real_prompts`: false). Completions are random tokens:
+sql 40 each, math 50 to 400. Anchors are of other prompts and number --ratio of the completions.
 
-    dph_over_bound      dph / (grpo + the same anchors, padded already, forward and backward as plain NLL)
-    dph_over_grpo, rkl_over_grpo, replay_over_grpo, definition_over_grpo
-    bound_over_grpo     1 + that NLL / grpo
-    loader_wait_share   the clock's share of a dph step that reads, pads and makes tensors of its anchors
-    memory_X_over_grpo  weights, AdamW and the most that a step adds to them (torch's own count of its tensors)
-    memory_dph_over_bound   dph's against grpo's and what the anchors' forward keeps for its backward
-    tokens_per_s        of a dph step: prompts and completions, anchors' too, without padding
+Every part is a process of its own. In every round each variant runs once on the same generation, another one first in
+each; a ratio is the median over rounds of the ratio within a round, and `spread` has its least and its most. A short
+generation of each warms up. --threads 1 on a CPU takes the processor's seconds, so that other programs do not
+count; else the clock's.
+
+    sql_g16_over_trl, sql_g8_over_trl, math_g8_over_trl     TRL's time / ours (grpo)
+    iteration_over_trl    the same of drawing and step together; sql, G = 16, both draw for themselves
+    rollout_over_trl      tokens a second of that drawing, ours / TRL's
+    memory_over_trl       ours / TRL's; sql, G = 16: weights, AdamW and the most that a generation's steps add to them
+                          (torch's own count of its tensors)
+    over_bound            ours / a plain loop over as many distinct tokens; sql, G = 8: a causal batch, its rows as long
+                          as the sequences on average, through the same body, TRL's head at as many places as there
+                          are completion tokens; once without gradients for old log-probabilities, once with; AdamW
+    dph_over_grpo, rkl_over_grpo, math_dph_over_grpo, math_rkl_over_grpo     all ours; G = 8
+    anchor_tokens, math_anchor_tokens     distinct tokens of dph's anchors / of the rollouts
+    bf16_over_fp32        time of our step in float32 / in bfloat16 compute; sql, G = 8
+    loader_wait_share     the clock's share of a dph step that reads, pads and makes tensors of its anchors
+    memory_X_over_grpo    sql, G = 8
+    memory_dph_over_bound     dph's against grpo's and what a plain forward of the anchors keeps for its backward
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
-import random
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from dphrl import DPHConfig, DPHTrainer
-from dphrl.anchors import open_store
-from dphrl.anchors.writer import StoreWriter
-from dphrl.config.objective import ANCHOR_METHODS
-from dphrl.method.anchor_order import step_anchors
-from dphrl.models.scoring import pad_sequences
-from dphrl.types import Anchor
-
-UPDATES = 2
-GROUP = 8
-PAD, END = 0, 1
-OWN = ("prompt", "completion", "batch", "rounds")
-"""Numbers of a size that an argument may replace."""
+from training_step.picture import draw, lines_of
+from training_step.steps import (
+    Anchors,
+    Shape,
+    completions_of,
+    generation,
+    held,
+    peak,
+    plain_generation,
+    plain_of,
+    seconds,
+    trainer_of,
+)
+from training_step.world import SIZES, World, prompts_of_rounds, world_of, write_model, write_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """A random Llama and its sequences; lengths in tokens, drawn from half the mean to one and a half of it."""
+class Part:
+    """One process: a task's generation, and what runs on it."""
 
-    vocabulary: int
-    hidden: int
-    mlp: int
-    layers: int
-    heads: int
-    prompt: int
-    completion: int
-    batch: int
-    """Completions of an optimiser step, a multiple of GROUP."""
-    rounds: int = 12
-    """Generations measured, unless told otherwise."""
+    task: str
+    group: int
+    variants: tuple[str, ...]
+    """In every round."""
+    memory: tuple[str, ...] = ()
+    """Whose memory is measured."""
+    draws: bool = False
+    """Trainers draw for themselves."""
 
 
-SIZES: dict[str, Size] = {
-    "tiny": Size(vocabulary=512, hidden=64, mlp=192, layers=2, heads=4, prompt=24, completion=24, batch=32, rounds=40),
-    "30m": Size(
-        vocabulary=32_000, hidden=384, mlp=1024, layers=6, heads=6, prompt=16, completion=24, batch=8, rounds=8
+PARTS = {
+    "sql_g16": Part(task="sql", group=16, variants=("trl", "grpo"), memory=("trl", "grpo"), draws=True),
+    "sql_g8": Part(
+        task="sql",
+        group=8,
+        variants=("trl", "grpo", "bf16", "dph", "rkl"),
+        memory=("grpo", "dph", "rkl", "replay", "definition"),
     ),
-    "0.1b": Size(vocabulary=32_000, hidden=768, mlp=2048, layers=12, heads=12, prompt=256, completion=512, batch=32),
-    "0.5b": Size(vocabulary=128_000, hidden=1024, mlp=4096, layers=16, heads=16, prompt=256, completion=1024, batch=16),
-    "1b": Size(vocabulary=128_000, hidden=2048, mlp=5632, layers=16, heads=32, prompt=256, completion=1024, batch=16),
+    "math_g8": Part(task="math", group=8, variants=("trl", "grpo", "dph", "rkl")),
 }
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "grpo": {"method": "grpo"},
-    "dph": {"method": "dph", "divergence": "forward_kl", "eta": 0.2},
-    "rkl": {"method": "rkl", "kl_estimator": "k3", "beta": 0.1},
-    "replay": {"method": "replay", "eta": 0.2},
-    "definition": {"method": "dph", "form": "definition", "divergence": "js", "eta": 0.2},
-}
+Round = dict[str, tuple[float, ...]]
+"""Variant -> clock and processor seconds of a generation; of drawing too where it draws, and tokens drawn."""
 
 
-def write_model(folder: Path, size: Size) -> None:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=size.vocabulary,
-        hidden_size=size.hidden,
-        intermediate_size=size.mlp,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        max_position_embeddings=2 * (size.prompt + size.completion),
-        tie_word_embeddings=size.hidden < 384,
-        pad_token_id=PAD,
-        eos_token_id=END,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(size.vocabulary)}, unk_token="w2"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="w0", eos_token="w1").save_pretrained(folder)
+class Run:
+    """One part under way."""
+
+    def __init__(self, part: Part, folder: Path, given: argparse.Namespace) -> None:
+        torch.set_num_threads(given.threads)
+        self.part, self.gpu = part, given.device == "cuda"
+        self.shape = Shape(group=part.group, groups=given.groups, ratio=given.ratio, gpu=self.gpu)
+        self.world: World = world_of(part.task, SIZES[given.size], given.data, short=8 if given.quick else 1)
+        write_model(folder / "model", self.world.size, self.world.tokenizer)
+        write_store(folder / "store", self.world, given.anchors)
+        self.trainers = {v: trainer_of(v, self.world, folder, self.shape) for v in part.variants}
+        self.anchors = Anchors(self.world, folder, self.shape, 42)
+        self.prompts = prompts_of_rounds(self.world.prompts, self.shape.prompts)
+        self.order = 1 if given.threads == 1 and not self.gpu else 0
+
+    def warm_up(self) -> None:
+        """A short generation of each variant: AdamW's state is there, and what is made once."""
+        for trainer in self.trainers.values():
+            trainer.completions = [ids[:4] for ids in completions_of(self.world, self.shape, 0)]
+            generation(trainer, [prompt[:40] for prompt in self.prompts(0)])
+
+    def memory(self, folder: Path) -> dict[str, int]:
+        """Peak bytes of each variant's generation; and what anchors add to a plain forward."""
+        if not self.part.memory:
+            return {}
+        plain = self.anchors.plain(0)
+        found = {"anchors": peak(partial(plain.nll, self.trainers["grpo"]), gpu=self.gpu)[1]}
+        for name in self.part.memory:
+            trainer = self.trainers.get(name) or trainer_of(name, self.world, folder, self.shape)
+            trainer.completions = completions_of(self.world, self.shape, 0)
+            before = held(trainer)  # without AdamW's state where this is a trainer's first generation: it adds to it
+            found[name] = before + peak(partial(generation, trainer, self.prompts(0)), gpu=self.gpu)[0]
+        return found
+
+    def round(self, number: int) -> Round:
+        """Another variant first in each."""
+        prompts, completions = self.prompts(number), completions_of(self.world, self.shape, number)
+        step = number * self.shape.updates
+        calls: dict[str, Callable[[], object]] = {}
+        for name, trainer in self.trainers.items():
+            trainer.completions = None if self.part.draws else completions
+            calls[name] = partial(generation, trainer, prompts)
+        plain = plain_of(self.world, prompts, completions, self.shape)
+        calls["plain"] = partial(plain_generation, self.trainers["grpo"], plain)
+        if "dph" in self.trainers:
+            calls["loader"] = partial(self.anchors.load, step)
+        names = list(calls)
+        found: Round = {}
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            found[name] = seconds(calls[name], gpu=self.gpu)
+            if self.part.draws and name in self.trainers:
+                found[f"{name}_drawing"] = (*self.trainers[name].drawing, self.trainers[name].drawn)
+        distinct = sum(batch.ids.numel() for batch in plain)
+        found["tokens"] = (distinct, sum(batch.scored for batch in plain), self.anchors.tokens(step))
+        return found
 
 
-def sequences(size: Size, mean: int, count: int, rng: random.Random) -> Iterator[tuple[int, ...]]:
-    for _ in range(count):
-        length = rng.randint(mean - mean // 2, mean + mean // 2)
-        yield (*(rng.randrange(2, size.vocabulary) for _ in range(length - 1)), END)
+def ratios(part: str, rounds: Sequence[Round], order: int) -> dict[str, list[float]]:
+    """Key -> its value in each round. `order`: 0 the clock's seconds, 1 the processor's."""
+
+    def over(a: str, b: str) -> list[float]:
+        return [r[a][order] / r[b][order] for r in rounds]
+
+    def step(name: str) -> list[float]:
+        return [r[name][order] - r[f"{name}_drawing"][order] for r in rounds]
+
+    anchor_tokens = [r["tokens"][2] / r["tokens"][0] for r in rounds]
+    if part == "sql_g16":
+        speed = {v: [r[f"{v}_drawing"][2] / r[f"{v}_drawing"][order] for r in rounds] for v in ("trl", "grpo")}
+        return {
+            "sql_g16_over_trl": [a / b for a, b in zip(step("trl"), step("grpo"), strict=True)],
+            "rollout_over_trl": [b / a for a, b in zip(speed["trl"], speed["grpo"], strict=True)],
+            "iteration_over_trl": over("trl", "grpo"),
+            "over_bound_g16": [a / r["plain"][order] for a, r in zip(step("grpo"), rounds, strict=True)],
+        }
+    if part == "math_g8":
+        return {
+            "math_g8_over_trl": over("trl", "grpo"),
+            "math_over_bound": over("grpo", "plain"),
+            "math_dph_over_grpo": over("dph", "grpo"),
+            "math_rkl_over_grpo": over("rkl", "grpo"),
+            "math_anchor_tokens": anchor_tokens,
+        }
+    return {
+        "sql_g8_over_trl": over("trl", "grpo"),
+        "over_bound": over("grpo", "plain"),
+        "dph_over_grpo": over("dph", "grpo"),
+        "rkl_over_grpo": over("rkl", "grpo"),
+        "bf16_over_fp32": over("grpo", "bf16"),
+        "anchor_tokens": anchor_tokens,
+        "loader_wait_share": [r["loader"][0] / r["dph"][0] for r in rounds],
+    }
 
 
-def write_store(folder: Path, size: Size, total: int) -> None:
-    """Anchors whose reference log-probabilities are a random model's: about -ln of the vocabulary's size."""
-    rng = random.Random(1)
-    writer = StoreWriter(folder, {"weights": "random"}, {})
-    for first in range(0, total, 20_000):
-        count = min(20_000, total - first)
-        pairs = zip(sequences(size, size.prompt, count, rng), sequences(size, size.completion, count, rng), strict=True)
-        writer.add(
-            [
-                Anchor(f"p{first + i}", p, c, (-math.log(size.vocabulary),) * len(c), "task", 0)
-                for i, (p, c) in enumerate(pairs)
-            ]
-        )
-    writer.seal()
-
-
-def trainer_of(name: str, size: Size, model: Path, store: Path, given: argparse.Namespace) -> DPHTrainer:
-    """One variant's trainer, model and AdamW; its completions are the same in every generation."""
-
-    class FixedRollouts(DPHTrainer):
-        def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> tuple[Any, None]:
-            return list(map(list, sequences(size, size.completion, len(prompt_ids), random.Random(2)))), None
-
-    def reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
-        return [float(sum(ids) % 2) for ids in completion_ids]
-
-    settings = dict(VARIANTS[name])
-    if settings["method"] in ANCHOR_METHODS:
-        settings["anchors_per_step"] = max(1, round(given.ratio * size.batch))
-    on_gpu = given.device == "cuda"
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    prompts = sequences(size, size.prompt, UPDATES * size.batch // GROUP, random.Random(3))
-    texts = [" ".join(f"w{i}" for i in ids) for ids in prompts]
-    args = DPHConfig(
-        output_dir=str(model / name),
-        num_generations=GROUP,
-        per_device_train_batch_size=size.batch,
-        gradient_accumulation_steps=1,
-        steps_per_generation=UPDATES,
-        max_completion_length=2 * size.completion,
-        learning_rate=1e-6,
-        use_cpu=not on_gpu,
-        bf16=on_gpu,
-        activation_checkpointing=False,
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-        **settings,
-    )
-    trainer = FixedRollouts(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=dtype),
-        reward_funcs=reward,
-        args=args,
-        train_dataset=Dataset.from_list([{"prompt": text} for text in texts for _ in range(GROUP)]),
-        processing_class=tokenizer,
-        anchors=open_store(store, {"weights": "random"}) if settings["method"] in ANCHOR_METHODS else None,
-        encode=lambda prompt: tokenizer(prompt.prompt)["input_ids"],
-    )
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
-    return trainer
-
-
-def seconds(called: Callable[[], object], *, gpu: bool) -> tuple[float, float]:
-    """By the clock and by the processor, until the device has finished too."""
-    if gpu:
-        torch.cuda.synchronize()
-    clock, processor = time.perf_counter(), time.process_time()
-    called()
-    if gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - clock, time.process_time() - processor
-
-
-def generation(trainer: DPHTrainer) -> None:
-    """What `Trainer.train` does with one generation, its callbacks included, but for logging and saving."""
-    rows, model, callbacks = list(trainer.train_dataset), trainer.model_wrapped, trainer.callback_handler
-    told = (trainer.args, trainer.state, trainer.control)
-    for _ in range(UPDATES):
-        callbacks.on_step_begin(*told)
-        trainer.training_step(model, rows, None)
-        trainer._get_grad_norm(model, grad_norm=trainer._clip_grad_norm(model))
-        callbacks.on_pre_optimizer_step(*told)
-        trainer.optimizer.step()
-        callbacks.on_optimizer_step(*told)
-        model.zero_grad()
-        trainer.state.global_step += 1
-        callbacks.on_step_end(*told)
-
-
-class Anchors:
-    """The anchors of a generation without a trainer's step: the plain NLL's batches, and the loader's time."""
-
-    def __init__(self, trainer: DPHTrainer) -> None:
-        self._trainer, self._store = trainer, trainer._anchors._anchors
-        self._indices = partial(step_anchors, len(self._store), trainer.args.anchors_per_step, seed=trainer.args.seed)
-
-    def of(self, step: int) -> list[Any]:
-        return [self._store[int(i)] for i in self._indices(step=step)]
-
-    def tensors(self, anchors: list[Any]) -> tuple[Any, ...]:
-        """As the trainer makes them."""
-        device = self._trainer.accelerator.device
-        made = pad_sequences([a.prompt_ids for a in anchors], [a.completion_ids for a in anchors], PAD, device)
-        logps = [torch.tensor(a.ref_logps, device=device) for a in anchors]
-        return *made, torch.nn.utils.rnn.pad_sequence(logps, batch_first=True)
-
-    def load(self, step: int) -> None:
-        """Read and padded as for the steps of one generation."""
-        for s in range(step, step + UPDATES):
-            self.tensors(self.of(s))
-
-    def tokens(self, step: int) -> int:
-        found = [a for s in range(step, step + UPDATES) for a in self.of(s)]
-        return sum(len(a.prompt_ids) + len(a.completion_ids) for a in found)
-
-    def nll(self, batch: tuple[Any, ...]) -> Any:
-        """Plain NLL through the same model and head."""
-        ids, attention, mask, _ = batch
-        labels = ids.masked_fill(attention == 0, -100)
-        labels[:, : -mask.shape[1]] = -100
-        trainer = self._trainer
-        with trainer.accelerator.autocast():
-            output = trainer.model_wrapped(input_ids=ids, attention_mask=attention, labels=labels, fused_lm_head=True)
-        return -(output.log_probs[:, -mask.shape[1] :] * mask).sum() / mask.sum()
-
-    def learn(self, batches: list[tuple[Any, ...]]) -> None:
-        """Forward and backward of padded batches; each starts, as a step does, without gradients."""
-        for batch in batches:
-            self.nll(batch).backward()
-            self._trainer.model_wrapped.zero_grad()
-
-
-def held(trainer: DPHTrainer) -> int:
-    """Bytes of weights, of the reference's weights and of AdamW."""
-    modules = [m for m in (trainer.model, trainer.ref_model) if m is not None]
-    tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
-    tensors += [t for state in trainer.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
-    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
-
-
-def peak(called: Callable[[], object], *, gpu: bool) -> tuple[int, int]:
-    """Bytes of tensors beyond those there were: the most while it runs, and what its result still holds at the end."""
-    if gpu:
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        result = called()
-        torch.cuda.synchronize()
-        after, most = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
-        del result
-        return most - before, after - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        result = called()
-    with tempfile.TemporaryDirectory() as folder:
-        profile.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
-    del result
-    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]")
-    level = most = 0
-    for _, change in changes:
-        level += change
-        most = max(most, level)
-    return most, level
+def memory_ratios(part: str, memory: dict[str, int]) -> dict[str, float]:
+    if part == "sql_g16":
+        return {"memory_over_trl": memory["grpo"] / memory["trl"]}
+    if part == "math_g8":
+        return {}
+    return {
+        **{f"memory_{v}_over_grpo": memory[v] / memory["grpo"] for v in ("dph", "rkl", "replay", "definition")},
+        "memory_dph_over_bound": memory["dph"] / (memory["grpo"] + memory["anchors"]),
+    }
 
 
 def measure(name: str, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Everything of one size and number of threads: in a process of its own."""
-    torch.set_num_threads(given.threads)
-    size = replace(SIZES[name], **{k: v for k, v in vars(given).items() if k in OWN and v})
-    write_model(folder / "model", size)
-    write_store(folder / "store", size, given.anchors)
-    trainers = {v: trainer_of(v, size, folder / "model", folder / "store", given) for v in VARIANTS}
-    anchors = Anchors(trainers["dph"])
-    gpu = given.device == "cuda"
-    rounds = [one_round(r, trainers, anchors, gpu=gpu) for r in range(size.rounds + 1)][1:]  # the first one warms up
-    order = 1 if given.threads == 1 and not gpu else 0
-    return {
-        "size": name,
-        "threads": given.threads,
-        "device": given.device,
-        "parameters": sum(p.numel() for p in trainers["dph"].model.parameters()),
-        "step_tokens": round(np.median([r["tokens"][0] for r in rounds]) / UPDATES),
-        "seconds": "processor" if order else "clock",
-        **times(rounds, order),
-        **memory(trainers, anchors, gpu=gpu),
+    """One part: its keys, and under its name the numbers behind them."""
+    run = Run(PARTS[name], folder, given)
+    run.warm_up()
+    memory = run.memory(folder)
+    rounds = [run.round(number) for number in range(1, given.rounds + 1)]
+    values = ratios(name, rounds, run.order)
+    spent = {v: [r[v][run.order] for r in rounds] for v in rounds[0] if v != "tokens"}
+    distinct, scored, _ = np.mean([r["tokens"] for r in rounds], axis=0)
+    numbers = {
+        "seconds": {v: round(float(np.median(values)), 3) for v, values in spent.items()},
+        "memory_mb": {v: round(size / 1e6, 1) for v, size in memory.items()},
+        "distinct_tokens": round(distinct),
+        "completion_tokens": round(scored),
+        "prompt_tokens": round((distinct - scored) / run.shape.prompts),
+        "real_prompts": run.world.real,
     }
-
-
-def one_round(number: int, trainers: dict[str, DPHTrainer], anchors: Anchors, *, gpu: bool) -> dict[str, Any]:
-    """Clock and processor seconds of each variant on one generation, another one first in each round."""
-    first = number * UPDATES
-    batches = [anchors.tensors(anchors.of(s)) for s in range(first, first + UPDATES)]
-    calls: dict[str, Callable[[], object]] = {v: partial(generation, trainer) for v, trainer in trainers.items()}
-    calls |= {"nll": partial(anchors.learn, batches), "loader": partial(anchors.load, first)}
-    names = list(calls)
-    names = names[number % len(names) :] + names[: number % len(names)]
-    found: dict[str, Any] = {name: seconds(calls[name], gpu=gpu) for name in names}
-    rollouts = trainers["dph"]._buffered_inputs
-    drawn = sum(int(b[key].sum()) for b in rollouts for key in ("prompt_mask", "completion_mask"))
-    return {**found, "tokens": (drawn + anchors.tokens(first),)}
-
-
-def times(rounds: list[dict[str, Any]], order: int) -> dict[str, Any]:
-    """Ratios within rounds. `order`: 0 the clock's seconds, 1 the processor's."""
-    rows = [{name: values[order] for name, values in r.items() if name != "tokens"} for r in rounds]
-    ratios = {
-        "dph_over_bound": [r["dph"] / (r["grpo"] + r["nll"]) for r in rows],
-        "bound_over_grpo": [1 + r["nll"] / r["grpo"] for r in rows],
-        **{f"{v}_over_grpo": [r[v] / r["grpo"] for r in rows] for v in VARIANTS if v != "grpo"},
-        "loader_wait_share": [r["loader"][0] / r["dph"][0] for r in rounds],
-    }
-    middle = {name: np.quantile(values, [0.1, 0.5, 0.9]).round(4).tolist() for name, values in ratios.items()}
     return {
-        **{name: values[1] for name, values in middle.items()},
-        "spread": {name: [values[0], values[2]] for name, values in middle.items()},
-        "grpo_step_ms": round(1000 * np.median([r["grpo"] for r in rows]) / UPDATES, 2),
-        "tokens_per_s": round(np.median([r["tokens"][0] / r["dph"][0] for r in rounds])),
-        "rounds": len(rounds),
-    }
-
-
-def memory(trainers: dict[str, DPHTrainer], anchors: Anchors, *, gpu: bool) -> dict[str, Any]:
-    step = trainers["dph"].state.global_step
-    peaks = {v: held(trainer) + peak(partial(generation, trainer), gpu=gpu)[0] for v, trainer in trainers.items()}
-    batches = [anchors.tensors(anchors.of(s)) for s in range(step, step + UPDATES)]
-    kept = max(peak(partial(anchors.nll, batch), gpu=gpu)[1] for batch in batches)
-    return {
-        **{f"memory_{v}_over_grpo": round(peaks[v] / peaks["grpo"], 4) for v in VARIANTS if v != "grpo"},
-        "memory_dph_over_bound": round(peaks["dph"] / (peaks["grpo"] + kept), 4),
-        "memory_grpo_mb": round(peaks["grpo"] / 1e6, 1),
-        "memory_anchors_mb": round(kept / 1e6, 1),
+        **{key: round(float(np.median(v)), 4) for key, v in values.items()},
+        **{key: round(v, 4) for key, v in memory_ratios(name, memory).items()},
+        "spread": {key: [round(min(v), 4), round(max(v), 4)] for key, v in values.items()},
+        "parts": {name: numbers},
+        "parameters": sum(p.numel() for p in run.trainers["grpo"].model.parameters()),
     }
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", choices=SIZES, action="append", help="may be repeated (default: tiny and 30m)")
-    parser.add_argument("--threads", type=int, action="append", help="may be repeated (default: 1 and 2)")
+    parser.add_argument("--size", choices=SIZES, default="35m", help="default: 35m")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    parser.add_argument("--ratio", type=float, default=0.5, help="anchors a completion, > 0 (default: 0.5)")
-    parser.add_argument("--anchors", type=int, default=100_000, help="in the store (default: 100000)")
-    for name in OWN:
-        parser.add_argument(f"--{name}", type=int, help="instead of the size's own")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--rounds", type=int, default=3, help="measured in each part (default: 3)")
+    parser.add_argument("--groups", type=int, default=1, help="of a micro-batch (default: 1)")
+    parser.add_argument("--ratio", type=float, default=0.125, help="anchors a completion, > 0 (default: 0.125)")
+    parser.add_argument("--anchors", type=int, default=2048, help="in the store (default: 2048)")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data", help="spider, gsm8k")
+    parser.add_argument("--part", choices=PARTS, action="append", help="may be repeated (default: all)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="measure and draw this alone")
+    parser.add_argument("--quick", action="store_true", help="tiny, lengths divided by 8, one round")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.quick:
+        given.size, given.rounds, given.anchors = "tiny", 1, 64
+    return given
+
+
+def parts(names: Sequence[str], threads: int) -> dict[str, Any]:
+    """Each in a process of its own; keys of all beside each other."""
+    found: dict[str, Any] = {}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", name, folder]
+            done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+        for key, value in json.loads(done.stdout.splitlines()[-1]).items():
+            found[key] = found[key] | value if isinstance(value, dict) and key in found else value
+    return found
 
 
 def main() -> None:
     given = arguments()
-    sizes = given.size or ["tiny", "30m"]
-    threads = given.threads or ([1, 2] if given.device == "cpu" else [1])
     if given.one:
-        name, count, folder = given.one
-        given.threads = int(count)
-        print(json.dumps(measure(name, Path(folder), given)))
+        name, folder = given.one
+        print(json.dumps(lines_of(Path(folder), given) if given.picture else measure(name, Path(folder), given)))
         return
-    runs = []
-    for name, count in product(sizes, map(str, threads)):
-        environment = os.environ | {"OMP_NUM_THREADS": count, "OMP_WAIT_POLICY": "passive"}
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, *sys.argv[1:], "--one", name, count, folder]
-            done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
+    if given.picture:
+        found = parts(["picture"], given.threads)
+        draw(found["cells"], given.picture)
+    else:
+        found = parts(given.part or list(PARTS), given.threads)
     versions = {name: version(name) for name in ("dphrl", "trl", "transformers", "torch")}
-    print(json.dumps({"runs": runs, "machine": platform.processor() or platform.machine(), "versions": versions}))
+    settings = {name: getattr(given, name) for name in ("size", "device", "threads", "rounds", "groups", "ratio")}
+    machine = platform.processor() or platform.machine()
+    print(json.dumps({**found, **settings, "machine": machine, "versions": versions}))
 
 
 if __name__ == "__main__":
