@@ -103,7 +103,7 @@ def test_the_trainer_s_own_record_has_the_same_defaults(tmp_path: Path) -> None:
         foreign = {"eta", "beta", "kl_estimator", "divergence"} - {*told, "beta"}
         assert all(getattr(args, name) is None for name in foreign)
     js = DPHConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, divergence="js")
-    assert (js.eta, js.alpha, js.beta, js.anchors_per_step) == (0.2, None, 0.0, 32)
+    assert (js.eta, js.alpha, js.beta, js.anchors_per_step) == (0.2, None, 0.0, 1)
 
 
 def test_a_method_on_the_command_line_takes_its_file_s_settings_along(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The top-K head: log-probabilities of some entries without keeping all logits."""
+"""The token head: log-probabilities of some entries without keeping all logits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dphrl.models.logit_rule import LogitRule
-from dphrl.models.topk_head import entry_logps
+from dphrl.models.token_head import entry_logps
 
 
 @pytest.mark.parametrize("changes", [{}, {"scale": 0.5, "temperature": 0.7}, {"softcap": 2.0, "scale": 1.5}])
@@ -26,7 +26,7 @@ def test_entries_are_those_of_the_full_log_softmax(changes: dict[str, Any]) -> N
     for positions in (1, 4, 100):
         kept: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t.numel()) or t, lambda t: t):
-            found = entry_logps(hidden, ids, weight, bias, LogitRule(**changes), positions=positions)
+            found = entry_logps(hidden, ids, weight, bias, LogitRule(**changes), positions=positions)[0]
         assert max(kept, default=0) < 13 * 40
         torch.testing.assert_close(found, want)
         torch.testing.assert_close(torch.autograd.grad((found * direction).sum(), (hidden, weight, bias)), want_grads)

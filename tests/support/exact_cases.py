@@ -90,6 +90,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "optim": "sgd",
         "max_grad_norm": 0.0,
         "seed": 5,
+        "share_prompts": "on",
         "use_cpu": True,
         "bf16": False,
         "activation_checkpointing": False,

@@ -13,11 +13,9 @@ from dphrl.config.setting import FOLLOWS, STRICT, About, ByChoice, Section
 
 Method = Literal["grpo", "dapo", "rkl", "dph", "replay"]
 
-ANCHORS_PER_STEP = 32
-"""Anchors of an optimiser step where their number is not given, unless `ANCHOR_RATIO` gives more."""
 ANCHOR_RATIO = 1 / 8
-"""Anchors for each completion of an optimiser step: the share of the paper's script (256 beside 2,048), which did as
-well as eight times as many on the demo (docs/results/anchor-ratio.md)."""
+"""Anchors for each completion of an optimiser step where their number is not given: the share of the paper's script
+(256 beside 2,048), which did as well as eight times as many on the demo (docs/results/anchor-ratio.md)."""
 DEFINED = ("forward_kl", "js", "reverse_kl")
 """Divergences with a definition form."""
 FRESH = ("js", "reverse_kl")
@@ -103,7 +101,7 @@ class AnchoredObjective(MethodObjective):
     anchors_per_step: Annotated[
         int | None,
         Field(ge=1),
-        About("Anchors beside each optimiser step; null = 32, or an eighth of its completions if more", "anchors"),
+        About("Anchors beside each optimiser step; null = an eighth of its completions", "anchors"),
     ] = None
     anchor_ratio: Annotated[
         float | None,
@@ -111,15 +109,25 @@ class AnchoredObjective(MethodObjective):
         About("Instead of anchors_per_step: anchors of an optimiser step for each of its completions, rounded"),
     ] = None
     anchor_forward: Annotated[
-        Literal["separate", "merged"],
-        About("Anchors go through the model on their own, or padded together with the rollouts in one forward"),
-    ] = "separate"
+        Literal["auto", "separate", "merged"],
+        About(
+            "Anchors go through the model on their own, or in one forward with the rollouts; auto: in one, where "
+            "prompts are shared"
+        ),
+    ] = "auto"
 
-    def anchors_beside(self, completions: int) -> int:
-        """Anchors of an optimiser step of so many completions (count, >= 1)."""
-        if self.anchor_ratio is not None:
-            return max(1, round(self.anchor_ratio * completions))
-        return self.anchors_per_step or max(ANCHORS_PER_STEP, round(ANCHOR_RATIO * completions))
+    def anchors_beside(self, completions: int, micro_batches: int) -> int:
+        """Anchors of an optimiser step (count, >= 1).
+
+        Args:
+            completions: of the step.
+            micro_batches: of it, over all processes. Each has an anchor at least where anchors have a forward of their
+                own and their number is left to us.
+        """
+        if self.anchors_per_step is not None:
+            return self.anchors_per_step
+        least = 1 if self.anchor_forward != "separate" or self.anchor_ratio is not None else micro_batches
+        return max(least, round((self.anchor_ratio or ANCHOR_RATIO) * completions))
 
     @model_validator(mode="after")
     def _one_number_of_anchors(self) -> AnchoredObjective:
@@ -203,11 +211,6 @@ class DphObjective(AnchoredObjective):
             raise ValueError(
                 "objective.form=definition reads the anchors' own tokens alone, and anchor_estimator=topk came; use "
                 "anchor_estimator=sampled, or form=generator"
-            )
-        if self.anchor_estimator == "topk" and self.anchor_forward == "merged":
-            raise ValueError(
-                "objective.anchor_forward=merged goes through the head for own tokens alone, and anchor_estimator=topk "
-                "came; use anchor_forward=separate"
             )
         return self
 

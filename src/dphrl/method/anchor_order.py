@@ -42,13 +42,6 @@ def share(
 ) -> Int64[np.ndarray, some]:
     """The part of a step's anchors that one micro-batch on one rank works on; the parts cover the step, disjointly.
 
-    Raises:
-        ValueError: fewer anchors than micro-batches x ranks, which would leave some without any.
+    With fewer anchors than micro-batches x ranks the last of these have none.
     """
-    parts = micros * ranks
-    if len(indices) < parts:
-        raise ValueError(
-            f"objective.anchors_per_step={len(indices)} must be at least micro-batches x ranks = {micros} x {ranks}; "
-            "raise it or train.micro_batch"
-        )
-    return indices[micro * ranks + rank :: parts]
+    return indices[micro * ranks + rank :: micros * ranks]

@@ -54,6 +54,12 @@ class AnchorStats:
                 log_u_max=torch.cat([torch.where(mask_BT, log_u_BT, -torch.inf).flatten(), -edge]).amax(),
             )
 
+    @classmethod
+    def none(cls, device: torch.device) -> AnchorStats:
+        """The neutral record, of a micro-batch without anchors."""
+        empty = torch.zeros((0, 0), device=device)
+        return cls.measure(empty, empty, empty.bool(), torch.zeros((), device=device), 0)
+
     def __add__(self, other: AnchorStats) -> AnchorStats:
         """The record of both sets of tokens together."""
         return AnchorStats.unpack(torch.stack([self.pack(), other.pack()]))

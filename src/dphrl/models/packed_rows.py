@@ -1,7 +1,7 @@
 """Rows of prompts and completions as one packed sequence of their distinct tokens, and the way back to rows.
 
-Axes: B rows, T completion tokens, N packed tokens, M scored tokens, R nodes of a block, Q their own tokens, K the tokens
-that they see, E entries whose log-probabilities are read.
+Axes: B rows, T completion tokens, N packed tokens, M scored tokens; R nodes of a block, Q their own tokens, K the
+tokens that they see.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def pack_rows(
     return PackedRows(
         input_ids_1N=tensor(np.concatenate([inputs[n.row][n.begin : n.end] for n in packed]))[None],
         position_ids_1N=tensor(np.concatenate([np.arange(n.begin, n.end) for n in packed]))[None],
-        blocks=tuple(_block([paths[n] for n in block], [len(tree.nodes[n]) for n in block], tensor) for block in blocks),
+        blocks=tuple(
+            _block([paths[n] for n in block], [len(tree.nodes[n]) for n in block], tensor) for block in blocks
+        ),
         state_M=tensor(pairs_2M[0]),
         target_M=tensor(pairs_2M[1]),
         scored_BT=tensor(scored_BT),
@@ -112,8 +114,12 @@ def _scored(
     prompts: Sequence[TokenArray], completions: Sequence[TokenArray], paths: Sequence[TokenArray], time: int | None
 ) -> tuple[Int64[np.ndarray, "2 scored"], Int64[np.ndarray, "rows time"]]:
     """Distinct pairs of a state and the token it predicts, and the number of its pair for each completion token."""
-    pairs = [np.stack([path[len(p) - 1 :], c]) for p, c, path in zip(prompts, completions, paths, strict=True) if len(c)]
-    distinct_2M, number = np.unique(np.concatenate([*pairs, np.zeros((2, 0), np.int64)], 1), axis=1, return_inverse=True)
+    pairs = [
+        np.stack([path[len(p) - 1 :], c]) for p, c, path in zip(prompts, completions, paths, strict=True) if len(c)
+    ]
+    distinct_2M, number = np.unique(
+        np.concatenate([*pairs, np.zeros((2, 0), np.int64)], 1), axis=1, return_inverse=True
+    )
     lengths = np.array([len(c) for c in completions])
     scored_BT = np.full((len(lengths), lengths.max() if time is None else time), distinct_2M.shape[1])
     scored_BT[np.arange(scored_BT.shape[1]) < lengths[:, None]] = number.ravel()

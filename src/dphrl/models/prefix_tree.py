@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Int64
 
-TokenArray = Int64[np.ndarray, " tokens"]
+TokenArray = Int64[np.ndarray, " _"]
+"""Token ids of one row, or places of its tokens."""
 
 MIN_SAVED = 16
 """Tokens that a node of its own must save: a shared beginning costs one more part of the attention."""
@@ -54,7 +56,7 @@ def prefix_tree(rows: Sequence[TokenArray], min_saved: int = MIN_SAVED) -> Prefi
         min_saved: a common beginning becomes a node where it saves at least so many tokens; else it is repeated.
     """
     order = sorted(range(len(rows)), key=lambda i: rows[i].astype(">u4").tobytes())
-    common = [0, *(_common(rows[a], rows[b]) for a, b in zip(order, order[1:], strict=False))]
+    common = [0, *(_common(rows[a], rows[b]) for a, b in pairwise(order))]
     nodes: list[Node] = []
     last: list[int | None] = [None] * len(rows)
     stack: list[tuple[int, int, int, int | None]] = [(0, len(rows), 0, None)]  # rows of `order`, depth, parent

@@ -98,45 +98,46 @@ def _attend(
     name: str, module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """As the attention functions of transformers: query [1, heads, N, size] -> ([1, N, heads, size], weights)."""
-    inner = ALL_ATTENTION_FUNCTIONS[name] if name != "eager" else _eager_of(module)
+    attention = ALL_ATTENTION_FUNCTIONS[name] if name != "eager" else _eager_of(module)
     if not isinstance(attention_mask, PathMask):
-        return inner(module, query, key, value, attention_mask, *args, **kwargs)
+        result: tuple[Tensor, Tensor | None] = attention(module, query, key, value, attention_mask, *args, **kwargs)
+        return result
+    inner = partial(attention, module, **kwargs)
     states = [x[0].transpose(0, 1) for x in (query, key, value)]
     parts = []
     for block, seen in zip(attention_mask.blocks, attention_mask.seen, strict=True):
-        call = partial(_attend_block, inner, module, block, seen, name == "eager", args, kwargs)
-        # Each node has a copy of its path's keys and values: made again in backward, they are not kept.
-        again = torch.is_grad_enabled() and not block.causal
-        parts.append(checkpoint(call, *states, use_reentrant=False, preserve_rng_state=False) if again else call(*states))
+        attend = partial(_attend_block, inner, block, seen, name == "eager")
+        if torch.is_grad_enabled() and not block.causal:
+            # Each node has a copy of its path's keys and values: made again in backward, they are not kept.
+            parts.append(checkpoint(attend, *states, use_reentrant=False, preserve_rng_state=False))
+        else:
+            parts.append(attend(*states))
     return torch.cat(parts)[None], None
 
 
 def _attend_block(
-    inner: Callable[..., Any],
-    module: Any,
+    inner: Callable[..., tuple[Tensor, Any]],
     block: AttentionBlock,
     seen: Tensor | None,
     additive: bool,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
     query_NHD: Tensor,
     key_NHD: Tensor,
     value_NHD: Tensor,
 ) -> Tensor:
     query, key, value = (
-        states[places.flatten()].unflatten(0, places.shape).transpose(1, 2)
+        states.index_select(0, places.flatten()).view(*places.shape, *states.shape[1:]).transpose(1, 2)
         for states, places in ((query_NHD, block.query_RQ), (key_NHD, block.key_RK), (value_NHD, block.key_RK))
     )
-    if additive:
+    if additive and seen is not None:
         seen = query.new_zeros(seen.shape).masked_fill(~seen, torch.finfo(query.dtype).min)
-    output = inner(module, query, key, value, seen, *args, **kwargs)[0].flatten(0, 1)
-    return output if block.kept is None else output[block.kept]
+    output = inner(query, key, value, seen)[0].flatten(0, 1)
+    return output if block.kept is None else output.index_select(0, block.kept)
 
 
 def _eager_of(module: Any) -> Callable[..., Any]:
     """The eager attention that stands beside a layer's class."""
     for cls in type(module).__mro__:
-        found = getattr(sys.modules[cls.__module__], "eager_attention_forward", None)
+        found: Callable[..., Any] | None = getattr(sys.modules[cls.__module__], "eager_attention_forward", None)
         if found is not None:
             return found
     raise ValueError(f"no eager attention beside {type(module).__name__}")

@@ -97,7 +97,7 @@ def read_states(
 
     Args:
         model: a causal LM of transformers; with `packed` one that shares its attention.
-        inputs: of the body, e.g. `input_ids` and `attention_mask` [B, L]; None for a packed sequence, which has its own.
+        inputs: of the body, e.g. `input_ids` and `attention_mask` [B, L]; a packed sequence has its own.
     """
     states_NH = body_states(model, packed, **inputs).flatten(0, 1)
     head = model.get_output_embeddings()

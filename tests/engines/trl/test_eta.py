@@ -39,15 +39,16 @@ def test_settings_that_contradict_each_other_are_refused(objective: dict[str, An
 
 
 def test_anchors_follow_the_completions_of_an_optimiser_step() -> None:
-    """64 completions in 2 updates: 0.125 x 32 = 4 anchors; never none; where nothing is said 32,
-    or an eighth of the completions."""
+    """64 completions in 2 updates: 0.125 x 32 = 4 anchors; never none; where nothing is said an
+    eighth, and one a micro-batch at least where anchors have a forward of their own."""
     from dphrl.engines.trl.config_to_trl import anchors_per_step
 
     def count(train: dict[str, Any] | None = None, **objective: Any) -> int:
         return anchors_per_step(build_config({"objective": objective, "train": train or {}}))
 
     assert [count(anchor_ratio=r) for r in (0.125, 0.7, 1.0, 2.5, 1e-6)] == [4, 22, 32, 80, 1]
-    assert count() == 32 and count(anchors_per_step=5) == 5
+    assert count() == 4 and count(anchors_per_step=5) == 5
+    assert [count({"micro_batch": 4}, anchor_forward=how) for how in ("separate", "auto", "merged")] == [8, 4, 4]
     assert count({"prompts_per_step": 128, "group_size": 16}) == 128, "1,024 completions in each of 2 updates"
 
 

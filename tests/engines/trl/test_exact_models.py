@@ -89,8 +89,9 @@ def test_noise_of_the_model_itself_shows_in_the_first_check(build: Built, anchor
     model = demo_model()
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.2
-    trainer = build(scored_by(model, anchors), model, method="dph")
+    trainer = build(scored_by(model, anchors), model, method="dph", share_prompts="auto")
     assert trainer.initial_log_u() > 1e-2
+    assert not trainer.sharing.active and "dropout acts" in trainer.notes[0]
 
 
 def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[Anchor, ...]) -> None:
@@ -104,14 +105,18 @@ def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[A
         for p in model.parameters():
             p.mul_(8)  # as initialised all its log-probabilities are about the same
     assert needs_positions(model) and not needs_positions(policy.model)
-    trainer = build(scored_by(model, anchors), model, method="dph")
+    own = scored_by(model, anchors)
+    trainer = build(own, model, method="dph")
     assert trainer.initial_log_u() < 1e-4
     batch = generation(trainer)
     assert (batch["prompt_mask"] == 0).any()
     assert largest_error(model, batch, "old_per_token_logps") < 1e-3
-    trainer._gives_positions = False  # TRL alone
-    assert largest_error(model, generation(trainer), "old_per_token_logps") > 0.1
-    assert trainer.initial_log_u() > 1e-2
+    apart = build(own, model, method="dph", share_prompts="off")
+    assert apart.initial_log_u() < 1e-4
+    assert largest_error(model, generation(apart), "old_per_token_logps") < 1e-3
+    apart._gives_positions = False  # TRL alone
+    assert largest_error(model, generation(apart), "old_per_token_logps") > 0.1
+    assert apart.initial_log_u() > 1e-2
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])

@@ -44,15 +44,27 @@ def build(tmp_path: Path) -> Built:
 # -- merged forward ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("how", "forwards"), [("separate", [4, 4]), ("merged", [8])])
-def test_merged_is_one_forward_of_all_rows(
-    how: str, forwards: list[int], build: Built, anchors: tuple[Anchor, ...]
+@pytest.mark.parametrize(
+    ("share", "how", "forwards"),
+    [
+        ("off", "auto", [4, 4]),
+        ("off", "separate", [4, 4]),
+        ("off", "merged", [8]),
+        ("on", "auto", [1]),
+        ("on", "merged", [1]),
+        ("on", "separate", [1, 1]),
+    ],
+)
+def test_anchors_go_along_or_have_a_forward_of_their_own(
+    share: str, how: str, forwards: list[int], build: Built, anchors: tuple[Anchor, ...]
 ) -> None:
-    """4 completions and 4 anchors in a micro-batch."""
-    trainer = build(anchors, anchor_forward=how)
+    """4 completions and 4 anchors in a micro-batch, as rows or as one packed sequence."""
+    trainer = build(anchors, anchor_forward=how, share_prompts=share)
     trainer.current_gradient_accumulation_steps = 2
     trainer.model.train()
     inputs = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(4) for _ in range(cases.GROUP)])
+    with torch.no_grad():
+        trainer._shares(trainer.model, {})  # it looks at the model once
     rows: list[int] = []
     trainer.model.model.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
     trainer.compute_loss(trainer.model, inputs).backward()
@@ -64,12 +76,12 @@ def test_a_mixture_s_balancing_loss_refuses_to_be_merged(build: Built, anchors: 
     model = cases.moved_model()
     model.config.output_router_logits = True  # all that TRL looks at
     with pytest.raises(ConfigError, match=r"balancing loss.*anchor_forward='separate'"):
-        build(anchors, model, anchor_forward="merged", router_aux_loss_coef=0.1)
+        build(anchors, model, anchor_forward="merged", share_prompts="auto", router_aux_loss_coef=0.1)
 
 
 def test_rows_with_images_refuse_to_be_merged(build: Built, anchors: tuple[Anchor, ...]) -> None:
-    trainer = build(anchors, anchor_forward="merged")
-    trainer._merged.add(trainer._anchors.rows(anchors[:2]).padded)
+    trainer = build(anchors, anchor_forward="merged", share_prompts="auto")
+    trainer._joint.add(trainer._anchors.rows(anchors[:2]))
     ids = torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(ConfigError, match="pixel_values beside it"):
         trainer._get_per_token_logps_and_entropies(trainer.model, ids, ids, 1, pixel_values=torch.zeros(1))
@@ -79,16 +91,14 @@ def test_merged_is_the_remedy_for_reentrant_checkpoints_on_several_ranks() -> No
     """What TRL itself sets for an adapter under ZeRO-3 ends here, too."""
     args = SimpleNamespace(
         method="dph",
-        anchor_forward="separate",
         gradient_checkpointing=True,
         gradient_checkpointing_kwargs={"use_reentrant": True},
     )
     with pytest.raises(ConfigError, match="anchor_forward='merged'"):
-        check_ranks(args, 2, fsdp=False)
-    check_ranks(args, 1, fsdp=False)
-    check_ranks(args, 2, fsdp=True)
-    args.anchor_forward = "merged"
-    check_ranks(args, 2, fsdp=False)
+        check_ranks(args, 2, fsdp=False, joint=False)
+    check_ranks(args, 1, fsdp=False, joint=False)
+    check_ranks(args, 2, fsdp=True, joint=False)
+    check_ranks(args, 2, fsdp=False, joint=True)
 
 
 # -- definition form --------------------------------------------------------------------------------------------------
@@ -118,7 +128,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"form": "definition", "divergence": "alpha"}, "forward_kl, js, reverse_kl, and alpha came"),
     ({"form": "definition", "anchor_estimator": "topk"}, "anchor_estimator=topk came"),
     ({"form": "definition", "log_u_cap": 3.0}, "log_u_cap is read with objective.form=generator, but it is definition"),
-    ({"anchor_forward": "merged", "anchor_estimator": "topk"}, "anchor_forward=separate"),
 ]
 
 

@@ -162,7 +162,7 @@ def one_step(
         return output
 
     trainer._get_per_token_logps_and_entropies = scored
-    trainer.report_precision = told.append if reports else trainer.report_precision
+    trainer.report_note = told.append if reports else trainer.report_note
     trainer.report_log_u = log_us.append
     trainer.add_callback(seen)
     watch(trainer)

@@ -137,7 +137,7 @@ def test_without_weight_every_method_is_trl_to_the_bit(
     changes: dict[str, str], build: Built, plain_trl: GRPOTrainer, anchors: tuple[Anchor, ...]
 ) -> None:
     anchored: dict[str, Any] = {} if changes["method"] == "grpo" else {"eta": 0.0, "anchors_per_step": 4}
-    ours = build(anchors if anchored else None, **anchored, **changes)
+    ours = build(anchors if anchored else None, share_prompts="off", **anchored, **changes)
     start = weights(ours)
     assert torch.equal(trained(ours), trained(plain_trl))
     assert not torch.equal(start, weights(ours))
@@ -146,7 +146,7 @@ def test_without_weight_every_method_is_trl_to_the_bit(
 def test_with_weight_the_parameters_differ_from_trl(
     build: Built, plain_trl: GRPOTrainer, anchors: tuple[Anchor, ...]
 ) -> None:
-    ours = build(anchors, method="replay", eta=0.2, anchors_per_step=4)
+    ours = build(anchors, method="replay", eta=0.2, anchors_per_step=4, share_prompts="off")
     assert not torch.equal(trained(ours), trained(plain_trl))
 
 
@@ -378,7 +378,10 @@ def test_settings_of_a_config_reach_trl(tmp_path: Path) -> None:
         ({"train": {"trl": {"num_iteration": 2}}}, "num_iterations"),
         ({"train": {"trl": {"beta": 0.1}}}, "set by dphrl"),
         ({"train": {"micro_batch": 24}}, "do not divide"),
-        ({"train": {"micro_batch": 4}, "objective": {"anchors_per_step": 7}}, "anchors_per_step=7.*8 micro-batches"),
+        (
+            {"train": {"micro_batch": 4}, "objective": {"anchors_per_step": 7, "anchor_forward": "separate"}},
+            "anchors_per_step=7.*8 micro-batches",
+        ),
     ],
 )
 def test_settings_trl_cannot_have_are_refused(values: dict[str, Any], part: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from dphrl.method.definition_form import definition
 from dphrl.method.divergences import GeneratorFn, generator
 from dphrl.method.penalties import anchor_nll, anchor_penalty, topk_penalty
 from dphrl.models.scoring import pad_sequences
-from dphrl.models.topk_head import check_topk
+from dphrl.models.token_head import check_topk
 from dphrl.types import Anchor
 
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
@@ -129,6 +129,10 @@ class AnchorTerm:
         self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
         return self.batch(step, self._micro[1], micros)
 
+    def at_once(self, micros: int) -> bool:
+        """Whether every micro-batch of every process has an anchor, in a step of `micros` on each."""
+        return self.settings.per_step >= micros * self._processes.count
+
     def batch(self, step: int, micro: int, micros: int) -> AnchorBatch:
         """The anchors of a micro-batch (from 0) of an optimiser step on this process; they follow from the seed."""
         indices = step_anchors(len(self._anchors), self.settings.per_step, seed=self.settings.seed, step=step)
@@ -136,7 +140,7 @@ class AnchorTerm:
         return AnchorBatch(tuple(self._anchors[int(i)] for i in own), int(self._lengths[indices].sum()))
 
     def rows(self, anchors: Sequence[Anchor]) -> AnchorRows:
-        """The anchors, padded as the rollouts are."""
+        """The anchors, padded as the rollouts are; at least one."""
         device = self._processes.device
         input_ids, attention_mask, completion_mask = pad_sequences(
             [a.prompt_ids for a in anchors], [a.completion_ids for a in anchors], self._pad_id, device
@@ -155,6 +159,9 @@ class AnchorTerm:
 
     def penalty(self, batch: AnchorBatch, forward: AnchorForward, eta: float) -> Tensor:
         """This micro-batch's share of the penalty, times the number of processes, whose gradients are averaged."""
+        if not batch.anchors:
+            self.stats.append(AnchorStats.none(self._processes.device))
+            return torch.zeros((), device=self._processes.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.pulls(eta)):
             penalty, stats = self._measure(batch, forward)
         self.stats.append(stats)

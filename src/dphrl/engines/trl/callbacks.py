@@ -116,6 +116,25 @@ class LossOfPrecision(TrainerCallback):  # type: ignore[misc]
             self._report(text)
 
 
+class Notes(TrainerCallback):  # type: ignore[misc]
+    """Tells what was noted, once, when training begins and at the end of each step; by the main process.
+
+    Args:
+        notes: emptied when it is told.
+        tell: called with each note.
+    """
+
+    def __init__(self, notes: list[str], tell: Callable[[str], None]) -> None:
+        self._notes, self._tell = notes, tell
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        notes, self._notes[:] = list(self._notes), []
+        for note in notes if state.is_world_process_zero else []:
+            self._tell(note)
+
+    on_step_end = on_train_begin
+
+
 class EtaControl(TrainerCallback, ExportableState):  # type: ignore[misc]
     """Moves an `EtaCourse` along; checkpoints hold its next eta under the name of this class.
 

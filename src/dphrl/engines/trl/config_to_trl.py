@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,10 @@ def _check_dtype(config: Config) -> None:
 
 def anchors_per_step(config: Config) -> int:
     """Anchors beside each optimiser step; 0 for a method without anchors."""
-    objective = config.objective
-    return objective.anchors_beside(_completions(config)) if isinstance(objective, AnchoredObjective) else 0
+    objective, completions = config.objective, _completions(config)
+    if not isinstance(objective, AnchoredObjective):
+        return 0
+    return objective.anchors_beside(completions, math.ceil(completions / config.train.micro_batch))
 
 
 def _completions(config: Config) -> int:
@@ -110,12 +113,12 @@ def _micro_batches(config: Config, processes: int) -> tuple[int, int]:
         )
     parts = per_update // micro
     anchors = anchors_per_step(config)
-    if 0 < anchors < parts:
+    if 0 < anchors < parts and getattr(config.objective, "anchor_forward", None) == "separate":
         ratio = getattr(config.objective, "anchor_ratio", None)
         name = "objective.anchors_per_step" if ratio is None else f"objective.anchor_ratio={ratio}, anchors_per_step"
         raise ConfigError(
             f"{name}={anchors} leaves some of the {parts} micro-batches of an update without an anchor; "
-            "raise it or train.micro_batch"
+            "raise it or train.micro_batch, or leave objective.anchor_forward at auto"
         )
     return micro, parts // processes
 

@@ -68,8 +68,9 @@ class DPHConfig(_GRPOConfigWithOurs):  # type: ignore[misc, valid-type]
         self.disable_dropout = bool(self.disable_dropout) or self.method in ANCHOR_METHODS
         super().__post_init__()
         if isinstance(objective, AnchoredObjective):
-            completions = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
-            self.anchors_per_step, self.anchor_ratio = objective.anchors_beside(completions), None
+            micro_batches = self.gradient_accumulation_steps * self.world_size
+            anchors = objective.anchors_beside(self.per_device_train_batch_size * micro_batches, micro_batches)
+            self.anchors_per_step, self.anchor_ratio = anchors, None
 
     def _given(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the settings that were given."""

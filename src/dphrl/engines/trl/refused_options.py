@@ -211,7 +211,7 @@ def check_options(args: Any) -> None:
             raise ConfigError(f"{given} do not go together: {clash.why}")
 
 
-def check_ranks(args: Any, ranks: int, *, fsdp: bool) -> None:
+def check_ranks(args: Any, ranks: int, *, fsdp: bool, joint: bool) -> None:
     """Refuse reentrant checkpointing beside anchors under DDP, unless they go along in the rollouts' forward.
 
     After a forward of their own a reentrant checkpoint marks each parameter ready twice, which torch refuses in the
@@ -221,11 +221,12 @@ def check_ranks(args: Any, ranks: int, *, fsdp: bool) -> None:
         args: a `DPHConfig` of a method with anchors, as TRL has left it.
         ranks: processes that train (count).
         fsdp: whether the model is sharded by FSDP2.
+        joint: whether anchors go along in the rollouts' forward.
     Raises:
         ConfigError: by name.
     """
     kwargs = args.gradient_checkpointing_kwargs or {}
-    twice = args.anchor_forward == "separate" and args.gradient_checkpointing and kwargs.get("use_reentrant")
+    twice = not joint and args.gradient_checkpointing and kwargs.get("use_reentrant")
     if ranks > 1 and not fsdp and twice:
         raise ConfigError(
             f"use_reentrant=True of gradient checkpointing cannot train method {args.method} on {ranks} processes "

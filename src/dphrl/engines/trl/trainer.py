@@ -16,24 +16,28 @@ import torch
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
 
 from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
 from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
-from dphrl.engines.common.padded_rows import MergedForward, PaddedRows, Scores
+from dphrl.engines.common.joint_forward import JointForward, more_than_text, packed_scores, padded_topk
+from dphrl.engines.common.padded_rows import PaddedRows, Scores
 from dphrl.engines.common.processes import Processes
+from dphrl.engines.common.prompt_sharing import PromptSharing
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
 from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
-from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps, LossOfPrecision
+from dphrl.engines.common.whole_groups import micro_batches
+from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions, with_positions
-from dphrl.models.topk_head import add_topk_head, topk_logps
+from dphrl.models.token_head import add_token_head
 from dphrl.runs.checkpoints import CHECKPOINT_DONE
 from dphrl.types import Anchor, Prompt
 
@@ -56,6 +60,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     Source: DPH-RL, arXiv:2509.07430.
     """
 
+    _buffered_inputs: Any
     beta: float
     """TRL's weight of the KL; anything but 0 makes it load the reference model and score each generation with it."""
 
@@ -70,7 +75,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._encode, self._gives_positions = encode, needs_positions(self.model)
         self._processes = _processes(self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
-        self._merged = MergedForward(self.processing_class.pad_token_id)
+        self._joint = JointForward(self.processing_class.pad_token_id)
         self._reference = reference_term(self.args)
         self._advantage = chosen_advantage(self.args)
         self._eta = EtaCourse(EtaSettings.of(self.args))
@@ -79,9 +84,13 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self.step_guard.applied_in_backward = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.report_log_u: Callable[[float], None] = lambda log_u: None
         """Told of the anchors' mean |log u| before the first step (nats), on every process."""
-        self.report_precision: Callable[[str], None] = warnings.warn
-        """Told before training what 16-bit weights lose, where they do; on the main process."""
-        self.add_callback(LossOfPrecision(lambda text: self.report_precision(text)))  # before a forward gathers weights
+        self.notes: list[str] = []
+        self.report_note: Callable[[str], None] = lambda note: warnings.warn(note, stacklevel=2)
+        """Told, once each, what a user should know of the model and the options; on the main process."""
+        self.add_callback(LossOfPrecision(lambda text: self.report_note(text)))  # before a forward gathers weights
+        self.add_callback(Notes(self.notes, lambda note: self.report_note(note)))
+        self.sharing = PromptSharing(self.args.share_prompts, self.notes.append)
+        self._prepare_heads()
         if self._anchors is not None:
             self._prepare_anchors()
             self.add_callback(BeforeFirstStep(self.check_anchors))
@@ -98,16 +107,41 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             round_products_alone(self.accelerator.state.fsdp_plugin)
 
+    def _prepare_heads(self) -> None:
+        """Let the policy and, where it is a model of its own, the reference be read at tokens of our choice."""
+        if self.aux_loss_enabled:
+            self.sharing.leave("the mixture's balancing loss counts a prompt once for each of its completions")
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                base = model.get_base_model() if hasattr(model, "get_base_model") else model
+                self.sharing.prepare(base)
+                add_token_head(base, self.temperature)
+
     def _prepare_anchors(self) -> None:
-        check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled)
-        if self.args.anchor_forward == "merged" and self.aux_loss_enabled:
+        assert self._anchors is not None
+        check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled, joint=self._anchors_go_along())
+        if self._anchors_go_along() and self.aux_loss_enabled:
             raise ConfigError(
-                "anchor_forward='merged' would put anchors into the mixture's balancing loss (output_router_logits of "
-                "the model's config), which TRL adds to its own; use anchor_forward='separate'"
+                "anchors in the rollouts' forward (anchor_forward='merged', or fewer anchors than micro-batches) would "
+                "come into the mixture's balancing loss (output_router_logits of the model's config), which TRL adds "
+                "to its own; use anchor_forward='separate'"
             )
-        if self.args.anchor_estimator == "topk":
-            base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-            add_topk_head(base, self.temperature)
+
+    def _anchors_go_along(self) -> bool:
+        """Whether anchors are read in the rollouts' forward.
+
+        Raises:
+            ConfigError: likeliest tokens would have to be read from rows padded to the rollouts'.
+        """
+        assert self._anchors is not None
+        how, few = self.args.anchor_forward, not self._anchors.at_once(self.args.gradient_accumulation_steps)
+        along = how == "merged" or (how == "auto" and (self.sharing.active or few))
+        if along and not self.sharing.active and self.args.anchor_estimator == "topk":
+            raise ConfigError(
+                "anchor_estimator='topk' needs a forward of its own where prompts are not shared; use "
+                "anchor_forward='separate' and at least one anchor a micro-batch (anchors_per_step)"
+            )
+        return along
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 
@@ -187,11 +221,25 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _prepare_inputs(self, generation_batch: Any) -> Batch:
         """TRL: returns the micro-batch at its place, out of a buffer that is used again; hence the copy."""
-        inputs: Batch = super()._prepare_inputs(generation_batch)
+        inputs = self._micro_batch(generation_batch)
         if self._anchors is not None and self.model.training:
             batch = self._anchors.next_batch(self.state.global_step, self.current_gradient_accumulation_steps)
             inputs = {**inputs, "anchors": batch}
         return inputs
+
+    def _micro_batch(self, generation: Any) -> Batch:
+        """TRL's, or where prompts are shared one of whole groups: TRL shuffles completions."""
+        if not (self.model.training and self.sharing.active) or {"image", "images"} & generation[0].keys():
+            batch: Batch = super()._prepare_inputs(generation)
+            return batch
+        if self._step % self._generation_steps() == 0 or self._buffered_inputs is None:
+            drawn = self._generate_and_score_completions(generation)
+            first = self._processes.rank * len(drawn["advantages"])
+            self._buffered_inputs = micro_batches(
+                drawn, self.args.steps_per_generation, group_size=self.num_generations, first=first
+            )
+        buffered: Batch = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return buffered
 
     def compute_loss(self, model: Any, inputs: Batch, *args: Any, **kwargs: Any) -> Tensor:
         """TRL: a micro-batch's share of the loss, divided already; it scores through the method below, once.
@@ -207,10 +255,10 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.model.training:
             self._stopwatch.trained += inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
         if self._anchors is not None and batch is not None:
-            if self.args.anchor_forward == "merged" and self._anchors.pulls(eta):
-                self._merged.add(self._anchors.rows(batch.anchors).padded)
-            else:
+            if not self._anchors_go_along():
                 penalty = self._anchor_penalty(model, batch)
+            elif batch.anchors:
+                self._joint.add(self._anchors.rows(batch.anchors))
         beta = self.beta
         if self._reference is None or not self._reference.by_engine:
             self.beta = 0.0  # or TRL would add k3; it shall only have brought the reference's log-probabilities
@@ -233,15 +281,42 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
     ) -> tuple[Any, ...]:
         """TRL: (log-probabilities, entropies, balancing loss) of padded rows; the only way by which it scores."""
-        score = super()._get_per_token_logps_and_entropies
-        called = self._called(model)
+        rows = PaddedRows(input_ids, attention_mask, logits_to_keep)
+        if self._shares(model, kwargs):
+            scores = self._packed(model, rows, *args, **kwargs)
+        else:
+            score, called = super()._get_per_token_logps_and_entropies, self._called(model)
 
-        def forward(rows: PaddedRows) -> Scores:
-            return score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)  # type: ignore[no-any-return]
+            def forward(rows: PaddedRows) -> Scores:
+                return score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)  # type: ignore[no-any-return]
 
-        scores = self._merged.call(PaddedRows(input_ids, attention_mask, logits_to_keep), forward, beside=kwargs)
+            scores = self._joint.padded(rows, forward, kwargs)
         self._logps = scores[0]
         return scores
+
+    def _packed(
+        self, model: Any, rows: PaddedRows, batch_size: int | None = None, compute_entropy: bool = False, **beside: Any
+    ) -> Scores:
+        """TRL's scores of rows, `batch_size` of them at a time, each part as its distinct tokens."""
+        topk = self.args.anchor_estimator == "topk"
+        with self.accelerator.autocast():
+            parts = [
+                self._joint.packed(part, model, entropy=compute_entropy, topk=topk)
+                for part in rows.parts(batch_size or len(rows.input_ids_BL))
+            ]
+        logps, entropies = torch.cat([p[0] for p in parts]), [p[1] for p in parts if p[1] is not None]
+        return logps, torch.cat(entropies) if entropies else None, None
+
+    def _shares(self, model: Any, beside: Mapping[str, object]) -> bool:
+        """Whether a forward reads each prompt once; the first one of each model looks whether that changes it."""
+        if more_than_text({name: value for name, value in beside.items() if name != "batch_size"}):
+            self.sharing.leave("completions come with more than text")
+        if self.sharing.active:
+            dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
+            vocabulary = self.model.config.get_text_config().vocab_size
+            with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+                self.sharing.compare(model, vocabulary, self.temperature, torch.finfo(dtype).eps / 2)
+        return self.sharing.active
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
         assert self._anchors is not None
@@ -251,16 +326,21 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         return penalty
 
     def _anchor_logps(self, model: Any, rows: AnchorRows) -> AnchorLogps:
-        """From the joined forward, the top-K head, or a forward of their own through TRL."""
-        ids, mask, time = rows.padded.input_ids_BL, rows.padded.attention_mask_BL, rows.padded.time
-        if self.args.anchor_estimator == "topk":
-            inputs = {"input_ids": ids, "attention_mask": mask}
+        """From the joined forward, or by a forward of their own: packed, at their likeliest tokens, or through TRL."""
+        logps = self._joint.take()
+        if logps is not None:
+            return logps
+        topk = self.args.anchor_estimator == "topk"
+        if self._shares(model, {}):
             with self.accelerator.autocast():
-                return AnchorLogps(*topk_logps(self._called(model), inputs, rows.mask_BT, rows.anchors))
-        logps = self._merged.take()
-        if logps is None:
-            logps = super()._get_per_token_logps_and_entropies(self._called(model), ids, mask, time)[0]
-        return AnchorLogps(logps)
+                packed = packed_scores(model, None, rows, entropy=False, topk=topk)[1]
+            assert packed is not None
+            return packed
+        if topk:
+            with self.accelerator.autocast():
+                return padded_topk(self._called(model), rows)
+        ids, mask, time = rows.padded.input_ids_BL, rows.padded.attention_mask_BL, rows.padded.time
+        return AnchorLogps(super()._get_per_token_logps_and_entropies(self._called(model), ids, mask, time)[0])
 
     def _called(self, model: Any) -> Any:
         """What to call in the model's place: TRL leaves positions to the model."""
@@ -377,7 +457,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if self._anchors is not None:
             self._anchors.stats = list(held.anchor_stats)
         if held.micro_step:
-            self._buffered_inputs = list(held.batches)
+            self._buffered_inputs = [dict(batch) for batch in held.batches]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """transformers: loads settings with the state, after `state`; given ones win. TRL's sampler starts anew."""
