@@ -20,6 +20,8 @@ MIN_SAVED = 16
 """Tokens that a node of its own must save: a shared beginning costs one more part of the attention."""
 PADDED_SHARE = 1.25
 """Attention of a block, padding included, over what its nodes need, at most."""
+BLOCK_KEYS = 1 << 16
+"""Keys of a block at most, unless one node alone has more: each node has a copy of those on its path."""
 SMALL_AREA = 1 << 15
 """Pairs of query and key below which a block may be padded freely: one call costs more than they do."""
 
@@ -108,8 +110,9 @@ def blocks_of(before: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     for i in order:
         width, height = before[i] + lengths[i], lengths[i]
         if blocks and (before[blocks[-1][0]] > 0) == (before[i] > 0):
-            area = (len(blocks[-1]) + 1) * max(wide, width) * max(tall, height)
-            if area <= max(PADDED_SHARE * (needed + width * height), SMALL_AREA):
+            keys = (len(blocks[-1]) + 1) * max(wide, width)
+            area = keys * max(tall, height)
+            if keys <= BLOCK_KEYS and area <= max(PADDED_SHARE * (needed + width * height), SMALL_AREA):
                 blocks[-1].append(i)
                 wide, tall, needed = max(wide, width), max(tall, height), needed + width * height
                 continue

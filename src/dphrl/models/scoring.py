@@ -1,8 +1,8 @@
-"""Reference log-probabilities: one forward through the body, head, padding and precision that trainers use.
+"""Reference log-probabilities: one forward through the body, head and precision that trainers use.
 
-The body runs on padded batches; its states at completion tokens alone go on to the head, a few positions at a time, so
-that no [batch, length, vocabulary] tensor exists. Axes: B batch, L length, T time, N completion tokens of a batch,
-H hidden, V vocabulary, K likeliest tokens.
+The body reads the distinct tokens of a batch, each prompt once, or padded rows where the model cannot; its states at
+completion tokens alone go on to the head, a few positions at a time, so that no [batch, length, vocabulary] tensor
+exists. Axes: B batch, L length, T time, N completion tokens of a batch, H hidden, V vocabulary, K likeliest tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -19,12 +20,15 @@ from torch import Tensor
 from dphrl.errors import DataError, ModelError
 from dphrl.models.autocast import computing_in
 from dphrl.models.logit_rule import HEAD_POSITIONS, LogitRule
+from dphrl.models.packed_rows import pack_rows
 from dphrl.models.positions import row_positions, takes_positions
+from dphrl.models.sharing_check import can_share
+from dphrl.models.token_head import body_states
 
 TokenIds = Sequence[int]
 
 MAX_BATCH_TOKENS = 16_384
-"""Padded tokens in one forward, unless one completion alone has more: bounds the body's memory."""
+"""Tokens in one forward, padding included, unless one completion alone has more: bounds the body's memory."""
 CHECKED_TOKENS = 8
 """Tokens of the first row on which the head is compared with the model's own."""
 
@@ -79,7 +83,7 @@ def score(
     """log pi(token | prompt, earlier tokens) of every completion token, joined to the order given.
 
     Args:
-        model: a causal LM of transformers in eval mode; it is not changed.
+        model: a causal LM of transformers in eval mode; its attention learns to read packed sequences, nothing else.
         prompts, completions: token ids, pairwise; none is empty.
         pad_id: any token id; padding is masked.
         temperature: divides the logits, as in training; > 0.
@@ -98,11 +102,18 @@ def score(
     _check_input(model, prompts, completions)
     head = _Head.of(model, temperature)
     _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS], autocast)
+    with computing_in(model, autocast):
+        shared = can_share(model, head.rule)
     scored: list[Scored | None] = [None] * len(prompts)
     done = 0
-    for rows in batches([len(p) for p in prompts], [len(c) for c in completions], batch_size):
+    for rows in (
+        shared_batches(prompts, [len(c) for c in completions], batch_size)
+        if shared
+        else batches([len(p) for p in prompts], [len(c) for c in completions], batch_size)
+    ):
         own = [prompts[i] for i in rows], [completions[i] for i in rows]
-        batch = _score_batch(model, head, *own, pad_id, topk, autocast)
+        with computing_in(model, autocast):
+            batch = _score_packed(model, head, *own, topk) if shared else _score_padded(model, head, *own, pad_id, topk)
         for i, record in zip(rows, batch, strict=True):
             scored[i] = record
         done += len(rows)
@@ -142,22 +153,45 @@ def batches(prompt_lengths: Sequence[int], lengths: Sequence[int], batch_size: i
     yield batch
 
 
-def _score_batch(
-    model: Any,
-    head: _Head,
-    prompts: Sequence[TokenIds],
-    completions: Sequence[TokenIds],
-    pad_id: int,
-    topk: int,
-    autocast: str | None,
+def shared_batches(prompts: Sequence[TokenIds], lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers of each batch: rows whose prompts begin alike together, so that what they share is read once."""
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    batch: list[int] = []
+    tokens = 0
+    for i in order:
+        new = lengths[i] + (len(prompts[i]) if not batch or prompts[batch[-1]] != prompts[i] else 0)
+        if batch and (len(batch) == batch_size or tokens + new > MAX_BATCH_TOKENS):
+            yield batch
+            batch, tokens, new = [], 0, lengths[i] + len(prompts[i])
+        batch.append(i)
+        tokens += new
+    yield batch
+
+
+def _score_packed(
+    model: Any, head: _Head, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], topk: int
+) -> list[Scored]:
+    rows = [[np.array(ids) for ids in part] for part in (prompts, completions)]
+    packed = pack_rows(*rows, device=model.device)
+    hidden_NH = body_states(model, packed)[0, packed.state_M]
+    columns = [column.cpu() for column in head.score(hidden_NH, packed.target_M, topk)]
+    places = packed.scored_BT.cpu()
+    records = []
+    for places_T, completion in zip(places, completions, strict=True):
+        logp_T, *likeliest = (column[places_T[: len(completion)]] for column in columns)
+        records.append(Scored(tuple(logp_T.tolist()), *map(_as_tuples, likeliest)))
+    return records
+
+
+def _score_padded(
+    model: Any, head: _Head, prompts: Sequence[TokenIds], completions: Sequence[TokenIds], pad_id: int, topk: int
 ) -> list[Scored]:
     input_ids_BL, attention_mask_BL, completion_mask_BT = pad_sequences(prompts, completions, pad_id, model.device)
     time = completion_mask_BT.shape[1]
     mask_BT = completion_mask_BT.bool()
-    with computing_in(model, autocast):
-        # The state before a token predicts it.
-        hidden_NH = _body(model, input_ids_BL, attention_mask_BL)[:, -time - 1 : -1][mask_BT]
-        columns = head.score(hidden_NH, input_ids_BL[:, -time:][mask_BT], topk)
+    # The state before a token predicts it.
+    hidden_NH = _body(model, input_ids_BL, attention_mask_BL)[:, -time - 1 : -1][mask_BT]
+    columns = head.score(hidden_NH, input_ids_BL[:, -time:][mask_BT], topk)
     lengths = [len(completion) for completion in completions]
     rows = zip(*(torch.split(column.cpu(), lengths) for column in columns), strict=True)
     return [Scored(tuple(logp_T.tolist()), *map(_as_tuples, likeliest)) for logp_T, *likeliest in rows]

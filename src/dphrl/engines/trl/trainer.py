@@ -315,7 +315,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
             vocabulary = self.model.config.get_text_config().vocab_size
             with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-                self.sharing.compare(model, vocabulary, self.temperature, torch.finfo(dtype).eps / 2)
+                self.sharing.compare(model, vocabulary, self.temperature, dtype)
         return self.sharing.active
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:

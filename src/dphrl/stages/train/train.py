@@ -64,7 +64,7 @@ def train(
     if anchors and main:
         count = len(anchors)
         trainer.report_log_u = lambda log_u: progress("check anchors", count, count, f"mean |log u| {log_u:.1e} nats")
-    trainer.report_note = lambda text: progress("note", 0, 0, text)
+    trainer.report_note = lambda text: progress("warning", 0, 0, text)
     trainer.remove_callback(PrinterCallback)  # metrics go to a file, progress to the screen
     warn = partial(_warn, run, progress)
     trainer.step_guard.report = lambda bad, line: warn(TrainingWarning(bad.step, "loss", None, None, line))

@@ -1,0 +1,95 @@
+"""Whether a model's log-probabilities stay what they are when a prompt is read once for several completions.
+
+Rotary or learned positions, windows, soft caps, grouped heads and mixtures of experts are read along paths; a state
+that runs over all tokens (linear attention, Mamba) or dropout is not. No list of models says so: two short rows are
+scored both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dphrl.models.logit_rule import LogitRule
+from dphrl.models.packed_rows import pack_rows
+from dphrl.models.positions import takes_positions
+from dphrl.models.shared_attention import share_attention
+from dphrl.models.token_head import Answer, Read, head_is_sharded, read_states
+
+PROMPT, COMPLETIONS = 8, (4, 3)
+"""Tokens of the rows that are compared."""
+
+Reader = Callable[..., tuple[Answer, ...]]
+"""`token_head.read_states` of one model."""
+
+
+def prepare_sharing(model: Any) -> str | None:
+    """Exchange the attention of a causal LM of transformers; why not, where that cannot be done."""
+    if head_is_sharded():
+        return "ZeRO-3 holds the head's weight, which is whole only within its own forward"
+    if not takes_positions(model.base_model):
+        return f"{type(model).__name__} cannot be given positions"
+    try:
+        share_attention(model)
+    except ValueError as error:
+        return f"{type(model).__name__}: {error}"
+    return None
+
+
+def can_share(model: Any, rule: LogitRule) -> bool:
+    """Whether a loaded, unwrapped model can be given packed sequences, its attention exchanged if so."""
+    if prepare_sharing(model) is not None:
+        return False
+    vocabulary = model.config.get_text_config().vocab_size
+    return why_unshared(partial(read_states, model, rule), model, vocabulary, rule.temperature, model.dtype) is None
+
+
+@torch.no_grad()
+def why_unshared(read: Reader, model: Any, vocabulary: int, temperature: float, dtype: torch.dtype) -> str | None:
+    """Why prompts cannot be shared, by comparing two rows with a common prompt, shared and alone; None if they can.
+
+    Args:
+        read: reads packed sequences. model: gives logits; wrapped or not, in the mode in which it will be used.
+        vocabulary: tokens it knows (count).
+        temperature: divides the logits.
+        dtype: what it computes in, which says how much is rounding.
+    """
+    try:
+        apart, largest = _apart(read, model, vocabulary, temperature)
+    except (TypeError, AttributeError, ValueError, RuntimeError, IndexError, KeyError) as error:
+        return f"its forward does not take a packed sequence ({type(error).__name__}: {error})"
+    allowed = 1e-4 + torch.finfo(dtype).eps / 2 * largest
+    if apart <= allowed:
+        return None
+    return (
+        f"log-probabilities would change by {apart:.2g} nats (rounding explains {allowed:.1g}): the model keeps a "
+        "state that runs over all tokens, or its dropout acts"
+    )
+
+
+def _apart(read: Reader, model: Any, vocabulary: int, temperature: float) -> tuple[float, float]:
+    """Mean difference of the log-probabilities of the two rows, and the largest of their sizes (nats)."""
+    device = next(model.parameters()).device
+    tokens = np.arange(3, 3 + PROMPT + sum(COMPLETIONS)) * 7919 % vocabulary
+    prompt = tokens[:PROMPT]
+    completions = np.split(tokens[PROMPT:], np.cumsum(COMPLETIONS)[:-1])
+    packed = pack_rows([prompt] * len(completions), completions, min_saved=1, device=device)
+    ((logps_M1, _),) = read(reads=(Read(packed.state_M, packed.target_M[:, None]),), packed=packed)
+    shared_BT = packed.to_rows(logps_M1[:, 0])
+    alone = [_alone(model, prompt, completion, temperature, device) for completion in completions]
+    alone_BT = torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
+    apart = (shared_BT.cpu() - alone_BT.cpu()).abs().sum() / sum(COMPLETIONS)
+    return float(apart), float(alone_BT.abs().max())
+
+
+def _alone(model: Any, prompt: Any, completion: Any, temperature: float, device: torch.device) -> Tensor:
+    ids_1L = torch.from_numpy(np.concatenate([prompt, completion])[None]).to(device)
+    logits_LV = model(input_ids=ids_1L, attention_mask=torch.ones_like(ids_1L), use_cache=False).logits[0].float()
+    logps_TV = (logits_LV[len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+    logps_T: Tensor = logps_TV.gather(1, ids_1L[0, len(prompt) :, None].to(logps_TV.device))[:, 0]
+    return logps_T
