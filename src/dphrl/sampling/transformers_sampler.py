@@ -104,7 +104,8 @@ class TransformersSampler:
         length = padded["input_ids"].shape[1]
         keys = [row_key(self.seed, r.prompt_id, r.draw) for r in requests]
         pick = _Draw(keys, [r.draw == GREEDY_DRAW for r in requests], length, self.config)
-        with self.policy.autocast(), torch.inference_mode():
+        # Not inference_mode: there autocast forgets, and would cast every weight again for each token.
+        with self.policy.autocast(), torch.no_grad():
             prefix = self._prefix(requests, padded["input_ids"], padded["attention_mask"])
             output = model.generate(
                 input_ids=padded["input_ids"],

@@ -5,6 +5,7 @@ This file is also what `torchrun` runs: it trains every variant of VARIANTS and 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -26,6 +27,7 @@ from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.models.scoring import score
+from dphrl.stages.train.make_trainer import adapter
 from dphrl.types import Anchor
 
 GROUP, ROWS = 4, 8
@@ -42,10 +44,12 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ddp": ("bfloat16", "NO", {}),
     "ddp pure": ("pure_bfloat16", "NO", {}),
     "ddp merged": ("bfloat16", "NO", {"anchor_forward": "merged"}),
+    "ddp adapter": ("bfloat16", "NO", {"rank": 4}),
     # Last: the layout is one for the whole process.
     "fsdp2": ("bfloat16", "FSDP", {}),
     "fsdp2 pure": ("pure_bfloat16", "FSDP", {}),
     "fsdp2 float32": ("float32", "FSDP", {}),
+    "fsdp2 adapter": ("bfloat16", "FSDP", {"rank": 4}),
 }
 """Name -> model.dtype, layout, settings."""
 
@@ -62,7 +66,9 @@ class Found:
     moved: int
     """Of those with a gradient."""
     log_u: float
-    """The anchors' mean |log u| before the step."""
+    """The anchors' mean |log u| before the step; nan without anchors."""
+    kl: float
+    """TRL's estimate of the KL to the reference before the step; nan without one."""
     rounded: float
     """Share of the policy's log-probabilities below -0.01 that are 16-bit numbers."""
     told: list[str]
@@ -77,7 +83,7 @@ class Watch(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         self.before = [(own(p).clone(), own(p.grad) != 0) for p in model.parameters() if p.grad is not None]
-        self.types = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+        self.types = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
         after = [own(p) for p in model.parameters() if p.grad is not None]
@@ -109,6 +115,7 @@ def one_step(
     reports: bool = True,
     watch: Callable[[DPHTrainer], object] = lambda trainer: None,
     autocast: str | None = "as it is trained",
+    rank: int | None = None,
     **changes: Any,
 ) -> Found:
     """Train one optimiser step with what the stage would set for this model.
@@ -117,15 +124,17 @@ def one_step(
         reports: whether what is told is kept, as the stage does, not warned of.
         watch: called with the trainer before it trains.
         autocast: of scoring the anchors.
+        rank: of an adapter.
     """
-    config = build_config({"model": {"device": "cpu", **model}})
+    config = build_config({"model": {"device": "cpu", **model}, "lora": {"r": rank}})
+    changes = {"method": "dph", **changes}
+    anchored = changes["method"] == "dph"
     policy = load_policy(config)
     prompts = load_demo_task("in_domain").prompts[:24]
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     args = DPHConfig(
         output_dir=str(folder / "out"),
-        method="dph",
-        anchors_per_step=8,
+        anchors_per_step=8 if anchored else None,
         num_generations=GROUP,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=ROWS // ranks // 2,
@@ -143,13 +152,15 @@ def one_step(
         dataloader_pin_memory=False,
         **changes,
     )
+    scored_in = policy.precision.autocast if autocast == "as it is trained" else autocast
     trainer = DPHTrainer(
         model=policy.model,
         reward_funcs=by_length,
         args=args,
         train_dataset=Dataset.from_list([{"prompt": p.prompt, "prompt_id": p.id} for p in prompts]),
         processing_class=policy.tokenizer,
-        anchors=anchors_of(policy, prompts, policy.precision.autocast if autocast == "as it is trained" else autocast),
+        anchors=anchors_of(policy, prompts, scored_in) if anchored else None,
+        peft_config=adapter(config),
         encode=policy.encode,
     )
     assert trainer.accelerator.distributed_type.name in (layout, "MULTI_CPU")
@@ -175,7 +186,8 @@ def one_step(
         types=seen.types,
         with_gradient=seen.with_gradient,
         moved=seen.moved,
-        log_u=log_us[0],
+        log_u=log_us[0] if anchored else float("nan"),
+        kl=trainer.state.log_history[0].get("kl", float("nan")),
         rounded=float((logp_N.to(torch.bfloat16).float() == logp_N).float().mean()),
         told=told,
     )
@@ -252,6 +264,21 @@ def test_training_draws_in_the_precision_that_it_trains_in(tmp_path: Path) -> No
     assert drawn == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "pure_bfloat16"])
+def test_the_reference_of_rkl_computes_as_the_policy_does(dtype: str, tmp_path: Path) -> None:
+    """So the KL of the unchanged policy is 0, however the products are rounded."""
+    model = {"path": "demo", "dtype": dtype}
+    assert abs(one_step(tmp_path, model, method="rkl", beta=0.1).kl) < 1e-7
+    other = {"dtype": torch.bfloat16 if dtype == "bfloat16" else torch.float32}
+    assert one_step(tmp_path, model, method="rkl", beta=0.1, model_init_kwargs=other).kl > 1e-6
+
+
+def test_an_adapter_is_trained_in_float32_beside_16_bit_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    found = one_step(tmp_path, {"path": "demo", "dtype": "bfloat16"}, rank=4)
+    assert found.types == ["float32"] and found.share > 0.99 and found.log_u < 1e-3 and found.told == []
+
+
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Found]]:
     """What each of two processes found, by variant."""
@@ -275,7 +302,9 @@ def launch(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_two_ranks_train_what_one_process_does(name: str, two_ranks: list[dict[str, Found]]) -> None:
-    dtype, layout, _ = VARIANTS[name]
+    dtype, layout, settings = VARIANTS[name]
+    if "rank" in settings:
+        pytest.importorskip("peft")
     pure = dtype == "pure_bfloat16"
     for rank, found in enumerate(one[name] for one in two_ranks):
         assert (found.processes, found.layout) == (2, "FSDP" if layout == "FSDP" else "MULTI_CPU")
@@ -301,6 +330,8 @@ def main(folder: Path) -> None:
     warnings.simplefilter("ignore")
     found = {}
     for name, (dtype, layout, settings) in VARIANTS.items():
+        if "rank" in settings and importlib.util.find_spec("peft") is None:
+            continue
         if layout == "FSDP" and "ACCELERATE_USE_FSDP" not in os.environ:
             os.environ.update(FSDP2)
             AcceleratorState._reset_state()

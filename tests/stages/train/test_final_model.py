@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import task_for_policy
 from dphrl.stages.train import final_model as final
 from dphrl.stages.train.make_trainer import _refused_by_libraries, adapter, make_trainer
+from dphrl.stages.train.train import train
 
 DEMO = Path(__file__).parents[3] / "src" / "dphrl" / "demo" / "assets" / "model" / "model.safetensors"
 CORRECTION = "vllm_importance_sampling_correction"
@@ -71,6 +73,25 @@ def test_the_trainer_computes_as_anchors_are_scored(dtype: str, lora: int | None
 )
 def test_the_card_says_what_was_trained_and_what_is_stored(dtype: str, text: str) -> None:
     assert _precision(config(model={"path": "demo", "dtype": dtype})) == text
+
+
+@pytest.mark.slow
+def test_pure_16_bit_weights_are_told_of_once(tmp_path: Path) -> None:
+    """In words, with their share, before the first step."""
+    told: list[tuple[str, str]] = []
+    values = {
+        "out": str(tmp_path / "run"),
+        "method": "grpo",
+        "threads": 1,
+        "model": {"path": "demo", "device": "cpu", "dtype": "pure_bfloat16"},
+        "task": {"data": "demo:in_domain", "limit": 8},
+        "sampling": {"max_new_tokens": 8},
+        "train": {"steps": 2, "prompts_per_step": 2, "group_size": 4, "updates": 1, "learning_rate": 1e-6},
+    }
+    run = train(build_config(values), progress=lambda label, done, total, note="": told.append((label, note)))
+    (text,) = [note for label, note in told if label == "warning"]
+    assert re.match(r"99\.\d% of the trained weights cannot move by the learning rate 1e-06", text)
+    assert {x.dtype for x in load_file(run.final / "model.safetensors").values()} == {torch.bfloat16}
 
 
 # LoRA
