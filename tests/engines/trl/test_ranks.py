@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "replay 4x1": {"method": "replay", "eta": 0.5, "micro": 1},
     "rkl 2x2": {**RKL, "micro": 2},
     "dph non-reentrant": {**DPH, "micro": 2, "use_reentrant": False},
-    "dph reentrant": {**DPH, "micro": 2, "use_reentrant": True},
+    "dph reentrant": {**DPH, "micro": 2, "use_reentrant": True, "anchor_forward": "separate"},
     "rkl reentrant": {**RKL, "micro": 4, "use_reentrant": True},
     "merged 2x2": {**DPH, "micro": 2, "anchor_forward": "merged"},
     "merged reentrant": {**DPH, "micro": 2, "use_reentrant": True, "anchor_forward": "merged"},
