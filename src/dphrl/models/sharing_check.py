@@ -59,8 +59,11 @@ def why_unshared(read: Reader, model: Any, vocabulary: int, temperature: float, 
         temperature: divides the logits.
         dtype: what it computes in, which says how much is rounding.
     """
+    device = next(model.parameters()).device
+    cuda = [device] if device.type == "cuda" else []
     try:
-        apart, largest = _apart(read, model, vocabulary, temperature)
+        with torch.random.fork_rng(devices=cuda):  # dropout draws: a run that goes on looks again
+            apart, largest = _apart(read, model, vocabulary, temperature)
     except (TypeError, AttributeError, ValueError, RuntimeError, IndexError, KeyError) as error:
         return f"its forward does not take a packed sequence ({type(error).__name__}: {error})"
     allowed = 1e-4 + torch.finfo(dtype).eps / 2 * largest

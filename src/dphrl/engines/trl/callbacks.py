@@ -116,6 +116,16 @@ class LossOfPrecision(TrainerCallback):  # type: ignore[misc]
             self._report(text)
 
 
+class BeforeTraining(TrainerCallback):  # type: ignore[misc]
+    """Calls `look` whenever training begins or goes on, once the weights lie as they will train."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._look()
+
+
 class Notes(TrainerCallback):  # type: ignore[misc]
     """Tells what was noted, once, when training begins and at the end of each step; by the main process.
 

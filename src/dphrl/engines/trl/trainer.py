@@ -32,7 +32,7 @@ from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advanta
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
 from dphrl.engines.common.whole_groups import micro_batches
-from dphrl.engines.trl.callbacks import BeforeFirstStep, EtaControl, GuardSteps, LossOfPrecision, Notes
+from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError
@@ -88,9 +88,10 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self.report_note: Callable[[str], None] = lambda note: warnings.warn(note, stacklevel=2)
         """Told, once each, what a user should know of the model and the options; on the main process."""
         self.add_callback(LossOfPrecision(lambda text: self.report_note(text)))  # before a forward gathers weights
-        self.add_callback(Notes(self.notes, lambda note: self.report_note(note)))
         self.sharing = PromptSharing(self.args.share_prompts, self.notes.append)
         self._prepare_heads()
+        self.add_callback(BeforeTraining(self._look_at_sharing))
+        self.add_callback(Notes(self.notes, lambda note: self.report_note(note)))
         if self._anchors is not None:
             self._prepare_anchors()
             self.add_callback(BeforeFirstStep(self.check_anchors))
@@ -312,11 +313,21 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if more_than_text({name: value for name, value in beside.items() if name != "batch_size"}):
             self.sharing.leave("completions come with more than text")
         if self.sharing.active:
-            dtype = torch.bfloat16 if self.args.bf16 else self.model.dtype
-            vocabulary = self.model.config.get_text_config().vocab_size
-            with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-                self.sharing.compare(model, vocabulary, self.temperature, dtype)
+            base = self.accelerator.unwrap_model(model)
+            dtype = torch.bfloat16 if self.args.bf16 else base.dtype
+            vocabulary = base.config.get_text_config().vocab_size
+            with disable_gradient_checkpointing(base, self.args.gradient_checkpointing_kwargs):
+                self.sharing.compare(base, vocabulary, self.temperature, dtype)
         return self.sharing.active
+
+    def _look_at_sharing(self) -> None:
+        """Before anything is drawn, so that a run that goes on shuffles as one that was never stopped."""
+        training = self.model.training
+        self.model.train()
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                self._shares(model, {})
+        self.model.train(training)
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
         assert self._anchors is not None
