@@ -232,7 +232,7 @@ def test_a_step_of_a_millionth_moves_float32_weights(family: str, paths: dict[st
     assert all(f.types == ["float32"] and f.share > 0.99 and f.told == [] for f in found.values())
     assert found["float32"].log_u < 1e-5
     apart = one_step(tmp_path, {"path": paths[family], "dtype": "bfloat16"}, autocast=None).log_u
-    assert found["bfloat16"].log_u < apart / 3  # of anchors that were scored in float32
+    assert found["bfloat16"].log_u < apart / 20  # of anchors that were scored in float32
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
@@ -310,7 +310,7 @@ def test_two_ranks_train_what_one_process_does(name: str, two_ranks: list[dict[s
         assert (found.processes, found.layout) == (2, "FSDP" if layout == "FSDP" else "MULTI_CPU")
         assert found.types == ["bfloat16" if pure else "float32"]
         assert found.share < 0.03 if pure else found.share > 0.99
-        assert found.log_u < (1e-5 if dtype == "float32" else 5e-3)
+        assert found.log_u < (5e-3 if (dtype, layout) == ("bfloat16", "FSDP") else 5e-5)  # FSDP2 rounds more
         assert len(found.told) == (1 if pure and rank == 0 else 0)
         if pure:  # of this rank's part
             assert rank == 1 or float(found.told[0].partition("%")[0]) > 97
