@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from made_once import made_once
+from safetensors.torch import load_file
 
 from dphrl.cli.main import main
 from dphrl.config.load import build_config
@@ -140,6 +142,25 @@ def test_a_signal_at_any_step_changes_nothing(
         assert (RunDir(tmp_path / "cut").train / f"checkpoint-{done}" / "dphrl-complete").exists()
         at_micro_step(-1, lambda: None)
     assert_same(train(config, base_dir=Path()), whole)
+
+
+@pytest.mark.slow
+def test_bfloat16_goes_on_with_its_float32_weights(tmp_path: Path, at_micro_step: Any) -> None:
+    """A checkpoint holds all their bits, of which the final model has half."""
+    changes: dict[str, Any] = {"method": "grpo", "model": {"dtype": "bfloat16"}, "train": {"steps": 4}}
+    whole = train(config_of(tmp_path / "whole", **changes), base_dir=Path())
+    config = config_of(tmp_path / "cut", **changes)
+    at_micro_step(5, send(signal.SIGTERM))
+    with pytest.raises(Stopped):
+        train(config, base_dir=Path())
+    at_micro_step(-1, lambda: None)
+    cut = train(config, base_dir=Path())
+    assert_same(cut, whole)
+    last = [load_file(run.train / "checkpoint-8/model.safetensors") for run in (cut, whole)]
+    assert all(x.dtype == torch.float32 and torch.equal(x, last[1][name]) for name, x in last[0].items())
+    final = load_file(cut.final / "model.safetensors")
+    assert all(torch.equal(x.to(torch.bfloat16), final[name]) for name, x in last[0].items())
+    assert any(not torch.equal(x.to(torch.bfloat16).float(), x) for x in last[0].values())
 
 
 @pytest.mark.slow
