@@ -212,6 +212,16 @@ def test_autocast_acts_where_it_is_asked_for_and_not_elsewhere(dtype: torch.dtyp
     assert set(seen) == {autocast is not None}
 
 
+@pytest.mark.parametrize(("dtype", "autocast"), PRECISIONS)
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "falcon-alibi"])
+def test_rounding_is_no_reason_to_read_a_prompt_twice(
+    name: str, dtype: torch.dtype, autocast: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether prompts can be shared is measured in the precision that is computed in, not that of the weights."""
+    monkeypatch.setattr(dphrl.models.scoring, "_score_padded", lambda *args: pytest.fail("rows were padded"))
+    score(tiny(name, dtype), *rows(), pad_id=0, temperature=0.7, batch_size=4, autocast=autocast)
+
+
 @pytest.mark.parametrize("topk", [1, 6, VOCABULARY])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_top_k_goes_into_topk_divergence_and_the_same_model_is_at_distance_0(name: str, topk: int) -> None:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from dphrl.errors import DataError, ModelError
-from dphrl.models.autocast import computing_in
+from dphrl.models.autocast import computed_type, computing_in
 from dphrl.models.logit_rule import HEAD_POSITIONS, LogitRule
 from dphrl.models.packed_rows import pack_rows
 from dphrl.models.positions import row_positions, takes_positions
@@ -103,7 +103,7 @@ def score(
     head = _Head.of(model, temperature)
     _check_head(model, head, [*prompts[0], *completions[0]][:CHECKED_TOKENS], autocast)
     with computing_in(model, autocast):
-        shared = can_share(model, head.rule)
+        shared = can_share(model, head.rule, computed_type(model, autocast))
     scored: list[Scored | None] = [None] * len(prompts)
     done = 0
     for rows in (
@@ -272,8 +272,7 @@ def _check_head(model: Any, head: _Head, ids: TokenIds, autocast: str | None) ->
     logits_NV = logits_NV / head.rule.temperature
     own_N = logits_NV.log_softmax(-1).gather(1, targets_N.to(logits_NV.device)[:, None])[:, 0]
     apart = float((own_N - scored_N.to(own_N.device)).abs().mean())
-    computed = model.dtype if autocast is None else getattr(torch, autocast)
-    allowed = 1e-4 + 2 * torch.finfo(computed).eps * float(logits_NV.abs().max())
+    allowed = 1e-4 + 2 * torch.finfo(computed_type(model, autocast)).eps * float(logits_NV.abs().max())
     if not apart <= allowed:
         raise ModelError(
             f"scoring {type(model).__name__} by its output embedding and the rule in its config (scale "

@@ -41,12 +41,16 @@ def prepare_sharing(model: Any) -> str | None:
     return None
 
 
-def can_share(model: Any, rule: LogitRule) -> bool:
-    """Whether a loaded, unwrapped model can be given packed sequences, its attention exchanged if so."""
+def can_share(model: Any, rule: LogitRule, dtype: torch.dtype) -> bool:
+    """Whether a loaded, unwrapped model can be given packed sequences, its attention exchanged if so.
+
+    Args:
+        dtype: what it computes in, as `why_unshared`.
+    """
     if prepare_sharing(model) is not None:
         return False
     vocabulary = model.config.get_text_config().vocab_size
-    return why_unshared(partial(read_states, model, rule), model, vocabulary, rule.temperature, model.dtype) is None
+    return why_unshared(partial(read_states, model, rule), model, vocabulary, rule.temperature, dtype) is None
 
 
 @torch.no_grad()
