@@ -104,27 +104,24 @@ def test_prompts_without_room_are_named() -> None:
 REQUESTS = [Request(f"p{i}", draw, (5, 6, *range(7, 8 + i))) for i in range(6) for draw in (GREEDY_DRAW, 0, 1, 2)]
 
 
-def test_a_prompt_is_read_once_for_all_its_draws() -> None:
-    """Rows of the forward over more than one token: each distinct prompt once, and one by one gives the same draws."""
+def test_a_prompt_is_read_once_for_all_its_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the forwards that begin a text, whichever way it is drawn; the draws are those of one by one."""
     policy = load_policy(CONFIG)
     read: list[int] = []
-    policy.model.register_forward_pre_hook(
-        lambda module, args, kwargs: (
-            read.append(len(kwargs["input_ids"])) if kwargs["input_ids"].shape[1] > 1 else None
-        ),
-        with_kwargs=True,
-    )
-    shared = _by_key(TransformersSampler(policy, replace(CONFIG.sampling, batch_size=24), 0))
-    assert read == [6]
+
+    def note(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["past_key_values"] is None or kwargs["past_key_values"].get_seq_length() == 0:
+            read.append(len(kwargs["input_ids"]))
+
+    policy.model.register_forward_pre_hook(note, with_kwargs=True)
     alone = _by_key(TransformersSampler(policy, replace(CONFIG.sampling, batch_size=1), 0))
-    assert shared == alone and sum(read[1:]) == len(REQUESTS)
-
-
-def test_a_model_with_another_kind_of_state_reads_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = load_policy(CONFIG)
-    expected = _by_key(TransformersSampler(policy, CONFIG.sampling, 0))
-    monkeypatch.setattr("dphrl.sampling.transformers_sampler._COPIED", frozenset())
-    assert _by_key(TransformersSampler(policy, CONFIG.sampling, 0)) == expected
+    assert read == [1] * len(REQUESTS)
+    for passed, rows in (("", 6), ("can_group", 6), ("has_keys_and_values_alone", len(REQUESTS))):
+        read.clear()
+        if passed:
+            monkeypatch.setattr(f"dphrl.sampling.row_drawer.{passed}", lambda model: False)
+        assert _by_key(TransformersSampler(policy, replace(CONFIG.sampling, batch_size=24), 0)) == alone
+        assert read == [rows]
 
 
 def _by_key(sampler: Sampler) -> dict[tuple[str, int], Completion]:

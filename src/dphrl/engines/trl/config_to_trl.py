@@ -10,6 +10,7 @@ from typing import Any
 from dphrl.config.objective import AnchoredObjective
 from dphrl.config.root import Config
 from dphrl.config.train import TRAINER_SETTINGS
+from dphrl.engines.common.rollouts import check_sharing
 from dphrl.engines.trl.refused_options import SET_BY_THE_STAGE
 from dphrl.engines.trl.vllm_options import check_vllm
 from dphrl.errors import ConfigError, nearest
@@ -22,8 +23,8 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     """Arguments of `DPHConfig` for a config.
 
     Raises:
-        ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`; a
-            `model.dtype` that is not trained in.
+        ConfigError: batches that do not divide over updates, micro-batches and processes; a wrong key of `train.trl`;
+            one that train.share_prompts=on rules out; a `model.dtype` that is not trained in.
     """
     _check_dtype(config)
     train, sampling = config.train, config.sampling
@@ -72,7 +73,9 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "dataloader_pin_memory": False,
     }
     check_vllm(config)
-    return ours | _extra_settings(config, ours)
+    settings = ours | _extra_settings(config, ours)
+    check_sharing(settings)
+    return settings
 
 
 def _check_dtype(config: Config) -> None:

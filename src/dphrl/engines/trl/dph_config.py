@@ -13,6 +13,7 @@ from dphrl.config.load import build_objective, build_trainer_settings
 from dphrl.config.objective import ANCHOR_METHODS, OBJECTIVES, AnchoredObjective
 from dphrl.config.setting import annotated
 from dphrl.config.train import TRAINER_SETTINGS, TrainerSettings
+from dphrl.engines.common.rollouts import check_sharing
 from dphrl.engines.trl.refused_options import check_options
 
 BRING_REFERENCE = 1.0
@@ -67,6 +68,7 @@ class DPHConfig(_GRPOConfigWithOurs):  # type: ignore[misc, valid-type]
         # Reference logps are scored without dropout: with it, u would differ from 1 for the unchanged policy.
         self.disable_dropout = bool(self.disable_dropout) or self.method in ANCHOR_METHODS
         super().__post_init__()
+        check_sharing(vars(self))
         if isinstance(objective, AnchoredObjective):
             micro_batches = self.gradient_accumulation_steps * self.world_size
             anchors = objective.anchors_beside(self.per_device_train_batch_size * micro_batches, micro_batches)

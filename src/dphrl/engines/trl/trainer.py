@@ -29,10 +29,12 @@ from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.prompt_sharing import PromptSharing
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
 from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
+from dphrl.engines.common.rollouts import rollouts
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
 from dphrl.engines.common.whole_groups import micro_batches
 from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
+from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError
@@ -92,6 +94,15 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._prepare_heads()
         self.add_callback(BeforeTraining(self._look_at_sharing))
         self.add_callback(Notes(self.notes, lambda note: self.report_note(note)))
+        self._rollouts = rollouts(
+            self.args,
+            self.model,
+            {} if self.use_vllm else self.generation_kwargs,
+            self._processes,
+            sharded=is_sharded(self.accelerator, fsdp=self.is_fsdp_enabled),
+            tools=bool(self.tools),
+            tell=self.notes.append,
+        )
         if self._anchors is not None:
             self._prepare_anchors()
             self.add_callback(BeforeFirstStep(self.check_anchors))
@@ -162,6 +173,14 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             output = super()._generate(*args, **kwargs)
         self._stopwatch.drawn += sum(len(ids) for ids in output[1])
         return output
+
+    def _generate_single_turn(self, prompt_ids: list[list[int]], images: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL: token ids of each completion's prompt -> (the completions' own, their log-probabilities or None)."""
+        if self._rollouts is None or images is not None:
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        step, training = int(self.state.global_step), self.model.training
+        with drawing_model(self.model_wrapped, self.accelerator, self.args) as model:
+            return self._rollouts.draw(model, prompt_ids, step=step, training=training), None
 
     def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL: returns rewards of all processes, a column for each function, nan where it gave None."""
