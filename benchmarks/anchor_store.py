@@ -69,7 +69,7 @@ def read(folder: Path) -> dict[str, float]:
     import pyarrow as pa  # noqa: F401
 
     from dphrl.anchors import open_store
-    from dphrl.method.anchor_order import step_anchors
+    from dphrl.method.anchor_order import AnchorOrder
 
     imported = memory()
     began = time.perf_counter()
@@ -77,13 +77,14 @@ def read(folder: Path) -> dict[str, float]:
     open_s = time.perf_counter() - began
 
     began = time.perf_counter()
-    step_anchors(len(store), STEP, seed=0, step=0)
+    order = AnchorOrder(len(store), 0)
+    order.step(0, STEP)
     order_s = time.perf_counter() - began
 
     def rates(first: int) -> tuple[int, int]:
         began, cpu, tokens, step = time.perf_counter(), time.process_time(), 0, first
         while time.perf_counter() - began < SECONDS:
-            indices = step_anchors(len(store), STEP, seed=0, step=step)
+            indices = order.step(step, STEP)
             batch = [store[int(i)] for i in indices]
             assert sum(len(a.completion_ids) for a in batch) == int(store.lengths[indices].sum())
             tokens += sum(len(a.completion_ids) for a in batch)

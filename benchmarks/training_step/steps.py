@@ -20,9 +20,9 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
 from dphrl import DPHConfig, DPHTrainer
-from dphrl.anchors import open_store
+from dphrl.anchors import mean_prompt_length, open_store, prompt_numbers
 from dphrl.config.objective import ANCHOR_METHODS
-from dphrl.method.anchor_order import step_anchors
+from dphrl.method.anchor_order import AnchorOrder, together_by_length
 from dphrl.models.scoring import pad_sequences
 from dphrl.types import Anchor
 from training_step.world import MADE, PAD, World
@@ -223,13 +223,15 @@ class Anchors:
     """The anchors of a generation without a trainer's step."""
 
     def __init__(self, world: World, folder: Path, shape: Shape, seed: int) -> None:
-        self._world, self._shape, self._seed = world, shape, seed
+        self._world, self._shape = world, shape
         self._store = open_store(folder / "store", MADE)
+        together = together_by_length(mean_prompt_length(self._store), float(self._store.lengths.mean()))
+        self._order = AnchorOrder(len(self._store), seed, prompt_numbers(self._store), together)
         self._device = "cuda" if shape.gpu else "cpu"
 
     def of(self, step: int) -> list[Anchor]:
         count = max(1, round(self._shape.ratio * self._shape.micro))
-        return [self._store[int(i)] for i in step_anchors(len(self._store), count, seed=self._seed, step=step)]
+        return [self._store[int(i)] for i in self._order.step(step, count)]
 
     def load(self, step: int) -> None:
         """Read, padded and made into tensors, as for the steps of one generation."""

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from dphrl.anchors import (
     anchor_key,
     anchor_lengths,
     is_sealed,
+    mean_prompt_length,
     merge_stores,
     open_store,
+    prompt_numbers,
 )
 from dphrl.anchors import writer as writer_module
 from dphrl.errors import AnchorError, EmptyAnchorStore
@@ -362,3 +365,12 @@ def test_a_merge_needs_stores_and_a_new_folder(folder: Path, tmp_path: Path) -> 
         merge_stores([], tmp_path / "out")
     with pytest.raises(AnchorError, match="is there already"):
         merge_stores([folder], folder)
+
+
+def test_a_store_numbers_its_prompts_as_its_anchors_do(folder: Path) -> None:
+    """Neighbours of one task and prompt share a number: anchor 0 twice; of another task, anchors 1 and 2."""
+    store = open_store(folder, None)
+    assert prompt_numbers(store).tolist() == prompt_numbers(tuple(store)).tolist()
+    names = [(a.task, a.prompt_id) for a in store]
+    assert [a == b for a, b in pairwise(prompt_numbers(store).tolist())] == [a == b for a, b in pairwise(names)]
+    assert mean_prompt_length(store) == mean_prompt_length(tuple(store))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from dphrl.demo.task import load_demo_task
-from dphrl.method.anchor_order import step_anchors
+from dphrl.method.anchor_order import AnchorOrder
 from dphrl.method.divergences import generator
 from dphrl.models.policy import load_policy
 from dphrl.types import Anchor, Task
@@ -55,7 +55,7 @@ def test_loss_and_gradient_are_the_trainers(
     seen = record(anchors, method="dph", divergence="forward_kl", eta=ETA, temperature=1.0)
     rollouts = generation(example, seen.inputs, old=seen.model_at(0))
     second = generation(example, seen.inputs[2:], old=seen.model_at(0))
-    chosen = [anchors[i] for i in step_anchors(16, 8, seed=5, step=1)]
+    chosen = [anchors[i] for i in AnchorOrder(16, 5).step(1, 8)]
     rows = example.rows_of(
         seen.model_at(0),
         [example.Completion(list(a.prompt_ids), list(a.completion_ids), True) for a in chosen],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import index as as_index
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int32, Integer
 
 from dphrl.anchors.arrow_files import AnchorFile, list_lengths
@@ -104,6 +105,30 @@ def anchor_lengths(anchors: Sequence[Anchor]) -> Integer[np.ndarray, anchors]:
     if isinstance(anchors, AnchorStore):
         return anchors.lengths
     return np.array([len(a.completion_ids) for a in anchors], dtype=np.int64)
+
+
+def prompt_numbers(anchors: Sequence[Anchor]) -> Int32[np.ndarray, anchors]:
+    """A number for each anchor's prompt: neighbours with the same task and prompt id have the same, others not.
+
+    A store is written prompt by prompt; of it only these two columns are read.
+    """
+    if not isinstance(anchors, AnchorStore):
+        keys = [(a.task, a.prompt_id) for a in anchors]
+        return np.cumsum([0, *(a != b for a, b in pairwise(keys))], dtype=np.int32)
+    parts = [file.table().select(["task", "prompt_id"]) for file in anchors.files]
+    both = pa.concat_tables(parts)
+    new = np.zeros(len(both), dtype=bool)
+    for name in both.column_names:
+        column = both[name]
+        new[1:] |= pc.not_equal(column[1:], column[:-1]).to_numpy()
+    return np.cumsum(new, dtype=np.int32)
+
+
+def mean_prompt_length(anchors: Sequence[Anchor]) -> float:
+    """Prompt tokens of an anchor, on average; of a store only the lengths are read."""
+    if isinstance(anchors, AnchorStore):
+        return float(sum(list_lengths(file.table(), "prompt_ids").sum() for file in anchors.files) / len(anchors))
+    return float(np.mean([len(a.prompt_ids) for a in anchors]))
 
 
 def open_anchor_files(folder: Path, manifest: Manifest) -> list[AnchorFile]:

@@ -108,6 +108,15 @@ class AnchoredObjective(MethodObjective):
         Field(gt=0),
         About("Instead of anchors_per_step: anchors of an optimiser step for each of its completions, rounded"),
     ] = None
+    anchors_per_prompt: Annotated[
+        int | None,
+        Field(ge=1),
+        About(
+            "Anchors of one prompt that follow one another, so that it is read once for them; null = as many as a "
+            "prompt is longer than a completion, 1 to 8",
+            "anchors",
+        ),
+    ] = None
     anchor_forward: Annotated[
         Literal["auto", "separate", "merged"],
         About(

@@ -20,7 +20,7 @@ from dphrl.engines.common.anchor_term import (
 )
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import AnchorError, EmptyAnchorStore
-from dphrl.method.anchor_order import step_anchors
+from dphrl.method.anchor_order import AnchorOrder
 from dphrl.types import Anchor
 
 SETTINGS = AnchorSettings(method="dph", per_step=6, seed=3, divergence="forward_kl")
@@ -42,7 +42,7 @@ def moved_by(log_u: Tensor) -> Any:
 
 def test_the_parts_of_a_step_are_its_anchors_each_once() -> None:
     parts = [term(rank=r, ranks=2).batch(7, micro, 3) for r in range(2) for micro in range(3)]
-    indices = step_anchors(10, 6, seed=3, step=7)
+    indices = AnchorOrder(10, 3).step(7, 6)
     assert sorted(a.prompt_id for part in parts for a in part.anchors) == sorted(str(i) for i in indices)
     assert {part.step_tokens for part in parts} == {sum(1 + int(i) % 4 for i in indices)}
 

@@ -8,7 +8,7 @@ import pytest
 import reference_loss as reference
 from exact_cases import CONFIG, GROUP, TEMPERATURE, Recorded, anchors, gradient, record
 
-from dphrl.method.anchor_order import step_anchors
+from dphrl.method.anchor_order import AnchorOrder
 from dphrl.models.policy import load_policy
 from dphrl.types import Anchor
 
@@ -60,7 +60,7 @@ def test_gradient_is_that_of_the_stated_loss(name: str, record: Recorded, anchor
     }
     generation, step = seen.rows(), seen.rows(step=1)
     assert sorted(sum(r.group == g for r in generation) for g in {r.group for r in generation}) == [GROUP] * 4
-    chosen = [anchors[i] for i in step_anchors(16, 8, seed=5, step=1)] if uses_anchors else []
+    chosen = [anchors[i] for i in AnchorOrder(16, 5).step(1, 8)] if uses_anchors else []
     model, old, initial = seen.model_at(1), seen.model_at(0), load_policy(CONFIG).model
     # Groups are numbered over the generation, so the step's rows are found there.
     known = {(r.prompt, r.completion, r.reward): r for r in generation}

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Integer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dphrl.anchors import anchor_lengths
+from dphrl.anchors import anchor_lengths, mean_prompt_length, prompt_numbers
 from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.engines.common.padded_rows import PaddedRows
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import AnchorError, ConfigError, EmptyAnchorStore
-from dphrl.method.anchor_order import share, step_anchors
+from dphrl.method.anchor_order import AnchorOrder, share, share_bundles, together_by_length
 from dphrl.method.anchor_stats import AnchorStats
 from dphrl.method.definition_form import definition
 from dphrl.method.divergences import GeneratorFn, generator
@@ -43,6 +44,7 @@ class AnchorSettings:
     """dph or replay; replay reads no divergence, form or estimator."""
     per_step: int
     seed: int
+    per_prompt: int | None = None
     divergence: str = ""
     alpha: float = 0.5
     log_u_cap: float = 5.0
@@ -53,12 +55,18 @@ class AnchorSettings:
     def of(cls, args: Any) -> AnchorSettings:
         """Read from a trainer's arguments; those that the method does not read may be None."""
         if args.method == "replay":
-            return cls(method=args.method, per_step=args.anchors_per_step, seed=args.seed)
+            return cls(
+                method=args.method,
+                per_step=args.anchors_per_step,
+                seed=args.seed,
+                per_prompt=args.anchors_per_prompt,
+            )
         bounds = {"alpha": args.alpha, "log_u_cap": args.log_u_cap}  # None where the divergence or form has none
         return cls(
             method=args.method,
             per_step=args.anchors_per_step,
             seed=args.seed,
+            per_prompt=args.anchors_per_prompt,
             divergence=args.divergence,
             form=args.form,
             estimator=args.anchor_estimator,
@@ -120,23 +128,32 @@ class AnchorTerm:
         self.stats: list[AnchorStats] = []
         """Statistics of each micro-batch since the last log line."""
         self._anchors, self._lengths = anchors, anchor_lengths(anchors)
+        self._order, self._prompts = _order(anchors, self._lengths, settings)
         self._processes, self._pad_id = processes, pad_id
         self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
         self._penalty = _penalty(settings)
 
-    def next_batch(self, step: int, micros: int) -> AnchorBatch:
+    def next_batch(self, step: int, micros: int, *, bundled: bool = False) -> AnchorBatch:
         """The anchors of the next micro-batch of an optimiser step (from 0) that has `micros` on each process."""
         self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
-        return self.batch(step, self._micro[1], micros)
+        return self.batch(step, self._micro[1], micros, bundled=bundled)
 
     def at_once(self, micros: int) -> bool:
         """Whether every micro-batch of every process has an anchor, in a step of `micros` on each."""
         return self.settings.per_step >= micros * self._processes.count
 
-    def batch(self, step: int, micro: int, micros: int) -> AnchorBatch:
-        """The anchors of a micro-batch (from 0) of an optimiser step on this process; they follow from the seed."""
-        indices = step_anchors(len(self._anchors), self.settings.per_step, seed=self.settings.seed, step=step)
-        own = share(indices, micro=micro, micros=micros, rank=self._processes.rank, ranks=self._processes.count)
+    def batch(self, step: int, micro: int, micros: int, *, bundled: bool = False) -> AnchorBatch:
+        """The anchors of a micro-batch (from 0) of an optimiser step on this process; they follow from the seed.
+
+        Args:
+            bundled: anchors of one prompt stay in one micro-batch, and another may have none.
+        """
+        indices = self._order.step(step, self.settings.per_step)
+        place = {"micro": micro, "micros": micros, "rank": self._processes.rank, "ranks": self._processes.count}
+        if bundled and self._prompts is not None:
+            own = share_bundles(indices, self._prompts[indices], **place)
+        else:
+            own = share(indices, **place)
         return AnchorBatch(tuple(self._anchors[int(i)] for i in own), int(self._lengths[indices].sum()))
 
     def rows(self, anchors: Sequence[Anchor]) -> AnchorRows:
@@ -208,6 +225,15 @@ def anchor_term(args: Any, anchors: Sequence[Anchor] | None, processes: Processe
     if anchors:
         raise ConfigError(f"method {args.method} has no use for anchors; leave them out or use method dph")
     return None
+
+
+def _order(
+    anchors: Sequence[Anchor], lengths: Integer[np.ndarray, " anchors"], settings: AnchorSettings
+) -> tuple[AnchorOrder, Integer[np.ndarray, " anchors"] | None]:
+    """The stream of anchors, and the number of each one's prompt where several of a prompt follow one another."""
+    together = settings.per_prompt or together_by_length(mean_prompt_length(anchors), float(lengths.mean()))
+    prompts = prompt_numbers(anchors) if together > 1 else None
+    return AnchorOrder(len(anchors), settings.seed, prompts, together), prompts
 
 
 def check_reference(log_u_abs_mean: float, precision: str) -> None:

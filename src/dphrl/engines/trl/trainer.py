@@ -243,7 +243,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         """TRL: returns the micro-batch at its place, out of a buffer that is used again; hence the copy."""
         inputs = self._micro_batch(generation_batch)
         if self._anchors is not None and self.model.training:
-            batch = self._anchors.next_batch(self.state.global_step, self.current_gradient_accumulation_steps)
+            micros, bundled = self.current_gradient_accumulation_steps, self._anchors_go_along()
+            batch = self._anchors.next_batch(self.state.global_step, micros, bundled=bundled)
             inputs = {**inputs, "anchors": batch}
         return inputs
 
@@ -435,7 +436,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         """What the last `count` micro-batches were given: TRL has counted them in `_step` and keeps its buffer."""
         first, step = self._step - count, int(self.state.global_step)
         buffered = [self._buffered_inputs[(first + m) % self.args.steps_per_generation] for m in range(count)]
-        anchors = [() if self._anchors is None else self._anchors.batch(step, m, count).anchors for m in range(count)]
+        term, bundled = self._anchors, self._anchors is not None and self._anchors_go_along()
+        anchors = [() if term is None else term.batch(step, m, count, bundled=bundled).anchors for m in range(count)]
         return [MicroBatch(_tensors(batch), chosen) for batch, chosen in zip(buffered, anchors, strict=True)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
