@@ -91,7 +91,7 @@ def test_noise_of_the_model_itself_shows_in_the_first_check(build: Built, anchor
         layer.self_attn.attention_dropout = 0.2
     trainer = build(scored_by(model, anchors), model, method="dph", share_prompts="auto")
     assert trainer.initial_log_u() > 1e-2
-    assert not trainer.sharing.active and "dropout acts" in trainer.notes[0]
+    assert not trainer.scorer.sharing.active and "dropout acts" in trainer.notes[0]
 
 
 def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[Anchor, ...]) -> None:
@@ -114,7 +114,7 @@ def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[A
     apart = build(own, model, method="dph", share_prompts="off")
     assert apart.initial_log_u() < 1e-4
     assert largest_error(model, generation(apart), "old_per_token_logps") < 1e-3
-    apart._gives_positions = False  # TRL alone
+    apart.scorer._gives_positions = False  # TRL alone
     assert largest_error(model, generation(apart), "old_per_token_logps") > 0.1
     assert apart.initial_log_u() > 1e-2
 

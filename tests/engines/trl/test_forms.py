@@ -64,7 +64,7 @@ def test_anchors_go_along_or_have_a_forward_of_their_own(
     trainer.model.train()
     inputs = trainer._prepare_inputs([trainer.train_dataset[i] for i in range(4) for _ in range(cases.GROUP)])
     with torch.no_grad():
-        trainer._shares(trainer.model, {})  # it looks at the model once
+        trainer.scorer.shares(trainer.model, trainer.temperature, {})  # it looks at the model once
     rows: list[int] = []
     trainer.model.model.register_forward_hook(lambda module, args, output: rows.append(len(output[0])))
     trainer.compute_loss(trainer.model, inputs).backward()
@@ -81,7 +81,7 @@ def test_a_mixture_s_balancing_loss_refuses_to_be_merged(build: Built, anchors: 
 
 def test_rows_with_images_refuse_to_be_merged(build: Built, anchors: tuple[Anchor, ...]) -> None:
     trainer = build(anchors, anchor_forward="merged", share_prompts="auto")
-    trainer._joint.add(trainer._anchors.rows(anchors[:2]))
+    trainer.scorer.add(trainer._anchors.rows(anchors[:2]))
     ids = torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(ConfigError, match="pixel_values beside it"):
         trainer._get_per_token_logps_and_entropies(trainer.model, ids, ids, 1, pixel_values=torch.zeros(1))

@@ -23,13 +23,12 @@ from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
 from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
-from dphrl.engines.common.joint_forward import JointForward, more_than_text, packed_scores, padded_topk
 from dphrl.engines.common.padded_rows import PaddedRows, Scores
 from dphrl.engines.common.processes import Processes
-from dphrl.engines.common.prompt_sharing import PromptSharing
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
 from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
 from dphrl.engines.common.rollouts import rollouts
+from dphrl.engines.common.row_scorer import RowScorer, Surroundings
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
 from dphrl.engines.common.whole_groups import micro_batches
@@ -38,8 +37,7 @@ from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks
 from dphrl.errors import ConfigError
-from dphrl.models.positions import needs_positions, with_positions
-from dphrl.models.token_head import add_token_head
+from dphrl.models.positions import needs_positions
 from dphrl.runs.checkpoints import CHECKPOINT_DONE
 from dphrl.types import Anchor, Prompt
 
@@ -74,10 +72,9 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._encode, self._gives_positions = encode, needs_positions(self.model)
+        self._encode = encode
         self._processes = _processes(self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
-        self._joint = JointForward(self.processing_class.pad_token_id)
         self._reference = reference_term(self.args)
         self._advantage = chosen_advantage(self.args)
         self._eta = EtaCourse(EtaSettings.of(self.args))
@@ -90,8 +87,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self.report_note: Callable[[str], None] = lambda note: warnings.warn(note, stacklevel=2)
         """Told, once each, what a user should know of the model and the options; on the main process."""
         self.add_callback(LossOfPrecision(lambda text: self.report_note(text)))  # before a forward gathers weights
-        self.sharing = PromptSharing(self.args.share_prompts, self.notes.append)
-        self._prepare_heads()
+        self.scorer = self._prepared_scorer()
         self.add_callback(BeforeTraining(self._look_at_sharing))
         self.add_callback(Notes(self.notes, lambda note: self.report_note(note)))
         self._rollouts = rollouts(
@@ -111,7 +107,6 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         self._sampler: Any = None
         self._grad_norm: Any = None  # of the running optimiser step, before clipping
         self._rewards: Tensor | None = None  # of the last generation, one column for each reward function
-        self._logps: Tensor | None = None  # of the rollouts in the last forward, with their graph
 
     def create_accelerator_and_postprocess(self) -> None:
         """transformers: makes `accelerator`, before any model is wrapped."""
@@ -119,15 +114,31 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             round_products_alone(self.accelerator.state.fsdp_plugin)
 
-    def _prepare_heads(self) -> None:
-        """Let the policy and, where it is a model of its own, the reference be read at tokens of our choice."""
+    def _prepared_scorer(self) -> RowScorer:
+        """What scores the policy and, where it is a model of its own, the reference."""
+        surroundings = Surroundings(
+            autocast=self.accelerator.autocast,
+            unwrap=self.accelerator.unwrap_model,
+            without_checkpoints=partial(
+                disable_gradient_checkpointing, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs
+            ),
+            bfloat16=self.args.bf16,
+        )
+        scorer = RowScorer(
+            self.args,
+            surroundings,
+            pad_id=self.processing_class.pad_token_id,
+            gives_positions=needs_positions(self.model),
+            tell=self.notes.append,
+        )
         if self.aux_loss_enabled:
-            self.sharing.leave("the mixture's balancing loss counts a prompt once for each of its completions")
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                base = model.get_base_model() if hasattr(model, "get_base_model") else model
-                self.sharing.prepare(base)
-                add_token_head(base, self.temperature)
+            scorer.sharing.leave("the mixture's balancing loss counts a prompt once for each of its completions")
+        for model in self._scored_models():
+            scorer.prepare(model, self.temperature)
+        return scorer
+
+    def _scored_models(self) -> list[Any]:
+        return [model for model in (self.model, self.ref_model) if model is not None]
 
     def _prepare_anchors(self) -> None:
         assert self._anchors is not None
@@ -140,20 +151,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             )
 
     def _anchors_go_along(self) -> bool:
-        """Whether anchors are read in the rollouts' forward.
-
-        Raises:
-            ConfigError: likeliest tokens would have to be read from rows padded to the rollouts'.
-        """
         assert self._anchors is not None
-        how, few = self.args.anchor_forward, not self._anchors.at_once(self.args.gradient_accumulation_steps)
-        along = how == "merged" or (how == "auto" and (self.sharing.active or few))
-        if along and not self.sharing.active and self.args.anchor_estimator == "topk":
-            raise ConfigError(
-                "anchor_estimator='topk' needs a forward of its own where prompts are not shared; use "
-                "anchor_forward='separate' and at least one anchor a micro-batch (anchors_per_step)"
-            )
-        return along
+        return self.scorer.anchors_go_along(self._anchors, self.args.gradient_accumulation_steps)
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 
@@ -250,7 +249,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _micro_batch(self, generation: Any) -> Batch:
         """TRL's, or where prompts are shared one of whole groups: TRL shuffles completions."""
-        if not (self.model.training and self.sharing.active) or {"image", "images"} & generation[0].keys():
+        if not (self.model.training and self.scorer.sharing.active) or {"image", "images"} & generation[0].keys():
             batch: Batch = super()._prepare_inputs(generation)
             return batch
         if self._step % self._generation_steps() == 0 or self._buffered_inputs is None:
@@ -279,7 +278,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             if not self._anchors_go_along():
                 penalty = self._anchor_penalty(model, batch)
             elif batch.anchors:
-                self._joint.add(self._anchors.rows(batch.anchors))
+                self.scorer.add(self._anchors.rows(batch.anchors))
         beta = self.beta
         if self._reference is None or not self._reference.by_engine:
             self.beta = 0.0  # or TRL would add k3; it shall only have brought the reference's log-probabilities
@@ -295,58 +294,36 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             term = self._reference_loss(inputs)
             weight = self.beta if self.args.method == "rkl" else eta
             loss = loss if weight == 0 else loss + weight * term
-        self._logps = None
+        self.scorer.logps = None
         return loss
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
     ) -> tuple[Any, ...]:
         """TRL: (log-probabilities, entropies, balancing loss) of padded rows; the only way by which it scores."""
-        rows = PaddedRows(input_ids, attention_mask, logits_to_keep)
-        if self._shares(model, kwargs):
-            scores = self._packed(model, rows, *args, **kwargs)
-        else:
-            score, called = super()._get_per_token_logps_and_entropies, self._called(model)
+        score = super()._get_per_token_logps_and_entropies
 
-            def forward(rows: PaddedRows) -> Scores:
-                return score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)  # type: ignore[no-any-return]
+        def padded(called: Any, rows: PaddedRows) -> Scores:
+            scores: Scores = score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)
+            return scores
 
-            scores = self._joint.padded(rows, forward, kwargs)
-        self._logps = scores[0]
-        return scores
-
-    def _packed(
-        self, model: Any, rows: PaddedRows, batch_size: int | None = None, compute_entropy: bool = False, **beside: Any
-    ) -> Scores:
-        """TRL's scores of rows, `batch_size` of them at a time, each part as its distinct tokens."""
-        topk = self.args.anchor_estimator == "topk"
-        with self.accelerator.autocast():
-            parts = [
-                self._joint.packed(part, model, entropy=compute_entropy, topk=topk)
-                for part in rows.parts(batch_size or len(rows.input_ids_BL))
-            ]
-        logps, entropies = torch.cat([p[0] for p in parts]), [p[1] for p in parts if p[1] is not None]
-        return logps, torch.cat(entropies) if entropies else None, None
-
-    def _shares(self, model: Any, beside: Mapping[str, object]) -> bool:
-        """Whether a forward reads each prompt once; the first one of each model looks whether that changes it."""
-        if more_than_text({name: value for name, value in beside.items() if name != "batch_size"}):
-            self.sharing.leave("completions come with more than text")
-        if self.sharing.active:
-            base = self.accelerator.unwrap_model(model)
-            dtype = torch.bfloat16 if self.args.bf16 else base.dtype
-            vocabulary = base.config.get_text_config().vocab_size
-            with disable_gradient_checkpointing(base, self.args.gradient_checkpointing_kwargs):
-                self.sharing.compare(base, vocabulary, self.temperature, dtype)
-        return self.sharing.active
+        beside = {name: value for name, value in kwargs.items() if name != "batch_size"}
+        return self.scorer.rows(
+            model,
+            PaddedRows(input_ids, attention_mask, logits_to_keep),
+            padded,
+            shared=self.scorer.shares(model, self.temperature, beside),
+            batch_size=kwargs.get("batch_size"),
+            entropy=kwargs.get("compute_entropy", False),
+            beside=beside,
+        )
 
     def _look_at_sharing(self) -> None:
         """Before anything is drawn, so that a run that goes on shuffles as one that was never stopped."""
         training = self.model.training
         self.model.train()
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                self._shares(model, {})
+        for model in self._scored_models():
+            self.scorer.shares(model, self.temperature, {})
         self.model.train(training)
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
@@ -357,32 +334,20 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         return penalty
 
     def _anchor_logps(self, model: Any, rows: AnchorRows) -> AnchorLogps:
-        """From the joined forward, or by a forward of their own: packed, at their likeliest tokens, or through TRL."""
-        logps = self._joint.take()
-        if logps is not None:
-            return logps
-        topk = self.args.anchor_estimator == "topk"
-        if self._shares(model, {}):
-            with self.accelerator.autocast():
-                packed = packed_scores(model, None, rows, entropy=False, topk=topk)[1]
-            assert packed is not None
-            return packed
-        if topk:
-            with self.accelerator.autocast():
-                return padded_topk(self._called(model), rows)
-        ids, mask, time = rows.padded.input_ids_BL, rows.padded.attention_mask_BL, rows.padded.time
-        return AnchorLogps(super()._get_per_token_logps_and_entropies(self._called(model), ids, mask, time)[0])
+        score = super()._get_per_token_logps_and_entropies
 
-    def _called(self, model: Any) -> Any:
-        """What to call in the model's place: TRL leaves positions to the model."""
-        return with_positions(model) if self._gives_positions else model
+        def padded(called: Any, rows: PaddedRows) -> Scores:
+            scores: Scores = score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time)
+            return scores
+
+        return self.scorer.anchors(model, rows, padded, shared=self.scorer.shares(model, self.temperature, {}))
 
     def _reference_loss(self, inputs: Batch) -> Tensor:
         """With the denominator of TRL's token-mean losses: the completion tokens of the optimiser step."""
-        assert self._reference is not None and self._reference.in_loss is not None and self._logps is not None
+        assert self._reference is not None and self._reference.in_loss is not None and self.scorer.logps is not None
         steps = self.current_gradient_accumulation_steps / self.args.steps_per_generation
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self._processes.count * steps
-        terms = self._reference.in_loss(self._logps, inputs["ref_per_token_logps"])
+        terms = self._reference.in_loss(self.scorer.logps, inputs["ref_per_token_logps"])
         loss, mean = token_mean(terms, inputs["completion_mask"], tokens)
         self._metrics["train"][self._reference.metric].append(mean)
         return loss
