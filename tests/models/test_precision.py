@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from weight_casts import WeightCasts
 
 from dphrl.anchors.manifest import check_fingerprint
 from dphrl.config.load import build_config
@@ -113,19 +113,6 @@ def test_drawing_computes_as_training_does(dtype: str) -> None:
     assert {p.dtype for p in policy.model.parameters()} == {torch.float32}
 
 
-class Casts(TorchDispatchMode):
-    """Counts copies of tensors of a shape into another type."""
-
-    def __init__(self, shape: torch.Size) -> None:
-        super().__init__()
-        self.shape, self.count = shape, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.name in ("aten::to", "aten::_to_copy") and args[0].shape == self.shape:
-            self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_drawing_casts_each_weight_once_and_not_once_a_token() -> None:
     """Or a forward of one token would read all weights in float32, and write and read them in 16 bits."""
     chosen = config("bfloat16", sampling={"max_new_tokens": 12})
@@ -135,7 +122,7 @@ def test_drawing_casts_each_weight_once_and_not_once_a_token() -> None:
     assert sum(p.shape == weight.shape for p in policy.model.parameters()) == layers
     sampler = TransformersSampler(policy, chosen.sampling, seed=0)
     prompt = tuple(rows(policy)[0][0])
-    with Casts(weight.shape) as casts:
+    with WeightCasts(weight.shape) as casts:
         (drawn,) = sampler.draw([Request("a", draw, prompt) for draw in range(2)])
     assert max(len(c.token_ids) for c in drawn) > 3 and casts.count == layers
 

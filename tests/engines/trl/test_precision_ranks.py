@@ -254,14 +254,27 @@ def test_a_trainer_from_python_warns_of_16_bit_weights(tmp_path: Path) -> None:
 
 
 def test_training_draws_in_the_precision_that_it_trains_in(tmp_path: Path) -> None:
+    """And casts each weight once for a whole generation, not once a token."""
     drawn: set[torch.dtype] = set()
+    casts: list[int] = []
+    from weight_casts import WeightCasts  # late: as `made_once`
 
     def watch(trainer: DPHTrainer) -> None:
+        layers, generate = trainer.model.model.layers, trainer._generate
         head = trainer.model.lm_head
-        head.register_forward_hook(lambda module, args, output: drawn.add(output.dtype))  # scoring does not call it
+
+        def generated(*args: Any, **kwargs: Any) -> Any:
+            hook = head.register_forward_hook(lambda module, args, output: drawn.add(output.dtype))
+            with WeightCasts(layers[0].mlp.down_proj.weight.shape) as found:
+                output = generate(*args, **kwargs)
+            hook.remove()
+            casts.append(found.count - len(layers))
+            return output
+
+        trainer._generate = generated
 
     one_step(tmp_path, {"path": "demo", "dtype": "bfloat16"}, watch=watch)
-    assert drawn == {torch.bfloat16}
+    assert drawn == {torch.bfloat16} and casts == [0]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "pure_bfloat16"])

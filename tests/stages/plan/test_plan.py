@@ -199,4 +199,7 @@ def test_bytes_of_a_parameter(demo_values: dict[str, Any], changes: dict[str, An
         unknown=(),
     )
     assert plan.training_bytes == 8 * 10**9 * memory and plan.disk_bytes == 8 * 10**9 * disk
-    assert f"{8e9 * memory / 2**30:.1f} GiB of GPU memory for weights" in plan_text(plan)
+    text = plan_text(plan)
+    assert f"{8e9 * memory / 2**30:.1f} GiB of GPU memory for weights" in text
+    copied = "and without FSDP2 14.9 GiB on each for the weights in bfloat16" in text
+    assert copied == (plan.config.model.dtype == "bfloat16" and plan.config.lora.r is None)

@@ -93,6 +93,14 @@ class Plan:
         return self.parameters * numbers * self._weight_bytes
 
     @property
+    def copied_bytes(self) -> int:
+        """The weights as a forward computes with them, on each GPU, where they are of another type; 0 where not."""
+        precision = self.config.trained_precision
+        if self.training_bytes is None or self.parameters is None or precision.autocast in (None, precision.weights):
+            return 0
+        return self.parameters * TYPE_BYTES[precision.autocast or ""]
+
+    @property
     def disk_bytes(self) -> int | None:
         """Checkpoints and the final model."""
         if self.parameters is None:

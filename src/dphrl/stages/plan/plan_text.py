@@ -20,7 +20,7 @@ def plan_text(plan: Plan) -> str:
             if plan.training_bytes is None
             else (
                 f"{gib(plan.training_bytes)} of GPU memory for weights, gradients and AdamW, which fsdp2 and ZeRO-3 "
-                "divide over the GPUs (activations and drawing come on top); "
+                f"divide over the GPUs (activations and drawing come on top{_copies(plan)}); "
             )
         )
         parts.append(f"\nroom: {memory}{gib(plan.disk_bytes)} on disk for checkpoints and the final model")
@@ -30,6 +30,12 @@ def plan_text(plan: Plan) -> str:
         "  how long completions are, and how fast the GPUs",
     ]
     return "\n".join(parts)
+
+
+def _copies(plan: Plan) -> str:
+    if not plan.copied_bytes:
+        return ""
+    return f", and without FSDP2 {gib(plan.copied_bytes)} on each for the weights in {plan.config.stored_dtype}"
 
 
 def _head(plan: Plan) -> str:
