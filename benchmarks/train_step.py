@@ -26,7 +26,8 @@ count; else the clock's.
     over_bound            ours / a plain loop over as many distinct tokens; sql, G = 8: a causal batch, its rows as long
                           as the sequences on average, through the same body, TRL's head at as many places as there
                           are completion tokens; once without gradients for old log-probabilities, once with; AdamW
-    dph_over_grpo, rkl_over_grpo, math_dph_over_grpo, math_rkl_over_grpo     all ours; G = 8
+    dph_over_grpo, rkl_over_grpo     all ours; sql, G = 8; of twice as many rounds
+    math_dph_over_grpo    the same on math
     anchor_tokens, math_anchor_tokens     distinct tokens of dph's anchors / of the rollouts
     bf16_over_fp32        time of our step in float32 / in bfloat16 compute; sql, G = 8
     loader_wait_share     the clock's share of a dph step that reads, pads and makes tensors of its anchors
@@ -76,6 +77,8 @@ class Part:
     group: int
     variants: tuple[str, ...]
     """In every round."""
+    again: tuple[str, ...] = ()
+    """In a second, shorter round after each."""
     memory: tuple[str, ...] = ()
     """Whose memory is measured."""
     draws: bool = False
@@ -88,9 +91,10 @@ PARTS = {
         task="sql",
         group=8,
         variants=("trl", "grpo", "bf16", "dph", "rkl"),
+        again=("grpo", "dph", "rkl"),
         memory=("grpo", "dph", "rkl", "replay", "definition"),
     ),
-    "math_g8": Part(task="math", group=8, variants=("trl", "grpo", "dph", "rkl")),
+    "math_g8": Part(task="math", group=8, variants=("trl", "grpo", "dph")),
 }
 
 Round = dict[str, tuple[float, ...]]
@@ -131,17 +135,27 @@ class Run:
             found[name] = before + peak(partial(generation, trainer, self.prompts(0)), gpu=self.gpu)[0]
         return found
 
-    def round(self, number: int) -> Round:
+    def rounds(self, count: int) -> list[Round]:
+        """So many, and the shorter ones between them."""
+        found = []
+        for number in range(1, 2 * count + 1):
+            if number % 2 or self.part.again:
+                found.append(self.round(number, self.part.variants if number % 2 else self.part.again))
+        return found
+
+    def round(self, number: int, variants: Sequence[str]) -> Round:
         """Another variant first in each."""
         prompts, completions = self.prompts(number), completions_of(self.world, self.shape, number)
         step = number * self.shape.updates
         calls: dict[str, Callable[[], object]] = {}
-        for name, trainer in self.trainers.items():
+        for name in variants:
+            trainer = self.trainers[name]
             trainer.completions = None if self.part.draws else completions
             calls[name] = partial(generation, trainer, prompts)
         plain = plain_of(self.world, prompts, completions, self.shape)
-        calls["plain"] = partial(plain_generation, self.trainers["grpo"], plain)
-        if "dph" in self.trainers:
+        if "trl" in variants:
+            calls["plain"] = partial(plain_generation, self.trainers["grpo"], plain)
+        if "dph" in variants:
             calls["loader"] = partial(self.anchors.load, step)
         names = list(calls)
         found: Round = {}
@@ -149,8 +163,8 @@ class Run:
             found[name] = seconds(calls[name], gpu=self.gpu)
             if self.part.draws and name in self.trainers:
                 found[f"{name}_drawing"] = (*self.trainers[name].drawing, self.trainers[name].drawn)
-        distinct = sum(batch.ids.numel() for batch in plain)
-        found["tokens"] = (distinct, sum(batch.scored for batch in plain), self.anchors.tokens(step))
+        tokens = sum(batch.ids.numel() for batch in plain)
+        found["tokens"] = (tokens, sum(batch.scored for batch in plain), self.anchors.tokens(step, prompts))
         return found
 
 
@@ -158,7 +172,7 @@ def ratios(part: str, rounds: Sequence[Round], order: int) -> dict[str, list[flo
     """Key -> its value in each round. `order`: 0 the clock's seconds, 1 the processor's."""
 
     def over(a: str, b: str) -> list[float]:
-        return [r[a][order] / r[b][order] for r in rounds]
+        return [r[a][order] / r[b][order] for r in rounds if a in r and b in r]
 
     def step(name: str) -> list[float]:
         return [r[name][order] - r[f"{name}_drawing"][order] for r in rounds]
@@ -177,7 +191,6 @@ def ratios(part: str, rounds: Sequence[Round], order: int) -> dict[str, list[flo
             "math_g8_over_trl": over("trl", "grpo"),
             "math_over_bound": over("grpo", "plain"),
             "math_dph_over_grpo": over("dph", "grpo"),
-            "math_rkl_over_grpo": over("rkl", "grpo"),
             "math_anchor_tokens": anchor_tokens,
         }
     return {
@@ -207,9 +220,9 @@ def measure(name: str, folder: Path, given: argparse.Namespace) -> dict[str, Any
     run = Run(PARTS[name], folder, given)
     run.warm_up()
     memory = run.memory(folder)
-    rounds = [run.round(number) for number in range(1, given.rounds + 1)]
+    rounds = run.rounds(given.rounds)
     values = ratios(name, rounds, run.order)
-    spent = {v: [r[v][run.order] for r in rounds] for v in rounds[0] if v != "tokens"}
+    spent = {v: [r[v][run.order] for r in rounds if v in r] for v in rounds[0] if v != "tokens"}
     distinct, scored, _ = np.mean([r["tokens"] for r in rounds], axis=0)
     numbers = {
         "seconds": {v: round(float(np.median(values)), 3) for v, values in spent.items()},

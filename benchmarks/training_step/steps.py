@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Shape:
     """Of a micro-batch, which is an optimiser step."""
     updates: int = 2
     """Optimiser steps of a generation; from 2 on a generation is scored once more, for PPO's ratio."""
+    trl_splits: int = 1
+    """Micro-batches that TRL's trainer cuts an optimiser step into, where its memory would not do."""
     ratio: float = 0.125
     """Anchors a completion."""
     gpu: bool = False
@@ -114,13 +117,14 @@ def reward(completion_ids: list[list[int]], **columns: Any) -> list[float]:
 def trainer_of(name: str, world: World, folder: Path, shape: Shape) -> Any:
     """One variant's trainer with a model and an AdamW of its own, as if training had begun."""
     own = VARIANTS[name]
+    splits = shape.trl_splits if name == "trl" else 1
     anchored = own.get("method") in ANCHOR_METHODS
     settings = {
         "output_dir": str(folder / name),
         "num_generations": shape.group,
-        "per_device_train_batch_size": shape.micro,
-        "gradient_accumulation_steps": 1,
-        "steps_per_generation": shape.updates,
+        "per_device_train_batch_size": shape.micro // splits,
+        "gradient_accumulation_steps": splits,
+        "steps_per_generation": shape.updates * splits,
         "max_completion_length": world.task.completion[1],
         "loss_type": "dapo",
         "disable_dropout": True,
@@ -146,7 +150,7 @@ def trainer_of(name: str, world: World, folder: Path, shape: Shape) -> Any:
     else:
         anchors = open_store(folder / "store", MADE) if anchored else None
         trainer = OurTrainer(args=DPHConfig(**settings), anchors=anchors, **given)
-    trainer.current_gradient_accumulation_steps = 1
+    trainer.current_gradient_accumulation_steps = splits
     trainer.model_wrapped, trainer.optimizer = trainer.accelerator.prepare(trainer.model, trainer.create_optimizer())
     trainer.model_wrapped.train()
     return trainer
@@ -157,9 +161,11 @@ def generation(trainer: Any, prompts: Sequence[str]) -> None:
     args, model, callbacks = trainer.args, trainer.model_wrapped, trainer.callback_handler
     rows = [{"prompt": prompt} for prompt in prompts for _ in range(args.num_generations)]
     told = (args, trainer.state, trainer.control)
-    for _ in range(args.steps_per_generation):
+    splits = args.gradient_accumulation_steps
+    for _ in range(args.steps_per_generation // splits):
         callbacks.on_step_begin(*told)
-        trainer.training_step(model, rows, None)
+        for _ in range(splits):
+            trainer.training_step(model, rows, None)
         trainer._get_grad_norm(model, grad_norm=trainer._clip_grad_norm(model))
         callbacks.on_pre_optimizer_step(*told)
         trainer.optimizer.step()
@@ -167,6 +173,13 @@ def generation(trainer: Any, prompts: Sequence[str]) -> None:
         model.zero_grad()
         trainer.state.global_step += 1
         callbacks.on_step_end(*told)
+
+
+def distinct(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens of the prompts where beginnings in common count once."""
+    rows = sorted(map(tuple, prompts))
+    common = [takewhile(lambda both: both[0] == both[1], zip(a, b, strict=False)) for a, b in pairwise(rows)]
+    return sum(map(len, rows)) - sum(len(list(same)) for same in common)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +192,11 @@ class Plain:
     """Tokens at whose place the head is needed, at most rows x length."""
 
     @classmethod
-    def of(cls, prompts: Sequence[int], completions: Sequence[int], world: World, device: Any) -> Plain:
-        """From the lengths of the prompts, each once, and of the completions; a row is about as long as a sequence."""
-        total = sum(prompts) + sum(completions)
-        rows = max(1, round(total / (sum(prompts) / len(prompts) + sum(completions) / len(completions))))
+    def of(cls, prompts: Sequence[Sequence[int]], completions: Sequence[int], world: World, device: Any) -> Plain:
+        """From the ids of the prompts and the lengths of the completions; a row is about as long as a sequence."""
+        total = distinct(prompts) + sum(completions)
+        mean = sum(map(len, prompts)) / len(prompts) + sum(completions) / len(completions)
+        rows = max(1, round(total / mean))
         ids = torch.randint(2, world.size.vocabulary, (rows, -(-total // rows)), device=device)
         return cls(ids, sum(completions))
 
@@ -214,8 +228,8 @@ def plain_of(world: World, prompts: Sequence[str], completions: Sequence[list[in
     found, device = [], "cuda" if shape.gpu else "cpu"
     for first in range(0, len(prompts), shape.groups):
         own = completions[first * shape.group : (first + shape.groups) * shape.group]
-        lengths = [len(world.ids(prompt)) for prompt in prompts[first : first + shape.groups]]
-        found.append(Plain.of(lengths, list(map(len, own)), world, device))
+        ids = [world.ids(prompt) for prompt in prompts[first : first + shape.groups]]
+        found.append(Plain.of(ids, list(map(len, own)), world, device))
     return found
 
 
@@ -243,13 +257,19 @@ class Anchors:
 
     def plain(self, step: int) -> Plain:
         found = self.of(step)
-        prompts = {a.prompt_ids for a in found}
-        lengths = list(map(len, prompts)), [len(a.completion_ids) for a in found]
-        return Plain.of(*lengths, self._world, self._device)
+        lengths = [len(a.completion_ids) for a in found]
+        return Plain.of([a.prompt_ids for a in found], lengths, self._world, self._device)
 
-    def tokens(self, step: int) -> int:
-        """Distinct ones of a generation's steps."""
-        return sum(self.plain(s).ids.numel() for s in range(step, step + self._shape.updates))
+    def tokens(self, step: int, prompts: Sequence[str]) -> int:
+        """Those of a generation's steps that are not in its prompts, which stand in the same micro-batches."""
+        added = 0
+        for update in range(self._shape.updates):
+            found = self.of(step + update)
+            own = prompts[update * self._shape.groups : (update + 1) * self._shape.groups]
+            ids = [self._world.ids(prompt) for prompt in own]
+            added += distinct([*ids, *(a.prompt_ids for a in found)]) - distinct(ids)
+            added += sum(len(a.completion_ids) for a in found)
+        return added
 
 
 def held(trainer: Any) -> int:
