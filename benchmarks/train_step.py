@@ -26,9 +26,11 @@ count; else the clock's.
     over_bound            ours / a plain loop over as many distinct tokens; sql, G = 8: a causal batch, its rows as long
                           as the sequences on average, through the same body, TRL's head at as many places as there
                           are completion tokens; once without gradients for old log-probabilities, once with; AdamW
-    dph_over_grpo, rkl_over_grpo     all ours; sql, G = 8; of twice as many rounds
-    math_dph_over_grpo    the same on math
-    anchor_tokens, math_anchor_tokens     distinct tokens of dph's anchors / of the rollouts
+    dph_over_grpo, rkl_over_grpo     all ours; sql, G = 8, four groups a step; the store holds --per-prompt anchors of a
+                          prompt
+    dph_alone_over_grpo   sql, G = 8, one group a step: one anchor beside it, whose prompt nothing else reads
+    math_dph_over_grpo    math, G = 8, one group a step
+    anchor_tokens, anchor_alone_tokens, math_anchor_tokens     distinct tokens that dph's anchors add / of the rollouts
     bf16_over_fp32        time of our step in float32 / in bfloat16 compute; sql, G = 8
     loader_wait_share     the clock's share of a dph step that reads, pads and makes tensors of its anchors
     memory_X_over_grpo    sql, G = 8
@@ -75,10 +77,10 @@ class Part:
 
     task: str
     group: int
+    groups: int = 1
+    """Of an optimiser step, times --groups."""
     variants: tuple[str, ...]
     """In every round."""
-    again: tuple[str, ...] = ()
-    """In a second, shorter round after each."""
     memory: tuple[str, ...] = ()
     """Whose memory is measured."""
     draws: bool = False
@@ -90,10 +92,10 @@ PARTS = {
     "sql_g8": Part(
         task="sql",
         group=8,
-        variants=("trl", "grpo", "bf16", "dph", "rkl"),
-        again=("grpo", "dph", "rkl"),
+        variants=("trl", "grpo", "bf16", "dph"),
         memory=("grpo", "dph", "rkl", "replay", "definition"),
     ),
+    "anchors": Part(task="sql", group=8, groups=4, variants=("grpo", "dph", "rkl")),
     "math_g8": Part(task="math", group=8, variants=("trl", "grpo", "dph")),
 }
 
@@ -107,10 +109,10 @@ class Run:
     def __init__(self, part: Part, folder: Path, given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
         self.part, self.gpu = part, given.device == "cuda"
-        self.shape = Shape(group=part.group, groups=given.groups, ratio=given.ratio, gpu=self.gpu)
+        self.shape = Shape(group=part.group, groups=part.groups * given.groups, ratio=given.ratio, gpu=self.gpu)
         self.world: World = world_of(part.task, SIZES[given.size], given.data, short=8 if given.quick else 1)
         write_model(folder / "model", self.world.size, self.world.tokenizer)
-        write_store(folder / "store", self.world, given.anchors)
+        write_store(folder / "store", self.world, given.per_prompt)
         self.trainers = {v: trainer_of(v, self.world, folder, self.shape) for v in part.variants}
         self.anchors = Anchors(self.world, folder, self.shape, 42)
         self.prompts = prompts_of_rounds(self.world.prompts, self.shape.prompts)
@@ -135,27 +137,18 @@ class Run:
             found[name] = before + peak(partial(generation, trainer, self.prompts(0)), gpu=self.gpu)[0]
         return found
 
-    def rounds(self, count: int) -> list[Round]:
-        """So many, and the shorter ones between them."""
-        found = []
-        for number in range(1, 2 * count + 1):
-            if number % 2 or self.part.again:
-                found.append(self.round(number, self.part.variants if number % 2 else self.part.again))
-        return found
-
-    def round(self, number: int, variants: Sequence[str]) -> Round:
+    def round(self, number: int) -> Round:
         """Another variant first in each."""
         prompts, completions = self.prompts(number), completions_of(self.world, self.shape, number)
         step = number * self.shape.updates
         calls: dict[str, Callable[[], object]] = {}
-        for name in variants:
-            trainer = self.trainers[name]
+        for name, trainer in self.trainers.items():
             trainer.completions = None if self.part.draws else completions
             calls[name] = partial(generation, trainer, prompts)
         plain = plain_of(self.world, prompts, completions, self.shape)
-        if "trl" in variants:
+        if "trl" in self.trainers:
             calls["plain"] = partial(plain_generation, self.trainers["grpo"], plain)
-        if "dph" in variants:
+        if "dph" in self.trainers:
             calls["loader"] = partial(self.anchors.load, step)
         names = list(calls)
         found: Round = {}
@@ -172,7 +165,7 @@ def ratios(part: str, rounds: Sequence[Round], order: int) -> dict[str, list[flo
     """Key -> its value in each round. `order`: 0 the clock's seconds, 1 the processor's."""
 
     def over(a: str, b: str) -> list[float]:
-        return [r[a][order] / r[b][order] for r in rounds if a in r and b in r]
+        return [r[a][order] / r[b][order] for r in rounds]
 
     def step(name: str) -> list[float]:
         return [r[name][order] - r[f"{name}_drawing"][order] for r in rounds]
@@ -193,21 +186,26 @@ def ratios(part: str, rounds: Sequence[Round], order: int) -> dict[str, list[flo
             "math_dph_over_grpo": over("dph", "grpo"),
             "math_anchor_tokens": anchor_tokens,
         }
+    if part == "anchors":
+        return {
+            "dph_over_grpo": over("dph", "grpo"),
+            "rkl_over_grpo": over("rkl", "grpo"),
+            "anchor_tokens": anchor_tokens,
+            "loader_wait_share": [r["loader"][0] / r["dph"][0] for r in rounds],
+        }
     return {
         "sql_g8_over_trl": over("trl", "grpo"),
         "over_bound": over("grpo", "plain"),
-        "dph_over_grpo": over("dph", "grpo"),
-        "rkl_over_grpo": over("rkl", "grpo"),
         "bf16_over_fp32": over("grpo", "bf16"),
-        "anchor_tokens": anchor_tokens,
-        "loader_wait_share": [r["loader"][0] / r["dph"][0] for r in rounds],
+        "dph_alone_over_grpo": over("dph", "grpo"),
+        "anchor_alone_tokens": anchor_tokens,
     }
 
 
 def memory_ratios(part: str, memory: dict[str, int]) -> dict[str, float]:
     if part == "sql_g16":
         return {"memory_over_trl": memory["grpo"] / memory["trl"]}
-    if part == "math_g8":
+    if not memory:
         return {}
     return {
         **{f"memory_{v}_over_grpo": memory[v] / memory["grpo"] for v in ("dph", "rkl", "replay", "definition")},
@@ -220,9 +218,9 @@ def measure(name: str, folder: Path, given: argparse.Namespace) -> dict[str, Any
     run = Run(PARTS[name], folder, given)
     run.warm_up()
     memory = run.memory(folder)
-    rounds = run.rounds(given.rounds)
+    rounds = [run.round(number) for number in range(1, given.rounds + 1)]
     values = ratios(name, rounds, run.order)
-    spent = {v: [r[v][run.order] for r in rounds if v in r] for v in rounds[0] if v != "tokens"}
+    spent = {v: [r[v][run.order] for r in rounds] for v in rounds[0] if v != "tokens"}
     distinct, scored, _ = np.mean([r["tokens"] for r in rounds], axis=0)
     numbers = {
         "seconds": {v: round(float(np.median(values)), 3) for v, values in spent.items()},
@@ -249,7 +247,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="measured in each part (default: 3)")
     parser.add_argument("--groups", type=int, default=1, help="of a micro-batch (default: 1)")
     parser.add_argument("--ratio", type=float, default=0.125, help="anchors a completion, > 0 (default: 0.125)")
-    parser.add_argument("--anchors", type=int, default=2048, help="in the store (default: 2048)")
+    parser.add_argument("--per-prompt", type=int, default=4, help="anchors of each of 512 prompts (default: 4)")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared/data", help="spider, gsm8k")
     parser.add_argument("--part", choices=PARTS, action="append", help="may be repeated (default: all)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="measure and draw this alone")
@@ -257,7 +255,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.quick:
-        given.size, given.rounds, given.anchors = "tiny", 1, 64
+        given.size, given.rounds = "tiny", 1
     return given
 
 

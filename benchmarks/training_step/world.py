@@ -164,12 +164,10 @@ def write_model(folder: Path, size: Size, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def write_store(folder: Path, world: World, total: int) -> None:
-    """Anchors of near-perfect prompts, as many of each; their log-probabilities are a random model's, -ln V."""
+def write_store(folder: Path, world: World, each: int) -> None:
+    """So many anchors of each near-perfect prompt; their log-probabilities are a random model's, -ln V."""
     writer, rng = StoreWriter(folder, MADE, {}), random.Random(1)
-    prompts = world.prompts[-min(NEAR_PERFECT, total, len(world.prompts) // 2) :]
-    each = math.ceil(total / len(prompts))
-    for number, prompt in enumerate(prompts):
+    for number, prompt in enumerate(world.prompts[-min(NEAR_PERFECT, len(world.prompts) // 2) :]):
         ids = tuple(world.ids(prompt))
         drawn = [tuple(c) for c in world.completions(each, rng)]
         logp = -math.log(world.size.vocabulary)
