@@ -13,22 +13,8 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import CONFIGS, VOCABULARY, plain, rows, tiny
 from torch import Tensor
-from transformers import (
-    CohereConfig,
-    FalconConfig,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoXConfig,
-    GraniteConfig,
-    LlamaConfig,
-    MixtralConfig,
-    PhiConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
-from transformers.models.auto import AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 import dphrl.models.scoring
@@ -36,64 +22,6 @@ from dphrl.errors import DataError, ModelError
 from dphrl.method.divergences import GENERATORS, generator, topk_divergence
 from dphrl.models.logit_rule import LogitRule
 from dphrl.models.scoring import Scored, pad_sequences, score
-
-VOCABULARY = 83
-SMALL = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-CONFIGS: dict[str, Any] = {
-    "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
-    "qwen2": Qwen2Config(**SMALL),
-    "qwen3": Qwen3Config(**SMALL, head_dim=8),
-    "gemma2-softcap": Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=1.5, sliding_window=6),
-    "cohere-scale": CohereConfig(**SMALL, logit_scale=0.25),
-    "granite-scale": GraniteConfig(**SMALL, logits_scaling=3.0),
-    "gemma3-softcap": Gemma3TextConfig(**SMALL, head_dim=8, final_logit_softcapping=2.0, sliding_window=6),
-    "gpt2-learned-positions": GPT2Config(
-        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
-    ),
-    "phi-bias": PhiConfig(**{**SMALL, "num_key_value_heads": 4}),
-    "neox": GPTNeoXConfig(**{k: v for k, v in SMALL.items() if k != "num_key_value_heads"}),
-    "falcon-alibi": FalconConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=True, bos_token_id=1,
-        eos_token_id=2,
-    ),
-    "mixtral-router": MixtralConfig(**SMALL, num_local_experts=2, output_router_logits=True),
-}  # fmt: skip
-
-
-def tiny(name: str, dtype: torch.dtype = torch.float32) -> Any:
-    """A random model whose logits are some nats apart, with a head bias that acts if it has one."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-        bias = model.get_output_embeddings().bias
-        if bias is not None:
-            bias.normal_()
-    return model.to(dtype)
-
-
-def rows(seed: int = 0, sizes: tuple[tuple[int, int], ...] = ((3, 7), (9, 2), (5, 1), (1, 12))) -> tuple[Any, Any]:
-    rng = np.random.default_rng(seed)
-    draw = [[rng.integers(3, VOCABULARY, size=n).tolist() for n in pair] for pair in sizes]
-    return [p for p, _ in draw], [c for _, c in draw]
-
-
-def plain(model: Any, prompt: list[int], completion: list[int], temperature: float) -> Tensor:
-    """[T, V] in float32: one row alone, all logits, no padding."""
-    with torch.no_grad():
-        logits = model(torch.tensor([prompt + completion]), use_cache=False).logits[0].float() / temperature
-    return logits.log_softmax(-1)[len(prompt) - 1 : -1]
 
 
 def gathered(logp_TV: Tensor, completion: list[int]) -> list[float]:

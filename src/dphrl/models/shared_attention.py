@@ -42,6 +42,12 @@ class PathMask:
     seen: tuple[Tensor | None, ...]
     """[R, 1, Q, K] each; None: plainly causal."""
 
+    def __getitem__(self, part: tuple[slice, ...]) -> PathMask:
+        """All of it: Gemma 4 cuts the masks of its last layers to the queries that are asked for, and all are."""
+        if any(s not in (slice(None), slice(0, None)) for s in part):
+            raise TypeError("of a packed sequence's mask no part can be taken")
+        return self
+
 
 @contextmanager
 def packed_attention(packed: PackedRows) -> Iterator[None]:
@@ -68,6 +74,28 @@ def share_attention(model: Any) -> None:
     if not model._can_set_attn_implementation():
         raise ValueError("its attention cannot be exchanged")
     model.set_attn_implementation(PREFIX + name)
+
+
+def unshare_attention(model: Any) -> None:
+    """Give a model its own attention back; nothing happens where it has it.
+
+    Some look at its name: DeepSeek V3.2 would attend densely with one that it does not know.
+    """
+    name = str(model.config.get_text_config()._attn_implementation)
+    if name.startswith(PREFIX):
+        model.set_attn_implementation(name.removeprefix(PREFIX))
+
+
+@contextmanager
+def own_attention(model: Any) -> Iterator[None]:
+    """Within it a model has its own attention."""
+    name = str(model.config.get_text_config()._attn_implementation)
+    unshare_attention(model)
+    try:
+        yield
+    finally:
+        if name.startswith(PREFIX):
+            model.set_attn_implementation(name)
 
 
 def _register(name: str) -> None:
@@ -102,7 +130,11 @@ def _attend(
     if not isinstance(attention_mask, PathMask):
         result: tuple[Tensor, Tensor | None] = attention(module, query, key, value, attention_mask, *args, **kwargs)
         return result
-    inner = partial(attention, module, **kwargs)
+
+    def inner(*states_and_mask: Any) -> tuple[Tensor, Any]:
+        found: tuple[Tensor, Any] = attention(module, *states_and_mask, *args, **kwargs)
+        return found
+
     states = [x[0].transpose(0, 1) for x in (query, key, value)]
     parts = []
     for block, seen in zip(attention_mask.blocks, attention_mask.seen, strict=True):

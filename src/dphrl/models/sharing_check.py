@@ -1,8 +1,9 @@
 """Whether a model's log-probabilities stay what they are when a prompt is read once for several completions.
 
 Rotary or learned positions, windows, soft caps, grouped heads and mixtures of experts are read along paths; a state
-that runs over all tokens (linear attention, Mamba) or dropout is not. No list of models says so: two short rows are
-scored both ways.
+that runs over all tokens (linear attention, Mamba), a choice of keys among all tokens, or dropout is not. No list of
+models says so: the config names kinds of layers, and two short rows are scored both ways. Neither is enough alone: a
+state of an untrained model may change less than rounding, a choice among 2048 keys changes nothing in short rows.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from torch import Tensor
 from dphrl.models.logit_rule import LogitRule
 from dphrl.models.packed_rows import pack_rows
 from dphrl.models.positions import takes_positions
-from dphrl.models.shared_attention import share_attention
+from dphrl.models.shared_attention import own_attention, share_attention, unshare_attention
 from dphrl.models.token_head import Answer, Read, head_is_sharded, read_states
 
 PROMPT, COMPLETIONS = 8, (4, 3)
 """Tokens of the rows that are compared."""
+READ_ALONG_PATHS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers in a config of transformers whose attention is told by a mask what it sees."""
+OF_ONE_TOKEN = {"moe", "mlp", "dense", "sparse"}
+"""Kinds of layers that see one token alone."""
 
 Reader = Callable[..., tuple[Answer, ...]]
 """`token_head.read_states` of one model."""
@@ -30,19 +35,26 @@ Reader = Callable[..., tuple[Answer, ...]]
 
 def prepare_sharing(model: Any) -> str | None:
     """Exchange the attention of a causal LM of transformers; why not, where that cannot be done."""
+    name = type(model).__name__
     if head_is_sharded():
         return "ZeRO-3 holds the head's weight, which is whole only within its own forward"
-    if not takes_positions(model.base_model):
-        return f"{type(model).__name__} cannot be given positions"
+    if model.base_model is model or not takes_positions(model.base_model):
+        return f"{name} cannot be given positions"
+    layers = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    others = sorted(set(layers) - READ_ALONG_PATHS - OF_ONE_TOKEN)
+    if others:
+        return f"{name} has layers ({', '.join(others)}) that look at all tokens before them, whatever a mask says"
+    if model._is_stateful:
+        return f"{name} keeps a state that runs over all tokens"
     try:
         share_attention(model)
     except ValueError as error:
-        return f"{type(model).__name__}: {error}"
+        return f"{name}: {error}"
     return None
 
 
 def can_share(model: Any, rule: LogitRule, dtype: torch.dtype) -> bool:
-    """Whether a loaded, unwrapped model can be given packed sequences, its attention exchanged if so.
+    """Whether a loaded, unwrapped model can be given packed sequences; its attention is exchanged if so.
 
     Args:
         dtype: what it computes in, as `why_unshared`.
@@ -50,7 +62,10 @@ def can_share(model: Any, rule: LogitRule, dtype: torch.dtype) -> bool:
     if prepare_sharing(model) is not None:
         return False
     vocabulary = model.config.get_text_config().vocab_size
-    return why_unshared(partial(read_states, model, rule), model, vocabulary, rule.temperature, dtype) is None
+    why = why_unshared(partial(read_states, model, rule), model, vocabulary, rule.temperature, dtype)
+    if why is not None:
+        unshare_attention(model)
+    return why is None
 
 
 @torch.no_grad()
@@ -67,16 +82,25 @@ def why_unshared(read: Reader, model: Any, vocabulary: int, temperature: float, 
     cuda = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):  # dropout draws: a run that goes on looks again
+            before = _random_states(device)
             apart, largest = _apart(read, model, vocabulary, temperature)
+            drawn = not all(map(torch.equal, before, _random_states(device)))
     except (TypeError, AttributeError, ValueError, RuntimeError, IndexError, KeyError) as error:
         return f"its forward does not take a packed sequence ({type(error).__name__}: {error})"
+    # OPT asks a random number whether it passes over a layer, at layerdrop 0 too.
+    if drawn and getattr(model.config.get_text_config(), "layerdrop", None) != 0:
+        return "its forward draws random numbers: dropout acts, or noise of its own"
     allowed = 1e-4 + torch.finfo(dtype).eps / 2 * largest
     if apart <= allowed:
         return None
     return (
-        f"log-probabilities would change by {apart:.2g} nats (rounding explains {allowed:.1g}): the model keeps a "
-        "state that runs over all tokens, or its dropout acts"
+        f"log-probabilities would change by {apart:.2g} nats (rounding explains {allowed:.1g}): tokens see others than "
+        "those of their own row"
     )
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def _apart(read: Reader, model: Any, vocabulary: int, temperature: float) -> tuple[float, float]:
@@ -88,7 +112,8 @@ def _apart(read: Reader, model: Any, vocabulary: int, temperature: float) -> tup
     packed = pack_rows([prompt] * len(completions), completions, min_saved=1, device=device)
     ((logps_M1, _),) = read(reads=(Read(packed.state_M, packed.target_M[:, None]),), packed=packed)
     shared_BT = packed.to_rows(logps_M1[:, 0])
-    alone = [_alone(model, prompt, completion, temperature, device) for completion in completions]
+    with own_attention(model):
+        alone = [_alone(model, prompt, completion, temperature, device) for completion in completions]
     alone_BT = torch.nn.utils.rnn.pad_sequence(alone, batch_first=True)
     apart = (shared_BT.cpu() - alone_BT.cpu()).abs().sum() / sum(COMPLETIONS)
     return float(apart), float(alone_BT.abs().max())

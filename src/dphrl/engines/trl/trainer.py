@@ -35,7 +35,7 @@ from dphrl.engines.common.whole_groups import micro_batches
 from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
-from dphrl.engines.trl.refused_options import check_ranks
+from dphrl.engines.trl.refused_options import check_ranks, check_sharded
 from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions
 from dphrl.runs.checkpoints import CHECKPOINT_DONE
@@ -100,7 +100,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             tell=self.notes.append,
         )
         if self._anchors is not None:
-            self._prepare_anchors()
+            self._check_anchor_forward()
             self.add_callback(BeforeFirstStep(self.check_anchors))
             self.add_callback(EtaControl(self._eta, self._anchors.step_drift))
         self.add_callback(GuardSteps(self.step_guard, self._is_bad))
@@ -140,10 +140,14 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     def _scored_models(self) -> list[Any]:
         return [model for model in (self.model, self.ref_model) if model is not None]
 
-    def _prepare_anchors(self) -> None:
+    def _check_anchor_forward(self) -> None:
+        """Refuse what the anchors' forward, of their own or joint, does not go together with."""
         assert self._anchors is not None
-        check_ranks(self.args, self._processes.count, fsdp=self.is_fsdp_enabled, joint=self._anchors_go_along())
-        if self._anchors_go_along() and self.aux_loss_enabled:
+        joint, ranks, fsdp = self._anchors_go_along(), self._processes.count, self.is_fsdp_enabled
+        check_ranks(self.args, ranks, fsdp=fsdp, joint=joint)
+        at_once = self._anchors.at_once(self.args.gradient_accumulation_steps)
+        check_sharded(self.args, ranks, sharded=is_sharded(self.accelerator, fsdp=fsdp), joint=joint, at_once=at_once)
+        if joint and self.aux_loss_enabled:
             raise ConfigError(
                 "anchors in the rollouts' forward (anchor_forward='merged', or fewer anchors than micro-batches) would "
                 "come into the mixture's balancing loss (output_router_logits of the model's config), which TRL adds "
@@ -325,6 +329,8 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         for model in self._scored_models():
             self.scorer.shares(model, self.temperature, {})
         self.model.train(training)
+        if self._anchors is not None:
+            self._check_anchor_forward()
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
         assert self._anchors is not None
