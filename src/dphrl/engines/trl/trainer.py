@@ -1,4 +1,5 @@
-"""The one file that overrides methods of TRL's trainer or reads its private attributes; AGENTS.md lists them all.
+"""Overrides methods of TRL's trainer and reads its private attributes, with `resumable_trainer` alone; AGENTS.md lists
+them all.
 
 Each override says what it relies on. The work is done by the plain objects of `engines.common`.
 """
@@ -6,7 +7,7 @@ Each override says what it relies on. The work is done by the plain objects of `
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,10 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType, gather_object
 from torch import Tensor
-from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
-from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
 from dphrl.engines.common.padded_rows import PaddedRows, Scores
@@ -36,16 +35,16 @@ from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaCont
 from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
 from dphrl.engines.trl.refused_options import check_ranks, check_sharded
+from dphrl.engines.trl.resumable_trainer import ResumableTrainer, tensors_of
 from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions
-from dphrl.runs.checkpoints import CHECKPOINT_DONE
 from dphrl.types import Anchor, Prompt
 
 CHECKED_ANCHORS = 64
 """Anchors whose log-probabilities are compared before the first step, at most."""
 
 
-class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
+class DPHTrainer(ResumableTrainer):
     """GRPO, DAPO, reverse-KL, DPH-RL or replay on one loop: L = L_exp + eta * sum f(log u) / N over the step's anchors.
 
     Args:
@@ -60,7 +59,6 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
     Source: DPH-RL, arXiv:2509.07430.
     """
 
-    _buffered_inputs: Any
     beta: float
     """TRL's weight of the KL; anything but 0 makes it load the reference model and score each generation with it."""
 
@@ -409,7 +407,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
         buffered = [self._buffered_inputs[(first + m) % self.args.steps_per_generation] for m in range(count)]
         term, bundled = self._anchors, self._anchors is not None and self._anchors_go_along()
         anchors = [() if term is None else term.batch(step, m, count, bundled=bundled).anchors for m in range(count)]
-        return [MicroBatch(_tensors(batch), chosen) for batch, chosen in zip(buffered, anchors, strict=True)]
+        return [MicroBatch(tensors_of(batch), chosen) for batch, chosen in zip(buffered, anchors, strict=True)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL: adds the means of its `_metrics` behind what it is given; transformers' own lines have a loss."""
@@ -420,79 +418,7 @@ class DPHTrainer(GRPOTrainer):  # type: ignore[misc]
             logs = {**logs, "anchor/eta": self._eta.now, **metrics}
         super().log(logs, start_time)
 
-    # -- checkpoints at any optimiser step that lose nothing -----------------------------------------------------------
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """transformers: writes output_dir/checkpoint-STEP; when it returns, this process's files are whole."""
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self._processes.is_main:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / CHECKPOINT_DONE).touch()
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """transformers: writes into the checkpoint on every process, at a step's end."""
-        super()._save_rng_state(output_dir)
-        micro_step = self._step % self._generation_steps()
-        InFlight(
-            loss=self._tr_loss,
-            last_logged=self._globalstep_last_logged,
-            metrics=self._metrics["train"],
-            anchor_stats=() if self._anchors is None else self._anchors.stats,
-            batches=[_tensors(batch) for batch in self._buffered_inputs] if micro_step else [],
-            micro_step=micro_step,
-            bad_in_a_row=self.step_guard.in_a_row,
-        ).save(output_dir, self._processes)
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """transformers: called when the data before the checkpoint's step are skipped, the last before training."""
-        super()._load_rng_state(checkpoint)
-        if checkpoint is None:
-            return
-        micro_steps = self.state.global_step * self.args.gradient_accumulation_steps
-        sizes = {"micro_batches": self.args.steps_per_generation, "rows": self.args.per_device_train_batch_size}
-        within = micro_steps % self._generation_steps() != 0
-        held = InFlight.load(checkpoint, self._processes, **sizes, within=within)
-        if held is None:
-            return
-        self._tr_loss, self._globalstep_last_logged, self._step = held.loss, held.last_logged, held.micro_step
-        self._metrics["train"].update(held.metrics)
-        self.step_guard.in_a_row = held.bad_in_a_row
-        if self._anchors is not None:
-            self._anchors.stats = list(held.anchor_stats)
-        if held.micro_step:
-            self._buffered_inputs = [dict(batch) for batch in held.batches]
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """transformers: loads settings with the state, after `state`; given ones win. TRL's sampler starts anew."""
-        given = GivenSettings(self.optimizer, self.lr_scheduler)
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.state.compute_steps(self.args, self.state.max_steps)  # log_every, save_every
-            given.put_back(self.optimizer, self.lr_scheduler)
-            pass_over(self._sampler, int(self.state.epoch))
-
-    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL: a sampler that draws one permutation of the prompts a pass, with a generator of its own."""
-        self._sampler = super()._get_train_sampler(*args, **kwargs)
-        return self._sampler
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """transformers: asked for each optimiser step's data; a run at its last step would train one step too many."""
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return [], None
-        batches: tuple[list[Any], Any] = super().get_batch_samples(*args, **kwargs)
-        return batches
-
-    def _generation_steps(self) -> int:
-        """Micro-batches that one generation is used for."""
-        return int(self.args.steps_per_generation * self.num_iterations)
-
 
 def _processes(accelerator: Any) -> Processes:
     rank, count = int(accelerator.process_index), int(accelerator.num_processes)
     return Processes(rank, count, accelerator.device, accelerator.gather, gather_object)
-
-
-def _tensors(batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in batch.items() if isinstance(value, Tensor)}
