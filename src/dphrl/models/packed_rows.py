@@ -114,23 +114,25 @@ def _scored(
     prompts: Sequence[TokenArray], completions: Sequence[TokenArray], paths: Sequence[TokenArray], time: int | None
 ) -> tuple[Int64[np.ndarray, "2 scored"], Int64[np.ndarray, "rows time"]]:
     """Distinct pairs of a state and the token it predicts, and the number of its pair for each completion token."""
-    pairs = [
-        np.stack([path[len(p) - 1 :], c]) for p, c, path in zip(prompts, completions, paths, strict=True) if len(c)
-    ]
-    distinct_2M, number = np.unique(
-        np.concatenate([*pairs, np.zeros((2, 0), np.int64)], 1), axis=1, return_inverse=True
-    )
+    states = [path[len(p) - 1 :] for p, c, path in zip(prompts, completions, paths, strict=True) if len(c)]
+    none = np.zeros(0, dtype=np.int64)
+    # One number for both: token ids are below 2^32.
+    pairs = (np.concatenate([*states, none]) << 32) | np.concatenate([*completions, none]).astype(np.int64)
+    distinct, number = np.unique(pairs, return_inverse=True)
+    distinct_2M = np.stack([distinct >> 32, distinct & 0xFFFFFFFF])
     lengths = np.array([len(c) for c in completions])
     scored_BT = np.full((len(lengths), lengths.max() if time is None else time), distinct_2M.shape[1])
-    scored_BT[np.arange(scored_BT.shape[1]) < lengths[:, None]] = number.ravel()
+    scored_BT[np.arange(scored_BT.shape[1]) < lengths[:, None]] = number
     return distinct_2M, scored_BT
 
 
 def _block(paths: Sequence[TokenArray], own: Sequence[int], tensor: Callable[[TokenArray], Tensor]) -> AttentionBlock:
     """Padded to one another: queries repeat their last one, which is dropped again, keys repeat their first one."""
     tall, wide = max(own), max(map(len, paths))
-    query_RQ = np.stack([np.pad(p[len(p) - n :], (0, tall - n), mode="edge") for p, n in zip(paths, own, strict=True)])
-    key_RK = np.stack([np.pad(p, (0, wide - len(p)), constant_values=p[0]) for p in paths])
+    query_RQ, key_RK = (np.empty((len(paths), size), dtype=np.int64) for size in (tall, wide))
+    for i, (path, n) in enumerate(zip(paths, own, strict=True)):
+        query_RQ[i, :n], query_RQ[i, n:] = path[len(path) - n :], path[-1]
+        key_RK[i, : len(path)], key_RK[i, len(path) :] = path, path[0]
     seen_RK = np.arange(wide) < np.array(list(map(len, paths)))[:, None]
     real_RQ = np.arange(tall) < np.array(own)[:, None]
     return AttentionBlock(

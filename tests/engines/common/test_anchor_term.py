@@ -56,9 +56,9 @@ def test_micro_batches_are_counted_within_a_step() -> None:
 
 def test_rows_are_padded_around_one_edge() -> None:
     rows = term().rows([ANCHORS[0], ANCHORS[5]])  # 1 + 1 and 3 + 2 tokens
-    assert rows.padded.input_ids_BL.tolist() == [[0, 0, 1, 5, 0], [1, 2, 3, 5, 6]]
-    assert rows.padded.attention_mask_BL.tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert rows.padded.time == 2 and rows.mask_BT.tolist() == [[True, False], [True, True]]
+    assert rows.padded().input_ids_BL.tolist() == [[0, 0, 1, 5, 0], [1, 2, 3, 5, 6]]
+    assert rows.padded().attention_mask_BL.tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert rows.padded().time == 2 and rows.mask_BT.tolist() == [[True, False], [True, True]]
     assert rows.ref_logp_BT.tolist() == [[pytest.approx(-0.1), 0.0], [pytest.approx(-0.6)] * 2]
 
 

@@ -19,9 +19,9 @@ FIRST = PaddedRows(torch.tensor([[5, 6, 7]]), torch.tensor([[1, 1, 1]]), time=2)
 SECOND = PaddedRows(torch.tensor([[1, 2, 3, 4], [0, 8, 9, 9]]), torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]), time=1)
 ANCHORS = AnchorRows(
     (Anchor("a", (1, 2, 3), (4,), (-1.0,)), Anchor("b", (8, 9), (9,), (-1.0,))),
-    SECOND,
     torch.ones(2, 1, dtype=torch.bool),
     torch.full((2, 1), -1.0),
+    pad_id=0,
 )
 
 
@@ -45,7 +45,7 @@ def call(*, reads: Any, packed: Any) -> Any:
 
 
 def test_anchors_go_along_once_and_come_back_apart() -> None:
-    joint = JointForward(pad_id=0)
+    joint = JointForward()
     for scored in (
         lambda: joint.padded(FIRST, forward, {"compute_entropy": True}),
         lambda: joint.packed(FIRST, call, entropy=True, topk=False),
@@ -60,12 +60,12 @@ def test_anchors_go_along_once_and_come_back_apart() -> None:
 
 def test_a_masked_completion_is_not_read() -> None:
     rows = PaddedRows(torch.tensor([[5, 6, 7], [5, 8, 8]]), torch.tensor([[1, 1, 1], [1, 0, 0]]), time=2)
-    logps, _, _ = JointForward(pad_id=0).packed(rows, call, entropy=False, topk=False)
+    logps, _, _ = JointForward().packed(rows, call, entropy=False, topk=False)
     assert logps.tolist() == [[6, 7], [0, 0]]
 
 
 def test_rows_that_are_more_than_text_are_refused() -> None:
-    joint = JointForward(pad_id=0)
+    joint = JointForward()
     images = {"pixel_values": torch.zeros(1), "batch_size": 2}
     assert joint.padded(FIRST, forward, images)
     joint.add(ANCHORS)

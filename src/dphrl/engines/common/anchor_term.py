@@ -85,13 +85,19 @@ class AnchorBatch:
 
 @dataclass(frozen=True, slots=True)
 class AnchorRows:
-    """Anchors as padded tensors, the input of a forward pass."""
+    """Anchors of a forward pass."""
 
     anchors: tuple[Anchor, ...]
-    padded: PaddedRows
     mask_BT: Tensor
     """True on completion tokens."""
     ref_logp_BT: Tensor
+    pad_id: int
+
+    def padded(self) -> PaddedRows:
+        """Their tokens, padded as the rollouts are."""
+        prompts, completions = [a.prompt_ids for a in self.anchors], [a.completion_ids for a in self.anchors]
+        ids, mask, completion_mask = pad_sequences(prompts, completions, self.pad_id, self.mask_BT.device)
+        return PaddedRows(ids, mask, completion_mask.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +163,13 @@ class AnchorTerm:
         return AnchorBatch(tuple(self._anchors[int(i)] for i in own), int(self._lengths[indices].sum()))
 
     def rows(self, anchors: Sequence[Anchor]) -> AnchorRows:
-        """The anchors, padded as the rollouts are; at least one."""
+        """The anchors as tensors; at least one."""
         device = self._processes.device
-        input_ids, attention_mask, completion_mask = pad_sequences(
-            [a.prompt_ids for a in anchors], [a.completion_ids for a in anchors], self._pad_id, device
-        )
-        return AnchorRows(
-            tuple(anchors),
-            PaddedRows(input_ids, attention_mask, completion_mask.shape[1]),
-            completion_mask.bool(),
-            pad_sequence([torch.tensor(a.ref_logps, device=device) for a in anchors], batch_first=True),
-        )
+        logps = [torch.tensor(a.ref_logps, device=device) for a in anchors]
+        lengths = torch.tensor([len(a.completion_ids) for a in anchors], device=device)
+        ref_logp_BT = pad_sequence(logps, batch_first=True)
+        mask_BT = torch.arange(ref_logp_BT.shape[1], device=device) < lengths[:, None]
+        return AnchorRows(tuple(anchors), mask_BT, ref_logp_BT, self._pad_id)
 
     def pulls(self, eta: float) -> bool:
         """Whether anchors have a gradient. Without one (eta = 0, or no half on them) they are only measured."""

@@ -26,8 +26,7 @@ Rows = list[tuple[TokenArray, TokenArray]]
 class JointForward:
     """Anchors that are scored together with the next forward, and the log-probabilities that it gives them."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
+    def __init__(self) -> None:
         self._waiting: AnchorRows | None = None
         self._logps: AnchorLogps | None = None
 
@@ -57,9 +56,9 @@ class JointForward:
                 f"anchor_forward='merged' joins rows of text, and these have {', '.join(more)} beside it; use "
                 "anchor_forward='separate'"
             )
-        logps, entropies, aux_loss = forward(join_rows(own, waiting.padded, self._pad_id))
+        logps, entropies, aux_loss = forward(join_rows(own, waiting.padded(), waiting.pad_id))
         count = len(own.input_ids_BL)
-        self._logps = AnchorLogps(logps[count:, : waiting.padded.time])
+        self._logps = AnchorLogps(logps[count:, : waiting.mask_BT.shape[1]])
         entropies = None if entropies is None else entropies[:count, : own.time]
         return logps[:count, : own.time], entropies, aux_loss
 
@@ -122,13 +121,14 @@ def unpadded(rows: PaddedRows) -> Rows:
 
 def padded_topk(call: Callable[..., Any], anchors: AnchorRows) -> AnchorLogps:
     """What the policy says of the anchors' own and likeliest tokens, by a forward of padded rows."""
-    ids_BL, mask_BT = anchors.padded.input_ids_BL, anchors.mask_BT
+    padded, mask_BT = anchors.padded(), anchors.mask_BT
+    ids_BL = padded.input_ids_BL
     scored_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
     scored_BL[:, -mask_BT.shape[1] :] = mask_BT
     likeliest_NK = torch.tensor([ids for a in anchors.anchors for ids in a.topk_ids], device=ids_BL.device)
     ids_NE = torch.cat([ids_BL[scored_BL][:, None], likeliest_NK], 1)
     state_N = scored_BL.flatten().nonzero()[:, 0] - 1  # the state before a token predicts it
-    inputs = {"input_ids": ids_BL, "attention_mask": anchors.padded.attention_mask_BL}
+    inputs = {"input_ids": ids_BL, "attention_mask": padded.attention_mask_BL}
     ((logp_NE, _),) = call(**inputs, reads=(Read(state_N, ids_NE),))
     logp_BT = logp_NE.new_zeros(mask_BT.shape).masked_scatter(mask_BT, logp_NE[:, 0])
     return AnchorLogps(logp_BT, logp_NE[:, 1:], _ref_likeliest(anchors))

@@ -40,20 +40,19 @@ class RowScorer:
 
     Args:
         args: the trainer's arguments; `share_prompts`, `anchor_forward` and `anchor_estimator` are read.
-        pad_id: token that pads rows; it is masked.
         gives_positions: whether the model must be told the positions of padded rows.
         tell: as `PromptSharing`.
     """
 
     def __init__(
-        self, args: Any, surroundings: Surroundings, *, pad_id: int, gives_positions: bool, tell: Callable[[str], None]
+        self, args: Any, surroundings: Surroundings, *, gives_positions: bool, tell: Callable[[str], None]
     ) -> None:
         self.sharing = PromptSharing(args.share_prompts, tell)
         self.logps: Tensor | None = None
         """Of the rows that were scored last, with their graph."""
         self._how, self._topk = args.anchor_forward, args.anchor_estimator == "topk"
         self._around, self._gives_positions = surroundings, gives_positions
-        self._joint = JointForward(pad_id)
+        self._joint = JointForward()
 
     def prepare(self, model: Any, temperature: float) -> None:
         """Let a causal LM, or a PEFT model around one, be read at tokens of our choice.
@@ -143,7 +142,7 @@ class RowScorer:
                 packed = packed_scores(model, None, anchors, entropy=False, topk=self._topk)[1]
             assert packed is not None
             return packed
-        return AnchorLogps(padded(self._called(model), anchors.padded)[0])
+        return AnchorLogps(padded(self._called(model), anchors.padded())[0])
 
     def _called(self, model: Any) -> Any:
         """What to call in the model's place: engines leave positions to the model."""

@@ -125,7 +125,6 @@ class DPHTrainer(ResumableTrainer):
         scorer = RowScorer(
             self.args,
             surroundings,
-            pad_id=self.processing_class.pad_token_id,
             gives_positions=needs_positions(self.model),
             tell=self.notes.append,
         )
