@@ -100,8 +100,9 @@ def own_attention(model: Any) -> Iterator[None]:
 
 def _register(name: str) -> None:
     if PREFIX + name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(PREFIX + name, partial(_attend, name))
-        AttentionMaskInterface.register(PREFIX + name, partial(_mask, name))
+        # Not compiled: each packed sequence has other blocks, for which everything would be compiled anew.
+        AttentionInterface.register(PREFIX + name, partial(torch.compiler.disable(_attend), name))  # type: ignore[no-untyped-call]
+        AttentionMaskInterface.register(PREFIX + name, partial(torch.compiler.disable(_mask), name))  # type: ignore[no-untyped-call]
 
 
 def _mask(name: str, *args: Any, **kwargs: Any) -> Any:
