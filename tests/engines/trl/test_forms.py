@@ -15,7 +15,7 @@ from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.engines.common.anchor_term import AnchorBatch
 from dphrl.engines.trl.config_to_trl import trainer_settings
-from dphrl.engines.trl.refused_options import check_ranks, check_sharded
+from dphrl.engines.trl.refused_options import check_forwards, check_ranks
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_policy
 from dphrl.types import Anchor
@@ -101,14 +101,14 @@ def test_merged_is_the_remedy_for_reentrant_checkpoints_on_several_ranks() -> No
     check_ranks(args, 2, fsdp=False, joint=True)
 
 
-def test_a_forward_of_anchors_that_some_processes_would_not_make_is_refused_where_weights_are_divided() -> None:
-    """Each layer's weights are gathered by all processes: one without anchors would leave the others waiting."""
+def test_a_forward_of_anchors_that_some_processes_would_not_make_is_refused() -> None:
+    """Each forward is one that processes wait for: one without anchors would leave the others waiting for ever."""
     args = SimpleNamespace(anchors_per_step=3)
     with pytest.raises(ConfigError, match=r"anchors_per_step=3 .* 2 processes .*anchor_forward='merged'"):
-        check_sharded(args, 2, sharded=True, joint=False, at_once=False)
-    for changes in ({"sharded": False}, {"joint": True}, {"at_once": True}):
-        check_sharded(args, 2, **{"sharded": True, "joint": False, "at_once": False, **changes})
-    check_sharded(args, 1, sharded=True, joint=False, at_once=False)
+        check_forwards(args, 2, joint=False, at_once=False)
+    check_forwards(args, 2, joint=True, at_once=False)
+    check_forwards(args, 2, joint=False, at_once=True)
+    check_forwards(args, 1, joint=False, at_once=False)
 
 
 # -- definition form --------------------------------------------------------------------------------------------------

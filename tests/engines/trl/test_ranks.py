@@ -40,6 +40,8 @@ DPH: dict[str, Any] = {"method": "dph", "divergence": "js", "eta": 0.5}
 RKL: dict[str, Any] = {"method": "rkl", "kl_estimator": "k2", "beta": 0.3}
 DEFINITION: dict[str, Any] = {**DPH, "form": "definition"}
 TOPK: dict[str, Any] = {**DPH, "anchor_estimator": "topk"}
+FEW: dict[str, Any] = {**DPH, "anchors_per_step": 3}
+"""Fewer anchors than micro-batches x ranks: some have none."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "dph 2x2": {**DPH, "micro": 2},
     "replay 4x1": {"method": "replay", "eta": 0.5, "micro": 1},
@@ -51,17 +53,32 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "merged reentrant": {**DPH, "micro": 2, "use_reentrant": True, "anchor_forward": "merged"},
     "definition 2x2": {**DEFINITION, "micro": 2},
     "topk 2x2": {**TOPK, "micro": 2},
+    "few anchors 4x1": {**FEW, "micro": 1},
+    "few anchors padded": {**FEW, "micro": 2, "share_prompts": "off"},
+    "few anchors separate": {**FEW, "micro": 2, "anchor_forward": "separate"},
+    "padded 2x2": {**DPH, "micro": 2, "share_prompts": "off"},
     "drawn 2x2": {**DPH, "micro": 2, "drawn": True},
     # Last: accelerate's state is one for the whole process.
     "drawn fsdp2": {**DPH, "micro": 2, "drawn": True, "fsdp": True},
     "dph fsdp2": {**DPH, "micro": 2, "fsdp": True},
     "dph fsdp2 reentrant": {**DPH, "micro": 4, "use_reentrant": True, "fsdp": True},
     "merged fsdp2": {**DPH, "micro": 2, "anchor_forward": "merged", "fsdp": True},
+    "few anchors fsdp2": {**FEW, "micro": 1, "fsdp": True},
+    "few anchors padded fsdp2": {**FEW, "micro": 2, "share_prompts": "off", "fsdp": True},
+    "few anchors separate fsdp2": {**FEW, "micro": 2, "anchor_forward": "separate", "fsdp": True},
     "topk fsdp2": {**TOPK, "micro": 2, "fsdp": True},
 }
 """Of two ranks: `micro` completions a forward, 4 rows a rank."""
-SPLIT = ("micro", "use_reentrant", "fsdp", "anchor_forward")
+SPLIT = ("micro", "use_reentrant", "fsdp", "anchor_forward", "share_prompts")
 """What must not matter; the rest of a variant is its method."""
+
+
+REFUSED = {
+    "dph reentrant": ("use_reentrant=True", "anchor_forward='merged'"),
+    "few anchors separate": ("anchors_per_step=3", "anchor_forward='merged'"),
+    "few anchors separate fsdp2": ("anchors_per_step=3", "anchor_forward='merged'"),
+}
+"""Variants that end before the first step, and what their message names."""
 
 
 class FixedRollouts(DPHTrainer):
@@ -144,8 +161,7 @@ def make_trainer(
         logging_steps=1,
         disable_tqdm=True,
         dataloader_pin_memory=False,
-        anchors_per_step=12 if changes.get("method", "dph") in ("dph", "replay") else None,
-        **changes,
+        **{"anchors_per_step": 12 if changes.get("method", "dph") in ("dph", "replay") else None, **changes},
     )
     trainer = kind(
         model=policy.model,
@@ -242,6 +258,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tensor]:
         (DPH, {"micro": 4, "use_reentrant": False}),
         (DPH, {"micro": 2, "use_reentrant": True}),
         (DPH, {"micro": 2, "anchor_forward": "merged"}),
+        (DPH, {"micro": 2, "share_prompts": "off"}),
+        (FEW, {"micro": 1}),
+        pytest.param(FEW, {"micro": 2, "anchor_forward": "separate"}, marks=pytest.mark.slow),
+        pytest.param(FEW, {"micro": 1, "share_prompts": "off"}, marks=pytest.mark.slow),
+        pytest.param(FEW, {"micro": 2, "use_reentrant": True}, marks=pytest.mark.slow),
         pytest.param(DPH, {"micro": 8, "anchor_forward": "merged"}, marks=pytest.mark.slow),
         pytest.param(DPH, {"micro": 4, "use_reentrant": True, "anchor_forward": "merged"}, marks=pytest.mark.slow),
         pytest.param(DEFINITION, {"micro": 2}, marks=pytest.mark.slow),
@@ -348,7 +369,7 @@ def launch(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in VARIANTS if n != "dph reentrant"])
+@pytest.mark.parametrize("name", [n for n in VARIANTS if n not in REFUSED])
 def test_two_ranks_end_where_one_does(name: str, two_ranks: Any, whole: Any) -> None:
     weights, facts = two_ranks
     method = {k: v for k, v in VARIANTS[name].items() if k not in SPLIT}
@@ -359,9 +380,10 @@ def test_two_ranks_end_where_one_does(name: str, two_ranks: Any, whole: Any) -> 
 
 
 @pytest.mark.slow
-def test_ddp_and_reentrant_checkpointing_are_refused_beside_anchors(two_ranks: Any) -> None:
-    refused = two_ranks[1]["dph reentrant"]["refused"]
-    assert "use_reentrant=True" in refused and "anchor_forward='merged'" in refused
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_several_ranks_cannot_do_beside_anchors_is_refused(name: str, two_ranks: Any) -> None:
+    refused = two_ranks[1][name]["refused"]
+    assert all(part in refused for part in REFUSED[name])
 
 
 if __name__ == "__main__":

@@ -235,21 +235,23 @@ def check_ranks(args: Any, ranks: int, *, fsdp: bool, joint: bool) -> None:
         )
 
 
-def check_sharded(args: Any, ranks: int, *, sharded: bool, joint: bool, at_once: bool) -> None:
-    """Refuse a forward of anchors alone that some processes would not make: weights are gathered by all of them.
+def check_forwards(args: Any, ranks: int, *, joint: bool, at_once: bool) -> None:
+    """Refuse a forward of anchors alone that some processes would not make.
+
+    Processes wait for one another in each forward: FSDP2 and ZeRO-3 gather weights, DDP spreads buffers.
 
     Args:
-        sharded: whether weights are divided over the processes (FSDP2, ZeRO-3).
+        ranks: processes that train (count).
         joint: whether anchors go along in the rollouts' forward.
         at_once: whether every micro-batch of every process has an anchor.
     Raises:
         ConfigError: by name.
     """
-    if sharded and ranks > 1 and not joint and not at_once:
+    if ranks > 1 and not joint and not at_once:
         raise ConfigError(
-            f"anchors_per_step={args.anchors_per_step} gives some micro-batches no anchor, and their forward of their "
-            f"own needs all {ranks} processes where weights are divided over them; set anchor_forward='merged' "
-            "(objective.anchor_forward), or at least one anchor for each micro-batch of each process"
+            f"anchors_per_step={args.anchors_per_step} gives some micro-batches no anchor, and {ranks} processes would "
+            "wait for one another in the anchors' own forward; set anchor_forward='merged' (objective.anchor_forward), "
+            "or at least one anchor for each micro-batch of each process"
         )
 
 

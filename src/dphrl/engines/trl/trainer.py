@@ -34,7 +34,7 @@ from dphrl.engines.common.whole_groups import micro_batches
 from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
-from dphrl.engines.trl.refused_options import check_ranks, check_sharded
+from dphrl.engines.trl.refused_options import check_forwards, check_ranks
 from dphrl.engines.trl.resumable_trainer import ResumableTrainer, tensors_of
 from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions
@@ -140,10 +140,10 @@ class DPHTrainer(ResumableTrainer):
     def _check_anchor_forward(self) -> None:
         """Refuse what the anchors' forward, of their own or joint, does not go together with."""
         assert self._anchors is not None
-        joint, ranks, fsdp = self._anchors_go_along(), self._processes.count, self.is_fsdp_enabled
-        check_ranks(self.args, ranks, fsdp=fsdp, joint=joint)
+        joint, ranks = self._anchors_go_along(), self._processes.count
+        check_ranks(self.args, ranks, fsdp=self.is_fsdp_enabled, joint=joint)
         at_once = self._anchors.at_once(self.args.gradient_accumulation_steps)
-        check_sharded(self.args, ranks, sharded=is_sharded(self.accelerator, fsdp=fsdp), joint=joint, at_once=at_once)
+        check_forwards(self.args, ranks, joint=joint, at_once=at_once)
         if joint and self.aux_loss_enabled:
             raise ConfigError(
                 "anchors in the rollouts' forward (anchor_forward='merged', or fewer anchors than micro-batches) would "
