@@ -14,6 +14,7 @@ from transformers import (
     Lfm2Config,
     LlamaConfig,
     MambaConfig,
+    Phi3Config,
     PhimoeConfig,
     Qwen3NextConfig,
     RecurrentGemmaConfig,
@@ -42,6 +43,13 @@ MADE: dict[str, Callable[[], Any]] = {
         topk_group=1, moe_intermediate_size=24, n_shared_experts=1, first_k_dense_replace=1, index_topk=2048,
         index_n_heads=2, index_head_dim=8,
     ),
+    "dynamic": lambda: LlamaConfig(**SMALL, rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}),
+    "longrope": lambda: Phi3Config(
+        **SMALL, rope_parameters={
+            "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [3.0] * 4, "rope_theta": 1e4,
+            "original_max_position_embeddings": 4096,
+        },
+    ),
 }  # fmt: skip
 NOT_ALONG_PATHS = {
     "mamba": "MambaForCausalLM cannot be given positions",
@@ -49,6 +57,8 @@ NOT_ALONG_PATHS = {
     "qwen3-next": r"layers \(linear_attention\)",
     "recurrent-gemma": "state|layers",
     "deepseek-v32": r"layers \(indexed_attention\)",
+    "dynamic": "rotary frequencies follow the longest row",
+    "longrope": "rotary frequencies follow the longest row",
     "falcon-alibi": "its attention cannot be exchanged",
     "llama": "its attention is flex_attention, not sdpa or eager",
 }

@@ -26,6 +26,8 @@ PROMPT, COMPLETIONS = 8, (4, 3)
 """Tokens of the rows that are compared."""
 READ_ALONG_PATHS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers in a config of transformers whose attention is told by a mask what it sees."""
+FOLLOW_THE_LONGEST_ROW = {"dynamic", "longrope"}
+"""Kinds of rotary positions that change for all rows once one is longer than in pre-training."""
 OF_ONE_TOKEN = {"moe", "mlp", "dense", "sparse"}
 """Kinds of layers that see one token alone."""
 
@@ -44,6 +46,8 @@ def prepare_sharing(model: Any) -> str | None:
     others = sorted(set(layers) - READ_ALONG_PATHS - OF_ONE_TOKEN)
     if others:
         return f"{name} has layers ({', '.join(others)}) that look at all tokens before them, whatever a mask says"
+    if _rope_types(model.config.get_text_config()) & FOLLOW_THE_LONGEST_ROW:
+        return f"{name}'s rotary frequencies follow the longest row of a forward (dynamic, longrope)"
     if model._is_stateful:
         return f"{name} keeps a state that runs over all tokens"
     try:
@@ -51,6 +55,12 @@ def prepare_sharing(model: Any) -> str | None:
     except ValueError as error:
         return f"{name}: {error}"
     return None
+
+
+def _rope_types(config: Any) -> set[str]:
+    """One for all layers, or one for each kind of them."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    return {str(part.get("rope_type")) for part in (parameters, *parameters.values()) if isinstance(part, dict)}
 
 
 def can_share(model: Any, rule: LogitRule, dtype: torch.dtype) -> bool:
