@@ -30,8 +30,7 @@ SHOWN = ("mean_at_n", "pass@8", "pass@64", "distinct_correct")
 
 def variants() -> dict[str, Any]:
     dph = METHODS["dph_f"]
-    held = {key: value for key, value in dph["objective"].items() if key != "anchors_per_step"}
-    of = {f"dph_f-{ratio}": {**dph, "objective": {**held, "anchor_ratio": ratio}} for ratio in RATIOS}
+    of = {f"dph_f-{ratio}": {**dph, "objective": {**dph["objective"], "anchor_ratio": ratio}} for ratio in RATIOS}
     return {"base": {}, "grpo": METHODS["grpo"]} | of
 
 

@@ -79,13 +79,18 @@ class RowScorer:
                 self.sharing.compare(base, base.config.get_text_config().vocab_size, temperature, dtype)
         return self.sharing.active
 
-    def anchors_go_along(self, anchors: AnchorTerm, micros: int) -> bool:
-        """Whether anchors are read in the rollouts' forward, in steps of so many micro-batches on each process.
+    def anchors_go_along(self, anchors: AnchorTerm, micros: int, *, pull: bool = True) -> bool:
+        """Whether anchors are read in the rollouts' forward.
 
+        Args:
+            micros: micro-batches of an optimiser step on each process.
+            pull: whether anchors have a gradient. Without one, rows padded to theirs would only change the rollouts' by
+                rounding.
         Raises:
             ConfigError: likeliest tokens would have to be read from rows padded to the rollouts'.
         """
-        along = self._how == "merged" or (self._how == "auto" and (self.sharing.active or not anchors.at_once(micros)))
+        must = self.sharing.active or not anchors.at_once(micros)
+        along = (self._how == "auto" and must) or (self._how == "merged" and (pull or must))
         if along and not self.sharing.active and self._topk:
             raise ConfigError(
                 "anchor_estimator='topk' needs a forward of its own where prompts are not shared; use "

@@ -151,9 +151,13 @@ class DPHTrainer(ResumableTrainer):
                 "to its own; use anchor_forward='separate'"
             )
 
-    def _anchors_go_along(self) -> bool:
+    def _anchors_go_along(self, *, pull: bool = True) -> bool:
         assert self._anchors is not None
-        return self.scorer.anchors_go_along(self._anchors, self.args.gradient_accumulation_steps)
+        return self.scorer.anchors_go_along(self._anchors, self.args.gradient_accumulation_steps, pull=pull)
+
+    def _bundled(self) -> bool:
+        """Whether anchors of one prompt stay in one micro-batch: where it is read once, and another may have none."""
+        return self.scorer.sharing.active and self._anchors_go_along()
 
     # -- rollouts ------------------------------------------------------------------------------------------------------
 
@@ -243,8 +247,8 @@ class DPHTrainer(ResumableTrainer):
         """TRL: returns the micro-batch at its place, out of a buffer that is used again; hence the copy."""
         inputs = self._micro_batch(generation_batch)
         if self._anchors is not None and self.model.training:
-            micros, bundled = self.current_gradient_accumulation_steps, self._anchors_go_along()
-            batch = self._anchors.next_batch(self.state.global_step, micros, bundled=bundled)
+            micros = self.current_gradient_accumulation_steps
+            batch = self._anchors.next_batch(self.state.global_step, micros, bundled=self._bundled())
             inputs = {**inputs, "anchors": batch}
         return inputs
 
@@ -276,7 +280,7 @@ class DPHTrainer(ResumableTrainer):
         if self.model.training:
             self._stopwatch.trained += inputs["prompt_mask"].sum() + inputs["completion_mask"].sum()
         if self._anchors is not None and batch is not None:
-            if not self._anchors_go_along():
+            if not self._anchors_go_along(pull=self._anchors.pulls(eta)):
                 penalty = self._anchor_penalty(model, batch)
             elif batch.anchors:
                 self.scorer.add(self._anchors.rows(batch.anchors))
@@ -404,9 +408,12 @@ class DPHTrainer(ResumableTrainer):
         """What the last `count` micro-batches were given: TRL has counted them in `_step` and keeps its buffer."""
         first, step = self._step - count, int(self.state.global_step)
         buffered = [self._buffered_inputs[(first + m) % self.args.steps_per_generation] for m in range(count)]
-        term, bundled = self._anchors, self._anchors is not None and self._anchors_go_along()
-        anchors = [() if term is None else term.batch(step, m, count, bundled=bundled).anchors for m in range(count)]
+        anchors = [self._anchors_of(step, m, count) for m in range(count)]
         return [MicroBatch(tensors_of(batch), chosen) for batch, chosen in zip(buffered, anchors, strict=True)]
+
+    def _anchors_of(self, step: int, micro: int, micros: int) -> tuple[Anchor, ...]:
+        term = self._anchors
+        return () if term is None else term.batch(step, micro, micros, bundled=self._bundled()).anchors
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """TRL: adds the means of its `_metrics` behind what it is given; transformers' own lines have a loss."""

@@ -21,19 +21,15 @@ def _held(method: str, **objective: object) -> Overrides:
     return {"method": method, "objective": objective}
 
 
-def _anchored(method: str, **objective: object) -> Overrides:
-    return _held(method, **objective, anchors_per_step=32)
-
-
 METHODS: dict[str, Overrides] = {
     "base": {},
     "grpo": {"method": "grpo"},
     "dapo": {"method": "dapo"},
     "rkl": _held("rkl", kl_estimator="k2", beta=0.1),
-    "dph_f": _anchored("dph", divergence="forward_kl", eta=0.2),
-    "dph_js": _anchored("dph", divergence="js", eta=0.5),
-    "dph_alpha": _anchored("dph", divergence="alpha", alpha=0.5, eta=0.2),
-    "replay": _anchored("replay", eta=0.2),
+    "dph_f": _held("dph", divergence="forward_kl", eta=0.2),
+    "dph_js": _held("dph", divergence="js", eta=0.5),
+    "dph_alpha": _held("dph", divergence="alpha", alpha=0.5, eta=0.2),
+    "replay": _held("replay", eta=0.2),
 }
 """Label -> settings of the method. `rkl` is k2, the true reverse-KL gradient (PAPER.md, "What RKL really is")."""
 
@@ -164,13 +160,13 @@ def _sweep_variants() -> dict[str, Overrides]:
     divergences = {"dph_f": "forward_kl", "dph_js": "js", "dph_alpha": "alpha"}
     variants: dict[str, Overrides] = {
         "grpo": METHODS["grpo"],
-        "dph_f-eta0": _anchored("dph", divergence="forward_kl", eta=0.0),  # the same for every divergence
+        "dph_f-eta0": _held("dph", divergence="forward_kl", eta=0.0),  # the same for every divergence
         "grpo-maxrl": {"method": "grpo", "train": {"advantage": "maxrl"}},
         "dph_f-eta0.2-maxrl": {**METHODS["dph_f"], "train": {"advantage": "maxrl"}},
     }
     for eta in SWEEP_ETAS:
         variants |= {
-            f"{label}-eta{eta}": _anchored("dph", divergence=divergence, eta=eta)
+            f"{label}-eta{eta}": _held("dph", divergence=divergence, eta=eta)
             for label, divergence in divergences.items()
         }
     for beta in SWEEP_BETAS:
