@@ -118,7 +118,6 @@ def test_layers_that_are_computed_again_see_the_same_paths(name: str, use_reentr
     assert (gradient(model, shared(model, rows, 1)) - wanted).norm() < RELATIVE * wanted.norm()
 
 
-@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data(), st.integers(1, 20), st.sampled_from(["llama", "mistral-window", "gpt-oss-sinks"]))
 def test_any_rows_are_read_as_alone(data: st.DataObject, min_saved: int, name: str) -> None:

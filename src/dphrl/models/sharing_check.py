@@ -24,8 +24,9 @@ from dphrl.models.token_head import Answer, Read, head_is_sharded, read_states
 
 PROMPT, COMPLETIONS = 8, (4, 3)
 """Tokens of the rows that are compared."""
-READ_ALONG_PATHS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers in a config of transformers whose attention is told by a mask what it sees."""
+READ_ALONG_PATHS = {"attention", "full_attention", "sliding_attention"}
+"""Kinds of layers in a config of transformers whose attention is told by a mask what it sees. Not `chunked_attention`:
+Llama 4, which alone has it, scales queries by their place in what it is given, from the 8192nd on."""
 FOLLOW_THE_LONGEST_ROW = {"dynamic", "longrope"}
 """Kinds of rotary positions that change for all rows once one is longer than in pre-training."""
 OF_ONE_TOKEN = {"moe", "mlp", "dense", "sparse"}
