@@ -70,6 +70,7 @@ def draw(cells: dict[str, dict[str, float]], path: Path) -> None:
         axes.annotate(f"{values[-1]:.1f}", (groups[-1], values[-1]), (7, 0), textcoords="offset points", va="center")
     axes.axhline(1, color="#6b7280", linewidth=0.8, linestyle="--")
     axes.set_xscale("log", base=2)
+    axes.set_xlim(1.8, 42)
     axes.set(xlabel="completions of a prompt (G)", ylabel="TRL's step / ours, time", ylim=(0, None))
     axes.set_xticks(GROUPS, list(map(str, GROUPS)))
     axes.legend(title="tokens of the prompt", loc="upper left", reverse=True)
