@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from dphrl.engines.common.prompt_sharing import PromptSharing
+from dphrl.engines.common.forward.prompt_sharing import PromptSharing
 from dphrl.errors import ConfigError
 from dphrl.models.logit_rule import LogitRule
 from dphrl.models.sharing_check import can_share, prepare_sharing, why_unshared

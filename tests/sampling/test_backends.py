@@ -119,7 +119,7 @@ def test_a_prompt_is_read_once_for_all_its_draws(monkeypatch: pytest.MonkeyPatch
     for passed, rows in (("", 6), ("can_group", 6), ("has_keys_and_values_alone", len(REQUESTS))):
         read.clear()
         if passed:
-            monkeypatch.setattr(f"dphrl.sampling.row_drawer.{passed}", lambda model: False)
+            monkeypatch.setattr(f"dphrl.sampling.rows.row_drawer.{passed}", lambda model: False)
         assert _by_key(TransformersSampler(policy, replace(CONFIG.sampling, batch_size=24), 0)) == alone
         assert read == [rows]
 

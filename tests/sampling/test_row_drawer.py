@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from dphrl.sampling.grouped_rows import can_group, has_keys_and_values_alone
-from dphrl.sampling.inverse_cdf import inverse_cdf
-from dphrl.sampling.row_drawer import Decoding, RowDrawer, sharing_obstacle
+from dphrl.sampling.rows.grouped_rows import can_group, has_keys_and_values_alone
+from dphrl.sampling.rows.inverse_cdf import inverse_cdf
+from dphrl.sampling.rows.row_drawer import Decoding, RowDrawer, sharing_obstacle
 from dphrl.sampling.uniform import row_key, uniforms
 
 STOP, VOCABULARY, MOST = 1, 50, 12
@@ -116,7 +116,7 @@ def test_rows_are_those_drawn_alone(family: str, monkeypatch: pytest.MonkeyPatch
     expected = [drawn_alone(model, row) for row in range(len(PROMPTS))]
     assert len(set(expected)) > 8
     assert RowDrawer(DECODING).draw(model, PROMPTS, KEYS) == expected
-    monkeypatch.setattr("dphrl.sampling.grouped_rows.SPARE_KEYS", 2 * MOST)
+    monkeypatch.setattr("dphrl.sampling.rows.grouped_rows.SPARE_KEYS", 2 * MOST)
     assert RowDrawer(DECODING).draw(model, PROMPTS, KEYS) == expected
 
 

@@ -19,7 +19,7 @@ from dphrl.demo.task import model_folder
 from dphrl.errors import ModelError
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.sampling.base import Request
-from dphrl.sampling.inverse_cdf import inverse_cdf
+from dphrl.sampling.rows.inverse_cdf import inverse_cdf
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.sampling.uniform import row_key, uniforms
 from dphrl.types import GREEDY_DRAW, Completion

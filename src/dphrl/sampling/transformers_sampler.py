@@ -10,7 +10,7 @@ from dphrl.config.sources import SamplingConfig
 from dphrl.models.policy import Policy
 from dphrl.sampling.base import Request
 from dphrl.sampling.decoding import decoded_completions
-from dphrl.sampling.row_drawer import Decoding, RowDrawer
+from dphrl.sampling.rows.row_drawer import Decoding, RowDrawer
 from dphrl.sampling.uniform import row_key
 from dphrl.types import GREEDY_DRAW, Completion
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dphrl.engines.common.dynamic_sampling import (
+from dphrl.engines.common.generation.dynamic_sampling import (
     Batch,
     fresh_prompts,
     merge_generations,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dphrl.engines.common.anchor_term import AnchorRows
-from dphrl.engines.common.joint_forward import JointForward
-from dphrl.engines.common.padded_rows import PaddedRows, Scores, join_rows
+from dphrl.engines.common.forward.joint_forward import JointForward
+from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores, join_rows
 from dphrl.errors import ConfigError
 from dphrl.types import Anchor
 
@@ -75,7 +75,7 @@ def test_rows_that_are_more_than_text_are_refused() -> None:
 
 def test_a_group_stays_together() -> None:
     """Groups of 3 of which the first began on the process before; 3 micro-batches of 4 rows."""
-    from dphrl.engines.common.whole_groups import micro_batches
+    from dphrl.engines.common.generation.whole_groups import micro_batches
 
     ids = torch.arange(12)
     batch = {

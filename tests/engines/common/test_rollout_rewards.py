@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dphrl.engines.common.generation.rollout_rewards import group_advantages, weighted_rewards
 from dphrl.engines.common.processes import Processes
-from dphrl.engines.common.rollout_rewards import group_advantages, weighted_rewards
 from dphrl.method.advantages import advantage
 
 nan = float("nan")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausalLM
 
+from dphrl.engines.common.generation.rollouts import Rollouts, check_sharing, rollouts
 from dphrl.engines.common.processes import Processes
-from dphrl.engines.common.rollouts import Rollouts, check_sharing, rollouts
 from dphrl.errors import ConfigError
-from dphrl.sampling.row_drawer import Decoding
+from dphrl.sampling.rows.row_drawer import Decoding
 
 DECODING = Decoding(10, 1.0, 1.0, (1,), 0)
 A, B, C = (5, 6, 7), (8, 9, 10, 11, 12), (13, 14)
@@ -54,7 +54,7 @@ def test_two_processes_draw_what_one_does(model: Any, monkeypatch: pytest.Monkey
     halves = PROMPTS[:3], PROMPTS[3:]
     records = [record for rank, half in enumerate(halves) for record in _records(rank, half)]
     for most in (256, 2):
-        monkeypatch.setattr("dphrl.engines.common.rollouts.MOST_ROWS", most)
+        monkeypatch.setattr("dphrl.engines.common.generation.rollouts.MOST_ROWS", most)
         found = []
         for rank, half in enumerate(halves):
             processes = Processes(rank, 2, gather_objects=lambda mine: records)

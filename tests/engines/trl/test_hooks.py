@@ -86,7 +86,7 @@ def test_no_other_module_of_the_engine_touches_the_trainer() -> None:
     folder = ROOT / "src/dphrl/engines"
     files = [p for p in folder.rglob("*.py") if re.search(r"import.*GRPOTrainer", p.read_text())]
     assert [p.relative_to(folder).as_posix() for p in files] == ["trl/resumable_trainer.py"]
-    common = [p.read_text() for p in (folder / "common").glob("*.py")]
+    common = [p.read_text() for p in (folder / "common").rglob("*.py")]
     assert not [text for text in common if re.search(r"^\s*(from|import) (trl|accelerate|transformers)\b", text, re.M)]
 
 

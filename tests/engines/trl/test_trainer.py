@@ -16,7 +16,7 @@ from dphrl import DPHConfig, DPHTrainer
 from dphrl.config.load import build_config
 from dphrl.demo.task import load_demo_task
 from dphrl.engines.common.anchor_term import AnchorBatch
-from dphrl.engines.common.dynamic_sampling import flat_groups
+from dphrl.engines.common.generation.dynamic_sampling import flat_groups
 from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.errors import ConfigError, EmptyAnchorStore
 from dphrl.models.policy import Policy, load_policy

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dphrl.anchors import anchor_lengths, mean_prompt_length, prompt_numbers
 from dphrl.config.objective import ANCHOR_METHODS
-from dphrl.engines.common.padded_rows import PaddedRows
+from dphrl.engines.common.forward.padded_rows import PaddedRows
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import AnchorError, ConfigError, EmptyAnchorStore
 from dphrl.method.anchor_order import AnchorOrder, share, share_bundles, together_by_length

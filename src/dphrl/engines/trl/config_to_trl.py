@@ -10,7 +10,7 @@ from typing import Any
 from dphrl.config.objective import AnchoredObjective
 from dphrl.config.root import Config
 from dphrl.config.train import TRAINER_SETTINGS
-from dphrl.engines.common.rollouts import check_sharing
+from dphrl.engines.common.generation.rollouts import check_sharing
 from dphrl.engines.trl.refused_options import SET_BY_THE_STAGE
 from dphrl.engines.trl.vllm_options import check_vllm
 from dphrl.errors import ConfigError, nearest

@@ -13,7 +13,7 @@ from dphrl.config.load import build_objective, build_trainer_settings
 from dphrl.config.objective import ANCHOR_METHODS, OBJECTIVES, AnchoredObjective
 from dphrl.config.setting import annotated
 from dphrl.config.train import TRAINER_SETTINGS, TrainerSettings
-from dphrl.engines.common.rollouts import check_sharing
+from dphrl.engines.common.generation.rollouts import check_sharing
 from dphrl.engines.trl.refused_options import check_options
 
 BRING_REFERENCE = 1.0

@@ -20,17 +20,17 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
-from dphrl.engines.common.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
-from dphrl.engines.common.padded_rows import PaddedRows, Scores
+from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores
+from dphrl.engines.common.forward.row_scorer import RowScorer, Surroundings
+from dphrl.engines.common.generation.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
+from dphrl.engines.common.generation.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
+from dphrl.engines.common.generation.rollouts import rollouts
+from dphrl.engines.common.generation.whole_groups import micro_batches
 from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
-from dphrl.engines.common.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
-from dphrl.engines.common.rollouts import rollouts
-from dphrl.engines.common.row_scorer import RowScorer, Surroundings
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
-from dphrl.engines.common.whole_groups import micro_batches
 from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dphrl.engines.common.anchor_term import AnchorLogps, AnchorRows, AnchorTerm
-from dphrl.engines.common.joint_forward import JointForward, more_than_text, packed_scores, padded_topk
-from dphrl.engines.common.padded_rows import PaddedRows, Scores
-from dphrl.engines.common.prompt_sharing import PromptSharing
+from dphrl.engines.common.forward.joint_forward import JointForward, more_than_text, packed_scores, padded_topk
+from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores
+from dphrl.engines.common.forward.prompt_sharing import PromptSharing
 from dphrl.errors import ConfigError
 from dphrl.models.positions import with_positions
 from dphrl.models.token_head import add_token_head

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dphrl.engines.common.anchor_term import AnchorLogps, AnchorRows
-from dphrl.engines.common.padded_rows import PaddedRows, Scores, join_rows
+from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores, join_rows
 from dphrl.errors import ConfigError
 from dphrl.models.packed_rows import pack_rows
 from dphrl.models.prefix_tree import TokenArray

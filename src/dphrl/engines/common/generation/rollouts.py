@@ -18,7 +18,7 @@ import torch
 
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import ConfigError
-from dphrl.sampling.row_drawer import Decoding, RowDrawer, sharing_obstacle
+from dphrl.sampling.rows.row_drawer import Decoding, RowDrawer, sharing_obstacle
 from dphrl.sampling.uniform import row_key
 
 MOST_ROWS = 256

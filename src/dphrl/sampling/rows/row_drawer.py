@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from dphrl.sampling.decoding import until_stop
-from dphrl.sampling.grouped_rows import CACHE, GroupedRows, can_group, has_keys_and_values_alone
-from dphrl.sampling.inverse_cdf import inverse_cdf
+from dphrl.sampling.rows.grouped_rows import CACHE, GroupedRows, can_group, has_keys_and_values_alone
+from dphrl.sampling.rows.inverse_cdf import inverse_cdf
 from dphrl.sampling.uniform import uniforms
 
 

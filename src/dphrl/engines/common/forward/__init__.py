@@ -1,0 +1,1 @@
+"""One forward for rollouts and anchors: padded rows or distinct tokens."""

@@ -1,0 +1,1 @@
+"""A generation: drawn, rewarded, and cut into micro-batches."""

@@ -1,0 +1,1 @@
+"""Drawing with a model of transformers, the completions of a prompt side by side."""
