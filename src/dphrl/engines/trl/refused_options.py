@@ -211,6 +211,24 @@ def check_options(args: Any) -> None:
             raise ConfigError(f"{given} do not go together: {clash.why}")
 
 
+def check_anchor_forward(args: Any, ranks: int, *, fsdp: bool, joint: bool, at_once: bool, aux_loss: bool) -> None:
+    """Refuse what the anchors' forward, of their own or joint, does not go together with.
+
+    Args:
+        aux_loss: whether TRL adds a mixture's balancing loss. The rest: as `check_ranks` and `check_forwards`.
+    Raises:
+        ConfigError: by name.
+    """
+    check_ranks(args, ranks, fsdp=fsdp, joint=joint)
+    check_forwards(args, ranks, joint=joint, at_once=at_once)
+    if joint and aux_loss:
+        raise ConfigError(
+            "anchors in the rollouts' forward (anchor_forward='merged', or fewer anchors than micro-batches) would "
+            "come into the mixture's balancing loss (output_router_logits of the model's config), which TRL adds "
+            "to its own; use anchor_forward='separate'"
+        )
+
+
 def check_ranks(args: Any, ranks: int, *, fsdp: bool, joint: bool) -> None:
     """Refuse reentrant checkpointing beside anchors under DDP, unless they go along in the rollouts' forward.
 

@@ -14,29 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import DistributedType
 from torch import Tensor
-from trl.models.utils import disable_gradient_checkpointing
 
 from dphrl.engines.common.anchor_term import AnchorBatch, AnchorLogps, AnchorRows, anchor_term, check_reference
 from dphrl.engines.common.bad_step import BAD_STEPS, MicroBatch, prompt_names
 from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
 from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores
-from dphrl.engines.common.forward.row_scorer import RowScorer, Surroundings
+from dphrl.engines.common.forward.row_scorer import RowScorer
 from dphrl.engines.common.generation.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
 from dphrl.engines.common.generation.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
 from dphrl.engines.common.generation.rollouts import rollouts
 from dphrl.engines.common.generation.whole_groups import micro_batches
-from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.reference_term import centred_k1, reference_term, token_mean
 from dphrl.engines.common.step_guard import StepGuard
 from dphrl.engines.common.stopwatch import Stopwatch, throughput
+from dphrl.engines.trl.accelerated import processes_of, surroundings_of
 from dphrl.engines.trl.callbacks import BeforeFirstStep, BeforeTraining, EtaControl, GuardSteps, LossOfPrecision, Notes
 from dphrl.engines.trl.drawing_model import drawing_model, is_sharded
 from dphrl.engines.trl.fsdp_precision import round_products_alone
-from dphrl.engines.trl.refused_options import check_forwards, check_ranks
+from dphrl.engines.trl.refused_options import check_anchor_forward
 from dphrl.engines.trl.resumable_trainer import ResumableTrainer, tensors_of
-from dphrl.errors import ConfigError
 from dphrl.models.positions import needs_positions
 from dphrl.types import Anchor, Prompt
 
@@ -71,7 +69,7 @@ class DPHTrainer(ResumableTrainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         self._encode = encode
-        self._processes = _processes(self.accelerator)
+        self._processes = processes_of(self.accelerator)
         self._stopwatch = Stopwatch(self.accelerator.device)
         self._reference = reference_term(self.args)
         self._advantage = chosen_advantage(self.args)
@@ -114,20 +112,8 @@ class DPHTrainer(ResumableTrainer):
 
     def _prepared_scorer(self) -> RowScorer:
         """What scores the policy and, where it is a model of its own, the reference."""
-        surroundings = Surroundings(
-            autocast=self.accelerator.autocast,
-            unwrap=self.accelerator.unwrap_model,
-            without_checkpoints=partial(
-                disable_gradient_checkpointing, gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs
-            ),
-            bfloat16=self.args.bf16,
-        )
-        scorer = RowScorer(
-            self.args,
-            surroundings,
-            gives_positions=needs_positions(self.model),
-            tell=self.notes.append,
-        )
+        around, positions = surroundings_of(self.accelerator, self.args), needs_positions(self.model)
+        scorer = RowScorer(self.args, around, gives_positions=positions, tell=self.notes.append)
         if self.aux_loss_enabled:
             scorer.sharing.leave("the mixture's balancing loss counts a prompt once for each of its completions")
         for model in self._scored_models():
@@ -140,16 +126,14 @@ class DPHTrainer(ResumableTrainer):
     def _check_anchor_forward(self) -> None:
         """Refuse what the anchors' forward, of their own or joint, does not go together with."""
         assert self._anchors is not None
-        joint, ranks = self._anchors_go_along(), self._processes.count
-        check_ranks(self.args, ranks, fsdp=self.is_fsdp_enabled, joint=joint)
-        at_once = self._anchors.at_once(self.args.gradient_accumulation_steps)
-        check_forwards(self.args, ranks, joint=joint, at_once=at_once)
-        if joint and self.aux_loss_enabled:
-            raise ConfigError(
-                "anchors in the rollouts' forward (anchor_forward='merged', or fewer anchors than micro-batches) would "
-                "come into the mixture's balancing loss (output_router_logits of the model's config), which TRL adds "
-                "to its own; use anchor_forward='separate'"
-            )
+        check_anchor_forward(
+            self.args,
+            self._processes.count,
+            fsdp=self.is_fsdp_enabled,
+            joint=self._anchors_go_along(),
+            at_once=self._anchors.at_once(self.args.gradient_accumulation_steps),
+            aux_loss=self.aux_loss_enabled,
+        )
 
     def _anchors_go_along(self, *, pull: bool = True) -> bool:
         assert self._anchors is not None
@@ -423,8 +407,3 @@ class DPHTrainer(ResumableTrainer):
         if metrics:
             logs = {**logs, "anchor/eta": self._eta.now, **metrics}
         super().log(logs, start_time)
-
-
-def _processes(accelerator: Any) -> Processes:
-    rank, count = int(accelerator.process_index), int(accelerator.num_processes)
-    return Processes(rank, count, accelerator.device, accelerator.gather, gather_object)
