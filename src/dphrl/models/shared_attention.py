@@ -136,6 +136,9 @@ def _attend(
         found: tuple[Tensor, Any] = attention(module, *states_and_mask, *args, **kwargs)
         return found
 
+    kind = query.device.type
+    if name == "sdpa" and torch.is_autocast_enabled(kind):  # it would cast each node's copy; rotary makes them float32
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     states = [x[0].transpose(0, 1) for x in (query, key, value)]
     parts = []
     for block, seen in zip(attention_mask.blocks, attention_mask.seen, strict=True):
