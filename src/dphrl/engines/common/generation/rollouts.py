@@ -21,6 +21,9 @@ from dphrl.errors import ConfigError
 from dphrl.sampling.rows.row_drawer import Decoding, RowDrawer, sharing_obstacle
 from dphrl.sampling.uniform import row_key
 
+Options = Mapping[str, Any]
+"""Options by their names."""
+
 MOST_ROWS = 256
 """Completions that one process draws at a time: what bounds the memory of their keys and values."""
 
@@ -31,7 +34,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {"top_k": (None, 0), "min_p": (None, 0), 
 _REFUSED = "share_prompts='on' (train.share_prompts) cannot be: {}; or use auto or off"
 
 
-def option_of_trl(options: Mapping[str, Any]) -> str | None:
+def option_of_trl(options: Options) -> str | None:
     """The first option that only TRL's own drawing honours, e.g. 'top_k=50'; None = our sampler draws the same.
 
     Args:
@@ -49,12 +52,12 @@ def option_of_trl(options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def has_engine_of_its_own(options: Mapping[str, Any]) -> bool:
+def has_engine_of_its_own(options: Options) -> bool:
     """Whether the user has chosen vLLM or continuous batching to draw; both share prompts by themselves."""
     return bool(options.get("use_vllm") or options.get("use_transformers_continuous_batching"))
 
 
-def check_sharing(options: Mapping[str, Any]) -> None:
+def check_sharing(options: Options) -> None:
     """Refuse an option of drawing that share_prompts='on' rules out.
 
     Args:
@@ -141,7 +144,7 @@ class Rollouts:
 def rollouts(
     args: Any,
     model: Any,
-    options: Mapping[str, Any],
+    options: Options,
     processes: Processes,
     *,
     sharded: bool,
