@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+FOLLOW_THE_LONGEST_ROW = {"dynamic", "longrope"}
+"""Kinds of rotary positions that change for all rows once one is longer than in pre-training."""
+
 
 def row_positions(attention_mask_BL: Tensor) -> Tensor:
     """Positions that count from each row's first token, 0 on the padding to its left."""
@@ -22,16 +25,24 @@ def takes_positions(body: Any) -> bool:
 def needs_positions(model: Any) -> bool:
     """Whether a row's log-probabilities may change with the padding to its left unless positions are given.
 
-    Rotary models (`rope_parameters` in their config) see only distances. Of the others, those with learned positions
-    (GPT-2) count from the left edge; `generate` gives them positions, so that without them another policy would be
-    trained than the one that is sampled.
+    Most rotary models (`rope_parameters` in their config) see only distances; the frequencies of some follow the
+    longest position, which padding moves. Those with learned positions (GPT-2) count from the left edge. `generate`
+    gives both positions, so that without them another policy would be trained than the one that is sampled.
 
     Args:
         model: a causal LM of transformers, or a PEFT model around one.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    rotary = getattr(base.config.get_text_config(), "rope_parameters", None) is not None
-    return not rotary and takes_positions(base.base_model)
+    config = base.config.get_text_config()
+    distances = getattr(config, "rope_parameters", None) is not None and not follows_longest_row(config)
+    return not distances and takes_positions(base.base_model)
+
+
+def follows_longest_row(config: Any) -> bool:
+    """Whether rotary frequencies follow the longest position of a forward, in some of a model's layers."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    parts = (parameters, *parameters.values())  # one for all layers, or one for each kind of them
+    return bool({part.get("rope_type") for part in parts if isinstance(part, dict)} & FOLLOW_THE_LONGEST_ROW)
 
 
 def with_positions(model: Any) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dphrl.models.logit_rule import LogitRule
 from dphrl.models.packed_rows import pack_rows
-from dphrl.models.positions import takes_positions
+from dphrl.models.positions import follows_longest_row, takes_positions
 from dphrl.models.shared_attention import own_attention, share_attention, unshare_attention
 from dphrl.models.token_head import Answer, Read, head_is_sharded, read_states
 
@@ -27,8 +27,6 @@ PROMPT, COMPLETIONS = 8, (4, 3)
 READ_ALONG_PATHS = {"attention", "full_attention", "sliding_attention"}
 """Kinds of layers in a config of transformers whose attention is told by a mask what it sees. Not `chunked_attention`:
 Llama 4, which alone has it, scales queries by their place in what it is given, from the 8192nd on."""
-FOLLOW_THE_LONGEST_ROW = {"dynamic", "longrope"}
-"""Kinds of rotary positions that change for all rows once one is longer than in pre-training."""
 OF_ONE_TOKEN = {"moe", "mlp", "dense", "sparse"}
 """Kinds of layers that see one token alone."""
 
@@ -47,7 +45,7 @@ def prepare_sharing(model: Any) -> str | None:
     others = sorted(set(layers) - READ_ALONG_PATHS - OF_ONE_TOKEN)
     if others:
         return f"{name} has layers ({', '.join(others)}) that look at all tokens before them, whatever a mask says"
-    if _rope_types(model.config.get_text_config()) & FOLLOW_THE_LONGEST_ROW:
+    if follows_longest_row(model.config.get_text_config()):
         return f"{name}'s rotary frequencies follow the longest row of a forward (dynamic, longrope)"
     if model._is_stateful:
         return f"{name} keeps a state that runs over all tokens"
@@ -56,12 +54,6 @@ def prepare_sharing(model: Any) -> str | None:
     except ValueError as error:
         return f"{name}: {error}"
     return None
-
-
-def _rope_types(config: Any) -> set[str]:
-    """One for all layers, or one for each kind of them."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    return {str(part.get("rope_type")) for part in (parameters, *parameters.values()) if isinstance(part, dict)}
 
 
 def can_share(model: Any, rule: LogitRule, dtype: torch.dtype) -> bool:
