@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dphrl import DPHConfig, DPHTrainer
-from dphrl.engines.trl.trainer import CHECKED_ANCHORS
+from dphrl.engines.common.anchor_term import CHECKED_ANCHORS
 from dphrl.errors import AnchorError
 from dphrl.models.policy import load_policy
 from dphrl.models.scoring import score

@@ -32,6 +32,8 @@ from dphrl.models.scoring import pad_sequences
 from dphrl.models.token_head import check_topk
 from dphrl.types import Anchor
 
+CHECKED_ANCHORS = 64
+"""Anchors whose log-probabilities are compared before the first step, at most."""
 LOG_U_TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest mean |log u| of the untrained policy on its own anchors (nats), by the precision of its forward."""
 
@@ -186,7 +188,7 @@ class AnchorTerm:
         self.stats.append(stats)
         return penalty * self._processes.count
 
-    def mean_abs_log_u(self, forward: AnchorForward, batch_size: int, most: int) -> float:
+    def mean_abs_log_u(self, forward: AnchorForward, batch_size: int, most: int = CHECKED_ANCHORS) -> float:
         """Mean |log u| (nats) of up to `most` anchors, spread over the whole store: keep sets stand behind the task."""
         count = min(most, len(self._anchors))
         anchors = [self._anchors[int(i)] for i in np.linspace(0, len(self._anchors) - 1, count).round()]

@@ -38,9 +38,6 @@ from dphrl.engines.trl.resumable_trainer import ResumableTrainer, tensors_of
 from dphrl.models.positions import needs_positions
 from dphrl.types import Anchor, Prompt
 
-CHECKED_ANCHORS = 64
-"""Anchors whose log-probabilities are compared before the first step, at most."""
-
 
 class DPHTrainer(ResumableTrainer):
     """GRPO, DAPO, reverse-KL, DPH-RL or replay on one loop: L = L_exp + eta * sum f(log u) / N over the step's anchors.
@@ -287,25 +284,25 @@ class DPHTrainer(ResumableTrainer):
         return loss
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **kwargs: Any
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, **kwargs: Any
     ) -> tuple[Any, ...]:
         """TRL: (log-probabilities, entropies, balancing loss) of padded rows; the only way by which it scores."""
-        score = super()._get_per_token_logps_and_entropies
-
-        def padded(called: Any, rows: PaddedRows) -> Scores:
-            scores: Scores = score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time, *args, **kwargs)
-            return scores
-
         beside = {name: value for name, value in kwargs.items() if name != "batch_size"}
         return self.scorer.rows(
             model,
             PaddedRows(input_ids, attention_mask, logits_to_keep),
-            padded,
+            partial(self._score_padded, **kwargs),
             shared=self.scorer.shares(model, self.temperature, beside),
             batch_size=kwargs.get("batch_size"),
             entropy=kwargs.get("compute_entropy", False),
             beside=beside,
         )
+
+    def _score_padded(self, called: Any, rows: PaddedRows, **kwargs: Any) -> Scores:
+        """By TRL, with `called` in the model's place."""
+        ids, mask = rows.input_ids_BL, rows.attention_mask_BL
+        scores: Scores = super()._get_per_token_logps_and_entropies(called, ids, mask, rows.time, **kwargs)
+        return scores
 
     def _look_at_sharing(self) -> None:
         """Before anything is drawn, so that a run that goes on shuffles as one that was never stopped."""
@@ -325,13 +322,9 @@ class DPHTrainer(ResumableTrainer):
         return penalty
 
     def _anchor_logps(self, model: Any, rows: AnchorRows) -> AnchorLogps:
-        score = super()._get_per_token_logps_and_entropies
-
-        def padded(called: Any, rows: PaddedRows) -> Scores:
-            scores: Scores = score(called, rows.input_ids_BL, rows.attention_mask_BL, rows.time)
-            return scores
-
-        return self.scorer.anchors(model, rows, padded, shared=self.scorer.shares(model, self.temperature, {}))
+        return self.scorer.anchors(
+            model, rows, self._score_padded, shared=self.scorer.shares(model, self.temperature, {})
+        )
 
     def _reference_loss(self, inputs: Batch) -> Tensor:
         """With the denominator of TRL's token-mean losses: the completion tokens of the optimiser step."""
@@ -356,8 +349,8 @@ class DPHTrainer(ResumableTrainer):
         check_reference(log_u, "float16" if self.args.fp16 else precision)
         self.report_log_u(log_u)
 
-    def initial_log_u(self, most: int = CHECKED_ANCHORS) -> float:
-        """Mean |log u| (nats) of up to `most` anchors under the policy as it stands; about 0 before the first step.
+    def initial_log_u(self) -> float:
+        """Mean |log u| (nats) of up to `CHECKED_ANCHORS` under the policy as it stands; about 0 before the first step.
 
         They are spread over the whole store and read in train mode, where a model that adds noise of its own shows it.
         """
@@ -366,7 +359,7 @@ class DPHTrainer(ResumableTrainer):
         self.model.train()
         try:
             forward = partial(self._anchor_logps, self.model)
-            return self._anchors.mean_abs_log_u(forward, self.args.per_device_train_batch_size, most)
+            return self._anchors.mean_abs_log_u(forward, self.args.per_device_train_batch_size)
         finally:
             self.model.train(training)
 
