@@ -336,8 +336,6 @@ class DPHTrainer(ResumableTrainer):
         self._metrics["train"][self._reference.metric].append(mean)
         return loss
 
-    # -- the first check -----------------------------------------------------------------------------------------------
-
     def check_anchors(self) -> None:
         """Refuse anchors that are not of the model that is trained; `train` asks before its first step, all processes.
 
