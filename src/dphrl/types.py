@@ -133,6 +133,10 @@ class Task:
     """Completion text -> canonical form; two correct completions with the same form count as one solution."""
     answer: Callable[[str], str | None] | None = None
     """Completion text -> the answer that majority voting counts; None = answers cannot be compared as texts."""
+    verifier: str = ""
+    """What `verify` is called in a config: sql, module:function, ...; empty where a config cannot name it."""
+    verifier_args: Mapping[str, Any] = field(default_factory=dict)
+    """Its arguments; `db_dir` is absolute."""
     notes: tuple[str, ...] = ()
     """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""
 

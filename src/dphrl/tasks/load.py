@@ -81,6 +81,8 @@ def task_from(
         verify,
         solution=ready.solution or verifier.solution,
         answer=verifier.answer,
+        verifier=cfg.verifier,
+        verifier_args=own_args,
         notes=renderer.notes(rendered),
     )
 

@@ -29,6 +29,8 @@ class Verifier:
     `task.verifier_args` may hold."""
     columns: tuple[str, ...] = ()
     """Columns that every item needs beside `completion`; "db" names a SQLite database."""
+    optional: tuple[str, ...] = ()
+    """Columns that it reads where an item has them."""
     solution: Callable[[str], str] = text_style
     """Completion -> canonical form: two right completions with the same form count as one solution."""
     answer: Callable[[str], str | None] | None = None

@@ -71,4 +71,10 @@ def _verdict(reply: Reply) -> Verdict:
     return Verdict(status == "correct", float(detail.removeprefix(SCORE)), status, detail)
 
 
-VERIFIER = Verifier(name="gym", judge=verify_gym, columns=("gym", "entry"), answer_form="<answer>%s</answer>")
+VERIFIER = Verifier(
+    name="gym",
+    judge=verify_gym,
+    columns=("gym", "entry"),
+    optional=("gym_settings",),
+    answer_form="<answer>%s</answer>",
+)

@@ -206,5 +206,10 @@ def _fault(gold: GoldQuery, reply: GoldReply) -> str:
 
 
 VERIFIER = Verifier(
-    name="sql", judge=verify_sql, columns=("gold", "db"), solution=sql_style, answer_form="```sql\n%s\n```"
+    name="sql",
+    judge=verify_sql,
+    columns=("gold", "db"),
+    optional=("mode",),
+    solution=sql_style,
+    answer_form="```sql\n%s\n```",
 )
