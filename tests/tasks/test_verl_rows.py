@@ -15,7 +15,7 @@ import pytest
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, VerifierError
 from dphrl.tasks import load_task
-from dphrl.tasks.verl_rows import row_columns, row_verifier, verifier_item, verl_row
+from dphrl.tasks.verl_rows import RowVerifier, row_columns, row_verifier, verifier_item, verl_row
 from dphrl.types import Prompt, Task, Verdict
 from dphrl.verifiers.registry import load_verifier, verifier_of
 
@@ -62,10 +62,7 @@ def test_golds_of_the_demo_are_judged_right_from_parquet(tmp_path: Path, name: s
 
 def test_arguments_reach_the_verifier() -> None:
     task = load_task("demo", TaskConfig(name="demo:in_domain", limit=1), base_dir=Path())
-    row = rows_of(task)[0]
-    assert row_verifier(row["extra_info"]) == row_verifier(
-        {"verifier": "sql", "verifier_args": '{"keep_distinct": true}'}
-    )
+    assert row_verifier(rows_of(task)[0]["extra_info"]) == RowVerifier("sql", {"keep_distinct": True})
 
 
 def test_messages_and_golds_that_are_no_text(tmp_path: Path, math_task: Task) -> None:

@@ -12,7 +12,7 @@ from dphrl.config.overrides import with_overrides
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError, nearest
 from dphrl.tasks.load import load_task
-from dphrl.tasks.ready import all_ready_tasks, ready_task, resolved
+from dphrl.tasks.ready import all_ready_tasks, ready_task
 from dphrl.types import Prompt, Task, item_of
 from dphrl.verifiers.registry import verifier_of
 from dphrl.verifiers.verifier import Verifier
@@ -63,7 +63,7 @@ def show_task(
     if ready_task(cfg.name).generated and cfg.limit is None and prompt is None:
         cfg = dataclasses.replace(cfg, limit=SHOWN)  # some generators take a second a prompt
     task = load_task(name, cfg, base_dir=base_dir)
-    verifier = verifier_of(resolved(cfg).verifier)
+    verifier = verifier_of(task.verifier)
     chosen = _chosen(task, prompt)
     _say(console, f"{name}: {len(task.prompts):,} prompts", "bold")
     for note in task.notes:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import ConfigError, DataError
+from dphrl.tasks.nested_columns import as_messages, value_at
 from dphrl.tasks.prompt_template import parse_template
-from dphrl.tasks.read_rows import find_path
-from dphrl.tasks.ready import columns_of, ready_task, resolved
+from dphrl.tasks.read_rows import Row, find_path
+from dphrl.tasks.ready import ANY_FILE, columns_of, ready_task, resolved
 from dphrl.tasks.record import ReadyTask
 from dphrl.tasks.render_prompts import CountTokens, Renderer
+from dphrl.tasks.verl_rows import UnfoldedRow, unfolded, verifier_of_rows
 from dphrl.types import Prompt, Task
 from dphrl.verifiers.registry import verifier_of, with_arguments
 from dphrl.verifiers.verifier import Arguments
@@ -26,7 +28,9 @@ def load_task(name: str, cfg: TaskConfig, *, base_dir: Path, count_tokens: Count
     from the column that `cfg.columns` names, else from the ready task's, else from the column of the same name.
     Without ids, a row is called by its number in the data: row-0000017. The template of a task with databases may use
     {schema} (`schema_text`), which is shortened where `cfg.prompt_tokens` bounds the prompts. A null becomes the empty
-    text. The verifier sees every column of the row and every mapped field.
+    text. A field that is the whole template and holds chat messages is the prompt as it is. Names may have dots
+    (`nested_columns`), and rows laid out for verl are taken as they are (`verl_rows`). The verifier sees every column
+    of the row and every mapped field.
 
     Args:
         name: what the task is called in reports.
@@ -51,24 +55,29 @@ def task_from(
     """As `load_task`, with the record of the ready task that `cfg` names."""
     if cfg.template and cfg.template_file is not None:
         raise ConfigError(f"task {name!r}: task.template and task.template_file are both set; take one out")
-    cfg = resolved(cfg)
+    given, cfg = cfg, resolved(cfg)
     if cfg.system is not None and not cfg.chat:
         raise ConfigError(f"task {name!r}: task.system needs task.chat: true (or put the text into task.template)")
-    verifier = verifier_of(cfg.verifier)
-    args = _verifier_args(cfg, base_dir)
-    own_args = {key: value for key, value in args.items() if not ready.generated or key in verifier.arguments}
-    verify = with_arguments(verifier, own_args)
-    template = parse_template(_template_text(cfg, base_dir))
     loaded = ready.source(cfg, base_dir)
-    rows = list(enumerate(map(ready.derive, loaded.rows)))[cfg.offset :][: cfg.limit]
-    if not rows:
+    chosen = list(enumerate(loaded.rows))[cfg.offset :][: cfg.limit]
+    if not chosen:
         raise DataError(
             f"task {name!r}: task.offset={cfg.offset} leaves none of the {len(loaded.rows)} rows of "
             f"{cfg.data or cfg.name!r}"
         )
-    cfg = dataclasses.replace(cfg, columns=columns_of(cfg, ready, rows[0][1]))
+    cfg = _judged_as_written(given, cfg, [row for _, row in chosen])
+    verifier = verifier_of(cfg.verifier)
+    args = _verifier_args(cfg, base_dir)
+    own_args = {key: value for key, value in args.items() if not ready.generated or key in verifier.arguments}
+    verify = with_arguments(verifier, own_args)
+    rows = [(number, _derived(ready, row)) for number, row in chosen]
+    first = rows[0][1]
+    template = parse_template(_template_text(given, cfg, first, base_dir))
+    cfg = dataclasses.replace(cfg, columns=columns_of(cfg, ready, first.named))
     db_dir = args.get("db_dir", loaded.db_dir)
-    renderer = Renderer(cfg, template, verifier, base_dir, db_dir, ready.descriptions, count_tokens)
+    renderer = Renderer(
+        cfg, template, verifier, base_dir, db_dir, ready.descriptions, count_tokens, one_text=given.chat is False
+    )
     rendered = [renderer.render(number, row) for number, row in rows]
     prompts = tuple(one.prompt for one in rendered)
     if ready.fixed:  # the user maps none of its columns, so the verifier sees those that it reads
@@ -94,10 +103,38 @@ def _verifier_args(cfg: TaskConfig, base_dir: Path) -> Arguments:
     return cfg.verifier_args | {"db_dir": str(find_path(str(db_dir), base_dir, "task.verifier_args.db_dir"))}
 
 
-def _template_text(cfg: TaskConfig, base_dir: Path) -> str:
-    if cfg.template_file is None:
-        return cfg.template
-    return find_path(cfg.template_file, base_dir, "task.template_file").read_text(encoding="utf-8")
+def _template_text(given: TaskConfig, cfg: TaskConfig, first: UnfoldedRow, base_dir: Path) -> str:
+    """The user's template, else the task's; where a task of any file has neither, rows may bring whole prompts."""
+    if cfg.template_file is not None:
+        return find_path(cfg.template_file, base_dir, "task.template_file").read_text(encoding="utf-8")
+    own = bool(given.template) or cfg.name != ANY_FILE or "question" in cfg.columns
+    return cfg.template if own or not _brings_prompts(first, cfg.columns.get("prompt", "prompt")) else "{prompt}"
+
+
+def _brings_prompts(first: UnfoldedRow, column: str) -> bool:
+    """Whether the rows have whole prompts: for verl, or chat messages and no question."""
+    if first.verl:
+        return True
+    try:
+        prompt = value_at(first.named, column)
+    except KeyError:
+        return False
+    return "question" not in first.seen and as_messages(prompt, f"the first row, column {column!r}") is not None
+
+
+def _judged_as_written(given: TaskConfig, cfg: TaskConfig, rows: Sequence[Row]) -> TaskConfig:
+    """The settings with the verifier that the rows of a file for verl name, unless the user names another one."""
+    named = verifier_of_rows(rows, given.verifier) if cfg.name == ANY_FILE else None
+    if named is None:
+        return cfg
+    return dataclasses.replace(cfg, verifier=named.spec, verifier_args={**named.args, **cfg.verifier_args})
+
+
+def _derived(ready: ReadyTask, row: Row) -> UnfoldedRow:
+    """The row with what the ready task makes of it."""
+    one = unfolded(row)
+    seen = ready.derive(one.seen)
+    return dataclasses.replace(one, seen=seen, named={**one.named, **seen})
 
 
 def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:

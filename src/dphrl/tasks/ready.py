@@ -39,6 +39,8 @@ Instructions:
 SQL = _SQL_PROMPT.format(knowledge="")
 SQL_WITH_KNOWLEDGE = _SQL_PROMPT.format(knowledge="{knowledge}")
 
+ANY_FILE = "jsonl"
+"""The task that fills in nothing, and takes any file."""
 _PROBLEM = {"question": ("problem", "question"), "gold": ("answer",), "id": ("unique_id", "id", "idx")}
 
 

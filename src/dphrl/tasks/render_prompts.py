@@ -11,14 +11,18 @@ from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, listed, nearest
+from dphrl.tasks.nested_columns import as_messages, names_of, value_at
 from dphrl.tasks.prompt_template import Template
 from dphrl.tasks.read_rows import Row, find_path
 from dphrl.tasks.schema_text import schema_text
+from dphrl.tasks.verl_rows import SENSES, UnfoldedRow, single_text
 from dphrl.types import Message, Prompt
 from dphrl.verifiers.sql.database_file import DB_SUFFIXES, database_path
 from dphrl.verifiers.verifier import Verifier
 
 CountTokens = Callable[[Prompt], int]
+Content = str | tuple[Message, ...]
+"""What a prompt is: a text, or chat messages."""
 CHARACTERS_PER_TOKEN = 3
 """Of the estimate, where no tokenizer is at hand; English and SQL have more."""
 SHOWN_IDS = 20
@@ -65,19 +69,25 @@ class Renderer:
     db_dir: str | None
     descriptions: bool
     count_tokens: CountTokens | None
+    one_text: bool = False
+    """Whether chat messages in the data are to be read as a text, since the user writes chat: false."""
 
-    def render(self, number: int, row: Row) -> Rendered:
+    def render(self, number: int, row: UnfoldedRow) -> Rendered:
         """One row as a prompt; `number` is its place in the data, from 0."""
         columns, database = self._columns(number, row)
         key = columns.get("id", f"row-{number:07d}")
         if key is None:
             raise DataError(f"row {number} of {self.cfg.data!r} has a null id")
+        messages = self._given_messages(number, columns, row)
+        if messages is not None:
+            return Rendered(Prompt(str(key), messages, columns), "", self._fits(messages))
         lost = ""
         if database is None:
             text = self._fill(columns)
         else:
             text, lost = self._with_schema(columns, database)
-        return Rendered(Prompt(str(key), self._content(text), columns), lost, self._fits(text))
+        content = self._content(text)
+        return Rendered(Prompt(str(key), content, columns), lost, self._fits(content))
 
     def notes(self, rendered: Sequence[Rendered]) -> tuple[str, ...]:
         """What the prompts have lost to fit, and which are too long all the same."""
@@ -97,27 +107,65 @@ class Renderer:
             )
         return tuple(lines)
 
-    def _columns(self, number: int, row: Row) -> tuple[Row, Path | None]:
+    def _given_messages(self, number: int, columns: Row, row: UnfoldedRow) -> Content | None:
+        """The prompt of a row that holds it as chat messages, with the task's system message; None where it does not.
+
+        Raises:
+            DataError: images; a system message in both; text beside the messages; or see `as_messages`, `single_text`.
+        """
+        for field in dict.fromkeys(self.template.fields):
+            where = f"row {number} of {self.cfg.data!r}, column {self.cfg.columns.get(field, field)!r}"
+            value = columns.get(field)  # {schema} is not there yet
+            messages = as_messages(value, where) if self._alone or not isinstance(value, str) else None
+            if messages is None:
+                continue
+            if not self._alone:
+                raise DataError(f"{where} holds chat messages; a template can only be all of them: '{{{field}}}'")
+            for sense in SENSES:
+                if row.named.get(sense):
+                    raise DataError(
+                        f"{where} has {sense} beside it; dphrl trains on texts alone, so leave such rows out"
+                    )
+            if self.one_text:
+                return single_text(messages, where)
+            return self._with_system(messages, where)
+        return None
+
+    @property
+    def _alone(self) -> bool:
+        """Whether the template is one field and nothing else."""
+        return self.template.texts == ("", "")
+
+    def _with_system(self, messages: tuple[Message, ...], where: str) -> tuple[Message, ...]:
+        if self.cfg.system is None:
+            return messages
+        if any(message["role"] == "system" for message in messages):
+            raise DataError(f"{where} holds a system message, and task.system is set too; take one out")
+        return ({"role": "system", "content": self.cfg.system}, *messages)
+
+    def _columns(self, number: int, row: UnfoldedRow) -> tuple[Row, Path | None]:
         """What the verifier sees, which gains a `schema` if the template asks for one; its database in that case."""
         cfg = self.cfg
-        makes_schema = "schema" in self.template.fields and "schema" not in row and "schema" not in cfg.columns
+        makes_schema = "schema" in self.template.fields and "schema" not in row.named and "schema" not in cfg.columns
         needed = {*cfg.columns, *self.verifier.columns, *self.template.fields}
         fields = needed - ({"schema"} if makes_schema else set())
-        columns = row | {name: self._cell(row, number, name) for name in sorted(fields)}
+        columns = row.seen | {name: self._cell(row, number, name) for name in sorted(fields)}
         if not makes_schema and "db" not in self.verifier.columns:
             return columns, None
         database = self._database(self._cell(row, number, "db"))
         columns["db"] = str(database)
         return columns, database if makes_schema else None
 
-    def _cell(self, row: Row, number: int, name: str) -> Any:
+    def _cell(self, row: UnfoldedRow, number: int, name: str) -> Any:
         column = self.cfg.columns.get(name, name)
-        if column not in row:
+        try:
+            return value_at(row.named, column)
+        except KeyError:
+            there = list(names_of(row.named))
             raise DataError(
-                f"row {number} of {self.cfg.data!r} has no column {column!r} for field {name!r}{nearest(column, row)}; "
-                f"it has {', '.join(row)}; name the right one in task.columns.{name}"
-            )
-        return row[column]
+                f"row {number} of {self.cfg.data!r} has no column {column!r} for field {name!r}"
+                f"{nearest(column, there)}; it has {', '.join(there)}; name the right one in task.columns.{name}"
+            ) from None
 
     def _database(self, db: Any) -> Path:
         """The database of a row, which must be there: a missing one would make every verdict a `gold_error`."""
@@ -138,20 +186,20 @@ class Renderer:
                 continue
             columns["schema"] = schema
             text, lost = self._fill(columns), detail.lost
-            if self._fits(text):
+            if self._fits(self._content(text)):
                 break
         return text, lost
 
     def _fill(self, columns: Row) -> str:
         return self.template.fill({name: _text(columns[name]) for name in self.template.fields})
 
-    def _fits(self, text: str) -> bool:
+    def _fits(self, content: Content) -> bool:
         if self.cfg.prompt_tokens is None:
             return True
         count = self.count_tokens or estimated_tokens
-        return count(Prompt("", self._content(text))) <= self.cfg.prompt_tokens
+        return count(Prompt("", content)) <= self.cfg.prompt_tokens
 
-    def _content(self, text: str) -> str | tuple[Message, ...]:
+    def _content(self, text: str) -> Content:
         return _messages(self.cfg.system, text) if self.cfg.chat else text
 
 
