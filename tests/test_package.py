@@ -74,7 +74,7 @@ def test_all_but_training_works_without_trl(tmp_path: Path) -> None:
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
     assert json.loads(ended.stdout.splitlines()[-1]) == [0] * 6 + [2] * 3, ended.stderr
-    assert "training: needs trl and accelerate: pip install 'dphrl[trl]'" in ended.stdout
+    assert "training by TRL: needs trl and accelerate: pip install 'dphrl[trl]'" in ended.stdout
     assert ended.stderr.count("training needs trl and accelerate; install what is missing with") == 3
 
 

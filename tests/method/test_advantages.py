@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import NEEDS_TRL
 from torch import Tensor
 
 from dphrl.config.load import build_config
@@ -172,6 +173,7 @@ def test_settings_of_another_advantage_are_refused(train: dict[str, Any], part: 
         build_config({"train": train})
 
 
+@NEEDS_TRL
 def test_settings_reach_the_trainer_and_are_checked_there_too(tmp_path: Path) -> None:
     from dphrl import DPHConfig
 
@@ -182,6 +184,7 @@ def test_settings_reach_the_trainer_and_are_checked_there_too(tmp_path: Path) ->
         DPHConfig(output_dir=str(tmp_path), advantage="maxrl", pass_k=3, use_cpu=True)
 
 
+@NEEDS_TRL
 @pytest.mark.parametrize("updates", [1, 2])
 def test_the_trainer_ranks_by_the_sampling_policy(updates: int, tmp_path: Path) -> None:
     """Mean ln pi of each completion's tokens, from full logits, whether TRL keeps them (2 updates) or not."""

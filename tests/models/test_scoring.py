@@ -13,9 +13,9 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from needs import NEEDS_TRL
 from tiny_models import CONFIGS, VOCABULARY, plain, rows, tiny
 from torch import Tensor
-from trl.trainer.utils import add_fused_lm_head
 
 import dphrl.models.scoring
 from dphrl.errors import DataError, ModelError
@@ -75,10 +75,13 @@ def test_asking_for_the_likeliest_tokens_changes_no_score(name: str, dtype: torc
             assert math.fsum(map(math.exp, logps)) == pytest.approx(1.0, abs=1e-5)
 
 
+@NEEDS_TRL
 @pytest.mark.parametrize(("dtype", "autocast"), PRECISIONS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logps_are_those_of_the_trainer(name: str, dtype: torch.dtype, autocast: str | None) -> None:
     """The forward of TRL's trainer on the same padded batch: patched model, under the trainer's autocast."""
+    from trl.trainer.utils import add_fused_lm_head
+
     model = tiny(name, dtype)
     prompts, completions = rows(2, ((4, 3), (4, 9), (4, 6)))
     ours = score(model, prompts, completions, pad_id=0, temperature=0.9, batch_size=3, autocast=autocast)
@@ -110,8 +113,11 @@ RULES: dict[str, tuple[str, dict[str, Any], float, float | None]] = {
 }
 
 
+@NEEDS_TRL
 @pytest.mark.parametrize("name", RULES)
 def test_the_rule_of_a_config_is_the_one_that_trl_reads(name: str) -> None:
+    from trl.trainer.utils import add_fused_lm_head
+
     kind, settings, scale, softcap = RULES[name]
     if kind not in dir(transformers):
         pytest.skip(f"transformers {transformers.__version__} has no {kind} yet")

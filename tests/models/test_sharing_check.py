@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tiny_models import FAMILIES, MLA, SMALL, VOCABULARY, plain, rows, tiny
 from transformers import (
-    DeepseekV32Config,
     Lfm2Config,
     LlamaConfig,
     MambaConfig,
@@ -38,7 +38,7 @@ MADE: dict[str, Callable[[], Any]] = {
     "recurrent-gemma": lambda: RecurrentGemmaConfig(
         **{**SMALL, "num_key_value_heads": 4, "num_hidden_layers": 3}, lru_width=32, attention_window_size=6,
     ),
-    "deepseek-v32": lambda: DeepseekV32Config(
+    "deepseek-v32": lambda: transformers.DeepseekV32Config(
         **{**SMALL, "num_key_value_heads": 4}, **MLA, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
         topk_group=1, moe_intermediate_size=24, n_shared_experts=1, first_k_dense_replace=1, index_topk=2048,
         index_n_heads=2, index_head_dim=8,
@@ -55,7 +55,7 @@ NOT_ALONG_PATHS = {
     "mamba": "MambaForCausalLM cannot be given positions",
     "lfm2": r"layers \(conv\) that look at all tokens before them",
     "qwen3-next": r"layers \(linear_attention\)",
-    "recurrent-gemma": "state|layers",
+    "recurrent-gemma": "state|layers|cannot be exchanged",  # the last before transformers 5.11
     "deepseek-v32": r"layers \(indexed_attention\)",
     "dynamic": "rotary frequencies follow the longest row",
     "longrope": "rotary frequencies follow the longest row",
@@ -69,6 +69,8 @@ def untrained(name: str) -> Any:
     the choice of DeepSeek's indexer changes nothing in short rows."""
     if name not in MADE:
         return tiny(name)
+    if name == "deepseek-v32" and "DeepseekV32Config" not in dir(transformers):
+        pytest.skip(f"transformers {transformers.__version__} has no {name} yet")
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(MADE[name](), dtype=torch.float32).eval()
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dphrl.config.load import build_config
+from dphrl.engines.trl import missing_packages
 from dphrl.errors import ConfigError, ModelError, SamplerError
 from dphrl.models.policy import Policy, load_policy
 from dphrl.sampling.backends import BACKENDS, make_sampler, missing_modules
@@ -61,9 +62,11 @@ def test_doctor_says_of_each_backend_whether_it_works(monkeypatch: pytest.Monkey
     monkeypatch.setitem(BACKENDS, "vllm", replace(BACKENDS["vllm"], modules=("no_such_engine",)))
     said = dict(line.split(": ", 1) for line in installation_text().splitlines() if ": " in line)
     assert said["sampling.backend=transformers"] == "works"
-    assert said["sampling.backend=openai"].startswith("works, with a server")
+    openai = "needs httpx2: pip" if missing_modules("openai") else "works, with a server"
+    assert said["sampling.backend=openai"].startswith(openai)
     assert said["sampling.backend=vllm"].startswith("needs no_such_engine: pip install 'dphrl[vllm]'")
-    assert said["training"].startswith("works (trl 1.")
+    trl = "needs trl: pip" if missing_packages() else "works (trl 1."
+    assert said["training by TRL"].startswith(trl)
 
 
 def test_doctor_says_what_an_extra_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from dphrl.config.sources import ModelConfig
+from dphrl.engines import verl
 from dphrl.engines.trl import INSTALL, PACKAGES, missing_packages
+from dphrl.engines.verl.probe import verl_ability
 from dphrl.models.policy import load_tokenizer
 from dphrl.sampling.backends import BACKENDS, missing_modules
 
@@ -29,7 +31,7 @@ class Extra:
 
 
 EXTRAS = (
-    Extra("training", PACKAGES, INSTALL),
+    Extra("training by TRL", PACKAGES, INSTALL),
     Extra("training an adapter (lora.r)", ("peft",), "pip install 'dphrl[lora]'"),
     Extra("models stored as GGUF", ("gguf",), "pip install 'dphrl[gguf]'"),
     Extra("tasks of reasoning-gym", ("reasoning-gym",), "pip install 'dphrl[gym]'"),
@@ -63,13 +65,14 @@ def _abilities() -> Iterator[str]:
             yield f"{extra.what}: needs {' and '.join(absent)}: {extra.install}"
         else:
             yield f"{extra.what}: works ({', '.join(f'{name} {_version(name)}' for name in extra.packages)})"
+    yield f"training by verl: {verl_ability()}"
     for name in BACKENDS:
         yield f"sampling.backend={name}: {_backend(name)}"
 
 
 def _first_command() -> str:
     if missing_packages():
-        return f"`dphrl tasks`; to train: {INSTALL}"
+        return f"`dphrl tasks`; to train: {INSTALL if verl.missing_packages() else '`dphrl docs verl`'}"
     return "`dphrl demo --quick`"
 
 

@@ -34,4 +34,4 @@ def check_installed() -> None:
     ConfigError: training by verl cannot begin here; says what to install.
     """
     if missing := missing_packages():
-        raise ConfigError(f"verl's trainers need {' and '.join(missing)}; install what is missing with {INSTALL}")
+        raise ConfigError(f"verl's trainers need {', '.join(missing)}; install what is missing with {INSTALL}")
