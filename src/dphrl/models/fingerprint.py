@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from dphrl.config.root import Config
@@ -15,16 +16,10 @@ def fingerprint(policy: Policy, config: Config) -> dict[str, str]:
 
     Two policies with the same fingerprint give the same reference log-probabilities to the same tokens.
     """
-    tokenizer = policy.tokenizer
-    vocabulary = (
-        tokenizer.backend_tokenizer.to_str()
-        if getattr(tokenizer, "backend_tokenizer", None) is not None
-        else json.dumps(tokenizer.get_vocab(), sort_keys=True)
-    )
     return {
         "weights": weights_digest(policy.model),
-        "tokenizer": _digest(_without_runtime_state(vocabulary)),
-        "chat_template": _digest(f"{tokenizer.chat_template}{json.dumps(policy.chat_template_args, sort_keys=True)}"),
+        "tokenizer": tokenizer_digest(policy.tokenizer),
+        "chat_template": template_digest(policy.tokenizer.chat_template, policy.chat_template_args),
         "stop_ids": ",".join(map(str, sorted(policy.stop_ids))),
         "dtype": str(policy.precision),
         "temperature": repr(float(config.sampling.temperature)),
@@ -40,6 +35,21 @@ def weights_digest(model: Any) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 over all that turns text into tokens; first 32 hex digits."""
+    vocabulary = (
+        tokenizer.backend_tokenizer.to_str()
+        if getattr(tokenizer, "backend_tokenizer", None) is not None
+        else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    )
+    return _digest(_without_runtime_state(vocabulary))
+
+
+def template_digest(template: str | None, arguments: Mapping[str, Any]) -> str:
+    """SHA-256 over a chat template and what it is called with; first 32 hex digits."""
+    return _digest(f"{template}{json.dumps(dict(arguments), sort_keys=True)}")
 
 
 def _without_runtime_state(vocabulary: str) -> str:

@@ -136,7 +136,7 @@ class AnchorTerm:
         self.stats: list[AnchorStats] = []
         """Statistics of each micro-batch since the last log line."""
         self._anchors, self._lengths = anchors, anchor_lengths(anchors)
-        self._order, self._prompts = _order(anchors, self._lengths, settings)
+        self._order, self._prompts = anchor_order(anchors, self._lengths, settings)
         self._processes, self._pad_id = processes, pad_id
         self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
         self._penalty = _penalty(settings)
@@ -231,7 +231,7 @@ def anchor_term(args: Any, anchors: Sequence[Anchor] | None, processes: Processe
     return None
 
 
-def _order(
+def anchor_order(
     anchors: Sequence[Anchor], lengths: Integer[np.ndarray, " anchors"], settings: AnchorSettings
 ) -> tuple[AnchorOrder, Integer[np.ndarray, " anchors"] | None]:
     """The stream of anchors, and the number of each one's prompt where several of a prompt follow one another."""
@@ -260,16 +260,29 @@ def check_reference(log_u_abs_mean: float, precision: str) -> None:
 
 def _penalty(settings: AnchorSettings) -> Callable[[AnchorLogps, AnchorRows, int], Tensor]:
     """(log-probabilities, rows, anchor tokens of the step) -> the micro-batch's share of the penalty."""
-    if settings.method == "replay":
-        return lambda logps, rows, tokens: anchor_nll(logps.logp_BT, rows.mask_BT, tokens)
-    f: GeneratorFn
-    if settings.form == "definition":
-        f = definition(settings.divergence).anchors or torch.zeros_like
-    else:
-        f = generator(settings.divergence, alpha=settings.alpha, log_u_cap=settings.log_u_cap)
-    if settings.estimator == "topk":
+    if settings.method == "dph" and settings.estimator == "topk":
+        f = _generator(settings)
         return lambda logps, rows, tokens: topk_penalty(*_likeliest(logps), f, tokens)
-    return lambda logps, rows, tokens: anchor_penalty(logps.logp_BT, rows.ref_logp_BT, rows.mask_BT, f, tokens)
+    sampled = sampled_penalty(settings)
+    return lambda logps, rows, tokens: sampled(logps.logp_BT, rows.ref_logp_BT, rows.mask_BT, tokens)
+
+
+def sampled_penalty(settings: AnchorSettings) -> Callable[[Tensor, Tensor, Tensor, int], Tensor]:
+    """The penalty at the anchors' own tokens.
+
+    Returns:
+        (logp_BT, ref_logp_BT, mask_BT, anchor tokens of the step) -> the micro-batch's share, nats an anchor token.
+    """
+    if settings.method == "replay":
+        return lambda logp_BT, ref_logp_BT, mask_BT, tokens: anchor_nll(logp_BT, mask_BT, tokens)
+    f = _generator(settings)
+    return lambda logp_BT, ref_logp_BT, mask_BT, tokens: anchor_penalty(logp_BT, ref_logp_BT, mask_BT, f, tokens)
+
+
+def _generator(settings: AnchorSettings) -> GeneratorFn:
+    if settings.form == "definition":
+        return definition(settings.divergence).anchors or torch.zeros_like
+    return generator(settings.divergence, alpha=settings.alpha, log_u_cap=settings.log_u_cap)
 
 
 def _likeliest(logps: AnchorLogps) -> tuple[Tensor, Tensor]:
