@@ -26,9 +26,10 @@ from dphrl.engines.verl import checks
 from dphrl.engines.verl.anchor_scores import VerlForward, rescored
 from dphrl.engines.verl.anchored_update import AnchoredUpdate, UpdatePlace
 from dphrl.engines.verl.loss import dph_loss
+from dphrl.engines.verl.reward import check_reward
 from dphrl.engines.verl.saved_state import SavedState
 from dphrl.engines.verl.settings import VerlSettings
-from dphrl.engines.verl.verdicts import Verdicts
+from dphrl.engines.verl.verdicts import Verdicts, validation_shares
 from dphrl.progress import shown
 
 
@@ -52,6 +53,7 @@ class DPHTrainer(PPOTrainer):
     def _setup(self) -> None:
         self.dph = VerlSettings.of(OmegaConf.to_container(self.config.get("dph") or OmegaConf.create(), resolve=True))
         checks.check_settings(self.config)
+        check_reward(self.config)
         self.dph_store = open_store(self.dph.anchors, None)
         super()._setup()
         ranks = self._dph_ranks()
@@ -91,6 +93,14 @@ class DPHTrainer(PPOTrainer):
         self.dph_eta.end_step(lambda: found["anchor/forward_kl"])
         metrics |= found | {"anchor/eta": self.dph_eta.now, "anchor/tokens": stats.tokens.item()}
         return batch
+
+    def _val_metrics_update(
+        self, data_sources: Any, sample_uids: Any, reward_extra_infos_dict: Any, *others: Any, **more: Any
+    ) -> dict[str, float]:
+        metrics: dict[str, float] = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, *others, **more
+        )
+        return metrics | validation_shares(data_sources, reward_extra_infos_dict)
 
     def _save_checkpoint(self) -> None:
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
