@@ -21,7 +21,7 @@ class Server:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(1)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval().requires_grad_(False)
         self.end = AutoTokenizer.from_pretrained(path).eos_token_id
         self.seed, self.limit, self.step = seed, limit, 0
         self.asked: Counter[tuple[int, ...]] = Counter()
@@ -32,21 +32,20 @@ class Server:
         self.asked[key] += 1
         temperature = sampling_params.get("temperature", 1.0)
         ids, logps, cache = list(prompt_ids), [], None
-        with torch.no_grad():
-            for _ in range(sampling_params.get("max_tokens", self.limit)):
-                new = ids if cache is None else ids[-1:]
-                out = self.model(torch.tensor([new]), past_key_values=cache, use_cache=True)
-                cache = out.past_key_values
-                logp = torch.log_softmax(out.logits[0, -1].float() / (temperature or 1.0), -1)
-                token = int(logp.argmax())
-                if temperature:
-                    below = torch.cumsum(logp.double().exp(), 0).numpy()
-                    token = min(int(np.searchsorted(below, rng.random() * below[-1])), len(below) - 1)
-                ids.append(token)
-                logps.append(float(logp[token]))
-                if token == self.end:
-                    break
-                await asyncio.sleep(0)
+        for _ in range(sampling_params.get("max_tokens", self.limit)):
+            new = ids if cache is None else ids[-1:]
+            out = self.model(torch.tensor([new]), past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            logp = torch.log_softmax(out.logits[0, -1].float() / (temperature or 1.0), -1)
+            token = int(logp.argmax())
+            if temperature:
+                below = torch.cumsum(logp.double().exp(), 0).numpy()
+                token = min(int(np.searchsorted(below, rng.random() * below[-1])), len(below) - 1)
+            ids.append(token)
+            logps.append(float(logp[token]))
+            if token == self.end:
+                break
+            await asyncio.sleep(0)
         return TokenOutput(
             token_ids=ids[len(prompt_ids) :],
             log_probs=logps if sampling_params.get("logprobs") else None,

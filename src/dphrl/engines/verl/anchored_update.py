@@ -100,7 +100,9 @@ class AnchoredUpdate:
     def anchors_of(self, step: int) -> list[Anchor]:
         """The anchors of an optimiser step (from 0), long ones first: dealt to ranks in turn they are about even."""
         indices = self._order.step(step, self._settings.per_step)
-        return sorted((self._anchors[int(i)] for i in indices), key=lambda a: -len(a.prompt_ids) - len(a.completion_ids))
+        return sorted(
+            (self._anchors[int(i)] for i in indices), key=lambda a: -len(a.prompt_ids) - len(a.completion_ids)
+        )
 
 
 def mark_rollouts(batch: KVBatchMeta) -> None:

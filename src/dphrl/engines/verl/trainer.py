@@ -148,7 +148,9 @@ class DPHTrainer(PPOTrainer):
         """What the checkpoint that this training goes on from says of its anchors; None without one."""
         if not self.global_steps:
             return None
-        given = self.config.trainer.get("resume_from_path") if self.config.trainer.resume_mode == "resume_path" else None
+        given = (
+            self.config.trainer.get("resume_from_path") if self.config.trainer.resume_mode == "resume_path" else None
+        )
         name = given or os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
         return now.check(Path(name))
 

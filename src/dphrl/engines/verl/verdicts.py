@@ -51,7 +51,7 @@ class Verdicts:
         if not self._unjudged:
             yield
             return
-        own = _get(batch, self._unjudged, "uid").tolist()
+        own = list(_get(batch, self._unjudged, "uid"))
         _put(batch, self._unjudged, [{"uid": key} for key in self._unjudged])
         try:
             yield
@@ -94,7 +94,7 @@ def validation_shares(sources: Sequence[str], infos: Mapping[str, Sequence[Any]]
 def _verdict_rows(batch: KVBatchMeta) -> dict[str, Mapping[str, Any]]:
     """Key -> what the reward function said of the completion; of verl's padding rows nothing."""
     keys = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding")]
-    extras = _get(batch, keys, "extra_fields").tolist()
+    extras = list(_get(batch, keys, "extra_fields"))
     return {
         key: (extra.get("reward_extra_info") or {}) if isinstance(extra, Mapping) else {}
         for key, extra in zip(keys, extras, strict=True)
