@@ -40,13 +40,13 @@ def check_settings(config: Any) -> None:
             f"router replay (mode={replay}) gives each token the experts of its rollout, and anchors have none; set "
             f"actor_rollout_ref.actor.{actor.strategy}.router_replay.mode=disabled"
         )
-    if actor.get("loss_agg_mode") == "seq-mean-token-sum-norm" and actor.use_dynamic_bsz:
-        if actor.get("loss_scale_factor") is None:
-            raise ConfigError(
-                "loss_agg_mode=seq-mean-token-sum-norm divides by the longest row of a micro-batch, which with "
-                "use_dynamic_bsz=True may be an anchor; set actor_rollout_ref.actor.loss_scale_factor, e.g. to "
-                "data.max_response_length"
-            )
+    by_width = actor.get("loss_agg_mode") == "seq-mean-token-sum-norm" and actor.get("loss_scale_factor") is None
+    if by_width and actor.use_dynamic_bsz:
+        raise ConfigError(
+            "loss_agg_mode=seq-mean-token-sum-norm divides by the longest row of a micro-batch, which with "
+            "use_dynamic_bsz=True may be an anchor; set actor_rollout_ref.actor.loss_scale_factor, e.g. to "
+            "data.max_response_length"
+        )
     correction = config.algorithm.get("rollout_correction") or {}
     if correction.get("bypass_mode", False) or actor.policy_loss.get("loss_mode") == "bypass_mode":
         raise ConfigError(

@@ -55,4 +55,5 @@ def _padded(field: Tensor, width: int) -> Tensor:
     """A field of responses as (rows, width)."""
     if not field.is_nested:
         return field
-    return torch.nested.to_padded_tensor(field, 0, output_size=(field.shape[0], width))
+    padded: Tensor = torch.nested.to_padded_tensor(field, 0, output_size=(field.shape[0], width))
+    return padded

@@ -55,11 +55,9 @@ class SavedState:
         names = [n for n in ("anchors", "seed", "anchors_per_step", "anchors_per_prompt")
                  if getattr(self, n) != getattr(saved, n)]  # fmt: skip
         if names:
-            lines = [f"  {name}: {getattr(saved, name)!r} there, {getattr(self, name)!r} now" for name in names]
+            lines = [f"  {name}: {getattr(saved, name)!r} there, {getattr(self, name)!r} now\n" for name in names]
             raise AnchorError(
-                "\n".join(
-                    [f"the training of {folder} had other anchors, or another order of them:", *lines]
-                    + ["set them as they were, or start anew with another trainer.default_local_dir"]
-                )
+                f"the training of {folder} had other anchors, or another order of them:\n{''.join(lines)}"
+                "set them as they were, or start anew with another trainer.default_local_dir"
             )
         return saved

@@ -64,10 +64,15 @@ class VerlSettings:
 
     def anchor_settings(self, per_step: int) -> AnchorSettings:
         """What the loss and the order of anchors read, with `per_step` anchors beside each optimiser step."""
-        args = _Flat(self.objective, method=self.method, seed=self.seed, anchors_per_step=per_step)
         # verl reads each row whole, so that nothing is gained by anchors of one prompt in one step
-        args.anchors_per_prompt = self.objective.anchors_per_prompt or 1
-        return AnchorSettings.of(args)
+        together = self.objective.anchors_per_prompt or 1
+        others = {
+            "method": self.method,
+            "seed": self.seed,
+            "anchors_per_step": per_step,
+            "anchors_per_prompt": together,
+        }
+        return AnchorSettings.of(_Flat(self.objective, others))
 
     def eta_settings(self) -> EtaSettings:
         """The weight and its course."""
@@ -127,5 +132,5 @@ def _objective(method: str, values: Mapping[str, Any]) -> AnchoredObjective:
 class _Flat:
     """An objective's settings beside others, as `AnchorSettings.of` reads them from a trainer's arguments."""
 
-    def __init__(self, objective: AnchoredObjective, **others: Any) -> None:
+    def __init__(self, objective: AnchoredObjective, others: dict[str, Any]) -> None:
         self.__dict__ |= {f.name: getattr(objective, f.name) for f in fields(objective)} | others

@@ -6,7 +6,6 @@ The only module that overrides methods of verl's trainers; `docs/verl.md` lists 
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +32,7 @@ from dphrl.engines.verl.verdicts import Verdicts, validation_shares
 from dphrl.progress import shown
 
 
-class DPHTrainer(PPOTrainer):
+class DPHTrainer(PPOTrainer):  # type: ignore[misc]
     """What the three trainers share: L = verl's loss + eta * sum f(log u) / N over each optimiser step's anchors.
 
     Raises (all before a rollout is drawn):
@@ -114,7 +113,8 @@ class DPHTrainer(PPOTrainer):
         workers = self.actor_rollout_wg
         if "actor" not in workers._dispatch_info:
             workers._dispatch_info["actor"] = workers._query_dispatch_info("actor")
-        return int(max(workers._dispatch_info["actor"])) + 1
+        ranks: int = max(workers._dispatch_info["actor"]) + 1
+        return ranks
 
     def _dph_anchor_settings(self, ranks: int) -> AnchorSettings:
         actor = self.config.actor_rollout_ref.actor
@@ -148,11 +148,9 @@ class DPHTrainer(PPOTrainer):
         """What the checkpoint that this training goes on from says of its anchors; None without one."""
         if not self.global_steps:
             return None
-        given = (
-            self.config.trainer.get("resume_from_path") if self.config.trainer.resume_mode == "resume_path" else None
-        )
-        name = given or os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        return now.check(Path(name))
+        trainer = self.config.trainer
+        newest = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        return now.check(Path(trainer.resume_from_path) if trainer.resume_mode == "resume_path" else newest)
 
     # -- while training ------------------------------------------------------------------------------------------------
 
@@ -165,21 +163,21 @@ class DPHTrainer(PPOTrainer):
 
 
 @register_trainer("dph")
-class DPHTrainerSync(DPHTrainer, PPOTrainerSync):
+class DPHTrainerSync(DPHTrainer, PPOTrainerSync):  # type: ignore[misc]
     """verl's `sync` with anchors."""
 
     mode = "sync"
 
 
 @register_trainer("dph_colocate_async")
-class DPHTrainerColocateAsync(DPHTrainer, PPOTrainerColocateAsync):
+class DPHTrainerColocateAsync(DPHTrainer, PPOTrainerColocateAsync):  # type: ignore[misc]
     """verl's `colocate_async` with anchors."""
 
     mode = "colocate_async"
 
 
 @register_trainer("dph_separate_async")
-class DPHTrainerSeparateAsync(DPHTrainer, PPOTrainerSeparateAsync):
+class DPHTrainerSeparateAsync(DPHTrainer, PPOTrainerSeparateAsync):  # type: ignore[misc]
     """verl's `separate_async` with anchors."""
 
     mode = "separate_async"
