@@ -148,7 +148,7 @@ class OneStep:
         self.worker.set_loss_fn(loss)
         part = len(rows) // self.ranks
         data = tu.list_of_dict_to_tensordict(rows[self.rank * part : (self.rank + 1) * part])
-        for name in list(data):  # as TransferQueue hands out columns, also where all rows are of one length
+        for name in sorted(data.keys()):  # as TransferQueue hands out columns, also where all rows are of one length
             if not data[name].is_nested:
                 data[name] = torch.nested.as_nested_tensor(list(data[name].unbind()), layout=torch.jagged)
         tu.assign_non_tensor(

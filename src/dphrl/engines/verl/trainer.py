@@ -156,7 +156,8 @@ class DPHTrainer(PPOTrainer):  # type: ignore[misc]
 
     def _dph_updates(self) -> int:
         """Actor updates before the one at hand, resumed or not."""
-        return (self.global_steps - 1) * self.parameter_sync_step + self.local_trigger_step
+        updates: int = (self.global_steps - 1) * self.parameter_sync_step + self.local_trigger_step
+        return updates
 
     def _dph_place(self) -> UpdatePlace:
         return UpdatePlace(self._dph_updates(), self.dph_eta.now)
