@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from dphrl import __version__
+from dphrl.cli import export_commands as exports
 from dphrl.cli import result_commands as results
 from dphrl.cli import stage_commands as stages
 from dphrl.cli import tool_commands as tools
@@ -26,7 +27,7 @@ COMPLETE = "_DPHRL_COMPLETE"
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "A run": (stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.evaluate),
     "Results": (results.report, results.watch, results.compare, results.import_files),
-    "Pieces": (tools.verify, tools.tasks, tools.anchors),
+    "Pieces": (tools.verify, tools.tasks, tools.anchors, exports.export),
     "Help": (tools.recipes, tools.docs, tools.doctor),
 }
 """The commands as `dphrl --help` lists them."""
@@ -46,7 +47,7 @@ MOVED = {
 AFTER_INTERRUPT = {
     "merge": "`dphrl presample` in --out goes on, if it is there",
     "watch": "the page is no longer served, and the runs were not touched",
-    **dict.fromkeys(("verify", "anchors", "import"), "nothing was written"),
+    **dict.fromkeys(("verify", "anchors", "import", "export"), "nothing was written"),
 }
 """Command -> what to know after Ctrl-C; the others go on where they were."""
 

@@ -144,7 +144,7 @@ def unfolded(row: Row) -> UnfoldedRow:
         return UnfoldedRow(seen, seen, verl=True)
     seen = {"id": info.get("id"), **row_columns(info, gold)}
     seen.pop("prompt", None)  # the message, which may have been edited, says it too
-    prompt = row["prompt"] if info.get("chat", True) else single_text(row["prompt"], f"row {info.get('id')!r}")
+    prompt = single_text(row["prompt"], f"row {info.get('id')!r}") if info.get("chat") is False else row["prompt"]
     return UnfoldedRow(seen, {**row, **seen, "prompt": prompt}, verl=True)
 
 
