@@ -15,6 +15,7 @@ import pytest
 from dphrl.anchors import AnchorStore, StoreWriter, open_store
 from dphrl.config.load import build_config
 from dphrl.engines.verl import checks
+from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE
 from dphrl.engines.verl.saved_state import FILE, SavedState
 from dphrl.errors import AnchorError, ConfigError
 from dphrl.models.fingerprint import fingerprint
@@ -128,7 +129,7 @@ def verls_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "verl.utils.fs", module)
 
 
-def tokenizer(template: str | None = checks.PLAIN_TEMPLATE) -> Any:
+def tokenizer(template: str | None = TEXT_TEMPLATE) -> Any:
     loaded = load_policy(build_config({"model": {"path": "demo", "device": "cpu"}})).tokenizer
     loaded.chat_template = template
     return loaded
@@ -143,7 +144,7 @@ def test_the_model_that_drew_the_anchors_passes(store: AnchorStore) -> None:
     [
         (
             {"actor_rollout_ref.rollout": node({"temperature": 0.7})},
-            checks.PLAIN_TEMPLATE,
+            TEXT_TEMPLATE,
             "temperature: anchors '1.0'",
         ),
         ({}, "{{ messages }}", "another chat_template"),

@@ -8,14 +8,13 @@ from dphrl.anchors import AnchorStore
 from dphrl.anchors.manifest import check_fingerprint
 from dphrl.config.load import build_config
 from dphrl.engines.common.anchor_term import LOG_U_TOLERANCE
+from dphrl.engines.verl.prompt_ids import text_template
 from dphrl.errors import AnchorError, ConfigError
 from dphrl.models.fingerprint import template_digest, tokenizer_digest, weights_digest
 from dphrl.models.policy import load_policy, load_tokenizer
 
 FLOAT32 = ("fp32", "float32", "float", "32")
 """verl's words for it."""
-PLAIN_TEMPLATE = "{{ messages[0]['content'] }}"
-"""The chat template under which verl, which knows messages alone, reads a plain prompt as it is."""
 
 
 def check_settings(config: Any) -> None:
@@ -77,13 +76,14 @@ def check_policy(config: Any, tokenizer: Any, processor: Any, store: AnchorStore
             "have other positions than anchors"
         )
     model, stored = config.actor_rollout_ref.model, store.manifest.fingerprint
-    template = None if tokenizer.chat_template == PLAIN_TEMPLATE else tokenizer.chat_template
     arguments = dict(config.data.get("apply_chat_template_kwargs") or {})
     path = local_path(model.path)
     ours = {"temperature": repr(float(config.actor_rollout_ref.rollout.temperature))}
-    ours["chat_template"] = template_digest(template, arguments)
     settings = build_config(_model_settings(str(local_path(model.get("tokenizer_path") or model.path)), stored))
-    ours["tokenizer"] = tokenizer_digest(load_tokenizer(settings.model))
+    own = load_tokenizer(settings.model)
+    ours["tokenizer"] = tokenizer_digest(own)
+    as_it_is = tokenizer.chat_template == text_template(own)  # prompts are texts, to which no template is applied
+    ours["chat_template"] = template_digest(own.chat_template if as_it_is else tokenizer.chat_template, arguments)
     if weights:
         policy = load_policy(build_config(_model_settings(str(path), stored)))
         ours["weights"] = weights_digest(policy.model)
