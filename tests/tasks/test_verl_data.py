@@ -154,6 +154,11 @@ def test_errors_name_what_is_wrong(load: Load, row: dict[str, Any], settings: di
         load([row], **settings)
 
 
+def test_messages_and_texts_in_one_file_are_refused(load: Load) -> None:
+    with pytest.raises(DataError, match="'row-0000000' is chat messages, and 'row-0000001' is a text"):
+        load([GSM8K, {**GSM8K, "prompt": "3 * 3?"}], name="rows.json")
+
+
 def exported(task: Task) -> list[dict[str, Any]]:
     return [verl_row(p, task, source="t", split="train", index=i) for i, p in enumerate(task.prompts)]
 

@@ -84,6 +84,7 @@ def task_from(
         read = verifier.columns
         prompts = tuple(dataclasses.replace(p, columns={name: p.columns[name] for name in read}) for p in prompts)
     _check_ids(name, prompts)
+    _check_kinds(name, prompts)
     return Task(
         name,
         prompts,
@@ -144,3 +145,16 @@ def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
             f"task {name!r}: {len(doubled)} ids are not unique, first {', '.join(doubled[:3])}; everything joins by "
             "id, so mend them, or map task.columns.id to another column"
         )
+
+
+def _check_kinds(name: str, prompts: Sequence[Prompt]) -> None:
+    kinds = [type(prompt.prompt) for prompt in prompts]
+    if len(set(kinds)) > 1:
+        other = prompts[next(i for i, kind in enumerate(kinds) if kind != kinds[0])]
+        raise DataError(
+            f"task {name!r}: the prompt {prompts[0].id!r} is {_KINDS[kinds[0]]}, and {other.id!r} is "
+            f"{_KINDS[type(other.prompt)]}; a task has prompts of one kind"
+        )
+
+
+_KINDS = {str: "a text", tuple: "chat messages"}

@@ -19,9 +19,12 @@ from dphrl.config.sources import TaskConfig
 from dphrl.engines.verl.prompt_ids import text_template, verl_prompt_ids
 from dphrl.errors import ConfigError, DataError, RunDirError, VerifierError
 from dphrl.models.policy import load_policy
-from dphrl.runs.run_dir import open_run
+from dphrl.progress import silent
+from dphrl.runs.run_dir import RunDir, open_run
+from dphrl.sampling.encoded_prompts import encode_prompts
 from dphrl.stages.export_verl.checks import check_importable
 from dphrl.stages.export_verl.export_verl import Export, export_text, export_verl, source_name
+from dphrl.stages.presample.draw_origin import claim_draws, task_origin
 from dphrl.stages.presample.partition_file import read_partition
 from dphrl.tasks import load_task
 from dphrl.tasks.verl_rows import row_verifier, verifier_item
@@ -182,6 +185,18 @@ def test_prompts_that_the_context_cannot_hold_are_left_out(tmp_path: Path, text_
     written = exported(tmp_path)
     assert (written.train.rows, written.train.left_out) == (4, 1)
     assert "1 too long for the model's context, left out" in export_text(written)
+
+
+def test_prompts_that_changed_since_they_were_pre_sampled_are_refused(tmp_path: Path, text_run: Any) -> None:
+    config = text_run()
+    policy = load_policy(config)
+    task = load_task("task", config.task, base_dir=Path())
+    origin = task_origin({"weights": "x"}, encode_prompts(task, policy, config, silent))
+    claim_draws(RunDir(tmp_path / "run").draws("task"), origin, "")
+    exported(tmp_path)
+    (tmp_path / "sums.json").write_text(json.dumps([*QUESTIONS[:3], {**QUESTIONS[3], "question": "6?"}]))
+    with pytest.raises(RunDirError, match=r"the prompts are no longer those that .*run was pre-sampled with"):
+        exported(tmp_path)
 
 
 def test_an_older_export_is_replaced_and_anything_else_kept(tmp_path: Path, text_run: Any) -> None:

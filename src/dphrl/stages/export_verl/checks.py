@@ -10,6 +10,9 @@ from pathlib import Path
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError, VerifierError, listed
 from dphrl.files import read_json
+from dphrl.runs.run_dir import RunDir
+from dphrl.sampling.encoded_prompts import EncodedPrompts
+from dphrl.stages.presample.draw_origin import ORIGIN, differing_origin, task_origin
 
 TRAIN = "train"
 """Name of the file of prompts that are trained on."""
@@ -58,6 +61,19 @@ def check_importable(spec: str) -> None:
             f"verifier {spec!r}: its module is found in the current directory alone, and verl's reward workers run "
             f"elsewhere; install it where verl runs, or put its folder on the path of this command and of verl: "
             f"export PYTHONPATH={here}"
+        )
+
+
+def check_drawn(base: RunDir, prompts: EncodedPrompts) -> None:
+    """Raises:
+    RunDirError: the prompts are read by other tokens now than when the run was pre-sampled.
+    """
+    drawn = base.draws("task")
+    now = {"prompts": task_origin({}, prompts)["prompts"]}
+    if (drawn / ORIGIN).exists() and differing_origin(drawn, now):
+        raise RunDirError(
+            f"the prompts are no longer those that {base.root} was pre-sampled with: task.data, the template or the "
+            "tokenizer has changed since; change it back, or pre-sample in another --out"
         )
 
 

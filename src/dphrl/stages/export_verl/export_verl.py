@@ -19,7 +19,15 @@ from dphrl.runs.lock import disk_errors
 from dphrl.runs.run_dir import base_of, read_run
 from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, task_for_policy
 from dphrl.stages.evaluate.measure_model import load_eval_tasks
-from dphrl.stages.export_verl.checks import FORMAT, MANIFEST, TRAIN, check_importable, check_names, check_target
+from dphrl.stages.export_verl.checks import (
+    FORMAT,
+    MANIFEST,
+    TRAIN,
+    check_drawn,
+    check_importable,
+    check_names,
+    check_target,
+)
 from dphrl.stages.export_verl.settings_for_verl import settings_for_verl
 from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.tasks.verl_rows import verl_row
@@ -66,8 +74,9 @@ def export_verl(root: Path, out: Path, *, base_dir: Path = Path(), progress: Pro
         out: a new folder, or an older export, which is replaced as a whole.
         base_dir: folder that relative paths of the config refer to.
     Raises:
-        RunDirError: no run, no partition, or `out` holds something else. ConfigError: an eval task whose name is no
-            name of a file. DataError: a prompt that verl would read by other tokens, or that a row cannot hold.
+        RunDirError: no run, no partition, other prompts than were pre-sampled, or `out` holds something else.
+        ConfigError: an eval task whose name is no name of a file.
+        DataError: a prompt that verl would read by other tokens, or that a row cannot hold.
         VerifierError: a function of the user's that verl's workers would not find.
     """
     run, config = read_run(root)
@@ -76,8 +85,10 @@ def export_verl(root: Path, out: Path, *, base_dir: Path = Path(), progress: Pro
     config = replace(config, model=replace(config.model, device="cpu"))  # no weights are loaded
     policy = load_policy(config)
     task = task_for_policy("task", config.task, policy, base_dir=base_dir)
-    ids = set(training_ids(config, task, base_of(config, run), progress))
+    base = base_of(config, run)
+    ids = set(training_ids(config, task, base, progress))
     trained = encode_prompts(task, policy, config, progress)
+    check_drawn(base, trained)
     measured = {
         name: encode_prompts(one, policy, config, progress)
         for name, one in load_eval_tasks(config, policy, base_dir).items()
@@ -160,10 +171,7 @@ def _one_template(
 
 
 def _is_chat(task: Task) -> bool:
-    kinds = {isinstance(prompt.prompt, str) for prompt in task.prompts}
-    if len(kinds) > 1:
-        raise DataError(f"task {task.name!r}: some prompts are texts, others chat messages, and verl has one template")
-    return kinds == {False}
+    return not isinstance(task.prompts[0].prompt, str)  # a task has prompts of one kind
 
 
 def _write(folder: Path, name: str, source: str, prompts: EncodedPrompts, ids: set[str], held: _Held) -> VerlFile:
