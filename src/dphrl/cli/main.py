@@ -25,7 +25,10 @@ COMPLETE = "_DPHRL_COMPLETE"
 """Set by the script of --completion while the shell asks for completions."""
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "A run": (stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.evaluate),
+    "A run": (
+        *(stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.evaluate),
+        stages.verl_command,
+    ),
     "Results": (results.report, results.watch, results.compare, results.import_files),
     "Pieces": (tools.verify, tools.tasks, tools.anchors, exports.export),
     "Help": (tools.recipes, tools.docs, tools.doctor),

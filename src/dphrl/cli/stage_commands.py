@@ -84,6 +84,28 @@ def plan(config: Path | None, overrides: Overrides, **gpus: int | None) -> None:
     click.echo(plan_text(planned))
 
 
+@click.command("verl-command", cls=SettingsCommand)
+@config_file
+@option("--gpus", type=int, help="GPUs of a node, >= 1 [8].")
+@option("--nodes", type=int, help="Nodes that train, >= 1 [1].")
+@option("--mode", help="verl's trainer mode: sync, colocate_async or separate_async [sync].")
+@option("--rollout-nodes", type=int, help="separate_async: nodes that draw alone, >= 1.")
+@option("--rollout", "engine", help="What draws: vllm or sglang [vllm].")
+@option("--data", type=PATH, help="Folder that `dphrl export verl` writes [RUN/verl].")
+def verl_command(config: Path | None, overrides: Overrides, data: Path | None, **cluster: Any) -> None:
+    """Print the command that trains on verl as a config says, with batch sizes translated.
+
+    Nothing is run and verl need not be installed. What cannot be translated is refused by name.
+    """
+    from dphrl.engines.verl.cluster import Cluster
+    from dphrl.stages.verl_command import verl_command as stage
+
+    settings, _ = read_config(config, overrides)
+    given = {name: value for name, value in cluster.items() if value is not None}
+    assert config is not None
+    click.echo(stage(settings, Cluster(**given), file=config, overrides=overrides, data=data))
+
+
 @click.command(cls=SettingsCommand)
 @config_file
 @option("--shard", metavar="i/N", help="Draw for a share of the prompts only; `dphrl merge` joins the shares.")

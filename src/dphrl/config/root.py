@@ -18,7 +18,7 @@ from dphrl.config.objective import ANCHOR_METHODS, OBJECTIVES, DphObjective, Grp
 from dphrl.config.precision import DTYPES, Precision
 from dphrl.config.setting import STRICT, About
 from dphrl.config.sources import AnchorConfig, LoraConfig, ModelConfig, SamplingConfig, TaskConfig
-from dphrl.config.train import TrainConfig
+from dphrl.config.train import CLIP_HIGHER, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -104,6 +104,11 @@ class Config:
     def stored_dtype(self) -> str:
         """Type of the weights that are drawn from, evaluated and written; torch's name."""
         return DTYPES[self.model.dtype].stored
+
+    @property
+    def clip_high(self) -> float:
+        """How far above 1 PPO clips the ratio: as it is given, or the method's own."""
+        return self.train.clip_high or (self.train.clip_low if self.method == "grpo" else CLIP_HIGHER)
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,9 @@ from pydantic.dataclasses import dataclass
 
 from dphrl.config.setting import STRICT, About, ByChoice, Section
 
+CLIP_HIGHER = 0.28
+"""DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
+
 
 def _word(value: Any) -> Any:
     """YAML reads the words on and off as true and false."""

@@ -15,9 +15,6 @@ from dphrl.engines.trl.refused_options import SET_BY_THE_STAGE
 from dphrl.engines.trl.vllm_options import check_vllm
 from dphrl.errors import ConfigError, nearest
 
-CLIP_HIGHER = 0.28
-"""DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
-
 
 def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) -> dict[str, Any]:
     """Arguments of `DPHConfig` for a config.
@@ -29,7 +26,6 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     _check_dtype(config)
     train, sampling = config.train, config.sampling
     micro, accumulation = _micro_batches(config, processes)
-    clip_high = train.clip_high or (train.clip_low if config.method == "grpo" else CLIP_HIGHER)
     ours = {
         "output_dir": str(output_dir),
         "method": config.method,
@@ -39,7 +35,7 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
         "anchor_ratio": None,
         **{name: getattr(train, name) for name in TRAINER_SETTINGS},
         "epsilon": train.clip_low,
-        "epsilon_high": clip_high,
+        "epsilon_high": config.clip_high,
         "loss_type": "dapo",  # token-mean over the optimiser step
         "scale_rewards": "group",
         "num_generations": train.group_size,

@@ -1,0 +1,102 @@
+"""`dphrl verl-command`: the command that trains a config on verl, as a script for bash; nothing is run or written."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from dphrl.config.root import Config
+from dphrl.engines.verl.cluster import SEPARATE, Cluster
+from dphrl.engines.verl.config_to_verl import Places, Translation, verl_settings
+from dphrl.engines.verl.hydra_words import command_lines, override
+from dphrl.errors import ConfigError
+from dphrl.models.policy import load_tokenizer, model_path
+from dphrl.runs.run_dir import RunDir
+from dphrl.tasks.ready import resolved
+
+PROGRAM = ("python", "-m", "verl.trainer.main_ppo")
+PORT = 6379
+"""Ray's own."""
+FIRST_NODE = "FIRST_NODE"
+"""Stands for the first node's address in what is printed."""
+
+
+def verl_command(
+    config: Config, cluster: Cluster, *, file: Path, overrides: Mapping[str, str], data: Path | None = None
+) -> str:
+    """The script: what to run before and what differs, as comments, then verl's command, a setting a line.
+
+    Args:
+        file: the settings file, and the settings laid over it; they are named in the commands that come before.
+        overrides: dotted setting -> text.
+        data: where `dphrl export verl` has written the prompts; None = RUN/verl.
+    Raises:
+        ConfigError: as `verl_settings`, or no `out`. ModelError: the model's folder cannot be read.
+    """
+    if not config.out:
+        raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
+    run = RunDir(Path(config.out).absolute())
+    anchored = RunDir(Path(config.base_run).absolute()) if config.base_run is not None else run
+    out = run.root / "verl"
+    name = model_path(config.model)
+    places = Places(
+        data=out if data is None else data.absolute(),
+        anchors=anchored.anchors,
+        out=out,
+        model=str(Path(name).absolute()) if Path(name).is_dir() else name,
+    )
+    begin_token, unknown = _begin_token(config, name)
+    found = verl_settings(config, cluster, places, begin_token=begin_token)
+    lines = [*_before(config, run, places, file, overrides), *_nodes(cluster), *_notes(found, unknown, config)]
+    words = [override(key, value) for key, value in found.settings.items()]
+    return "\n".join(
+        ["#!/usr/bin/env bash", *lines, f"mkdir -p {shlex.quote(str(out))}", command_lines(PROGRAM, words)]
+    )
+
+
+def _begin_token(config: Config, name: str) -> tuple[bool, list[str]]:
+    """Whether the tokenizer puts a begin token before a text, and a line where that cannot be known here."""
+    if resolved(config.task).chat:
+        return False, []
+    if not Path(name).is_dir():
+        return False, [
+            f"whether the tokenizer of {name} puts a begin token before a text: it is no folder here. If it does, put "
+            "{{ bos_token }} before the text in custom_chat_template, or give model.path as a folder"
+        ]
+    tokenizer = load_tokenizer(config.model)
+    first = tokenizer("a")["input_ids"][:1]
+    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id], []
+
+
+def _before(config: Config, run: RunDir, places: Places, file: Path, overrides: Mapping[str, str]) -> list[str]:
+    """What makes the files that the command reads."""
+    given = [word for key, value in overrides.items() for word in (f"--{key}", value)]
+    presample = shlex.join(["dphrl", "presample", "--config", str(file), *given])
+    export = shlex.join(["dphrl", "export", "verl", "--run", str(run.root), "--out", str(places.data)])
+    lines = ["# Before it, where every node sees the files (pip install 'dphrl[verl]' on all of them):"]
+    return [*lines, *([f"#   {presample}"] if config.base_run is None else []), f"#   {export}"]
+
+
+def _nodes(cluster: Cluster) -> list[str]:
+    if cluster.all_nodes == 1:
+        return []
+    others = cluster.all_nodes - 1
+    what = f"{cluster.nodes} that train and {cluster.rollout_nodes} that draw" if cluster.mode == SEPARATE else ""
+    return [
+        f"# On the first of {cluster.all_nodes} nodes{f' ({what})' if what else ''}, before this script runs there:",
+        f"#   ray start --head --port={PORT} --num-gpus={cluster.gpus}",
+        f"# On {'the other one' if others == 1 else f'each of the {others} others'}:",
+        f"#   ray start --address={FIRST_NODE}:{PORT} --num-gpus={cluster.gpus}",
+    ]
+
+
+def _notes(found: Translation, unknown: list[str], config: Config) -> list[str]:
+    lines = [f"# Differs there: {text}." for text in found.differs]
+    lines += [f"# Not known here: {text}." for text in unknown]
+    lines += [f"# not carried over: {text}" for text in found.left_out]
+    if "+dph.anchors" in found.settings and config.model.dtype != "float32":
+        lines.append(
+            "# May be added: +dph.rescore=true, if 16-bit kernels leave mean |log u| too large before the first step."
+        )
+    return lines
