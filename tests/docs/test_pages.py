@@ -102,7 +102,7 @@ def test_every_page_stands_in_the_navigation() -> None:
 
 
 def test_readme_has_a_table_of_all_commands() -> None:
-    rows = dict(re.findall(r"^\| `(dphrl \w+)` \| (.+) \|$", README.read_text(), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(dphrl [\w-]+)` \| (.+) \|$", README.read_text(), re.MULTILINE))
     assert rows.keys() == {name for name in NAMES if name.count(" ") == 1}
     for name in NAMES:
         command, _, action = name.removeprefix("dphrl ").partition(" ")

@@ -26,8 +26,8 @@ COMPLETE = "_DPHRL_COMPLETE"
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "A run": (
-        *(stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.evaluate),
-        stages.verl_command,
+        *(stages.demo, stages.run, stages.plan, stages.presample, stages.merge, stages.train, stages.verl_command),
+        stages.evaluate,
     ),
     "Results": (results.report, results.watch, results.compare, results.import_files),
     "Pieces": (tools.verify, tools.tasks, tools.anchors, exports.export),

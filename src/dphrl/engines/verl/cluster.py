@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dphrl.config.train import TrainConfig
+from dphrl.engines import verl
 from dphrl.errors import ConfigError
 
 Mode = Literal["sync", "colocate_async", "separate_async"]
 SEPARATE: Mode = "separate_async"
 MODES: tuple[Mode, ...] = ("sync", "colocate_async", SEPARATE)
+WITH_ANCHORS = dict(zip(MODES, verl.MODES, strict=True))
+"""verl's mode -> the one that extends it by anchors."""
 ENGINES = ("vllm", "sglang")
 
 

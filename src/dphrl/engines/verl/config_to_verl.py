@@ -14,7 +14,14 @@ from typing import Any
 from dphrl.config.objective import AnchoredObjective, DapoObjective, RklObjective
 from dphrl.config.root import Config
 from dphrl.engines.verl.carried import check_refused, left_out
-from dphrl.engines.verl.cluster import SEPARATE, Cluster, check_batches, check_tensor_parallel, rounded_up
+from dphrl.engines.verl.cluster import (
+    SEPARATE,
+    WITH_ANCHORS,
+    Cluster,
+    check_batches,
+    check_tensor_parallel,
+    rounded_up,
+)
 from dphrl.engines.verl.trl_options import settings_of_trl
 from dphrl.errors import ConfigError
 from dphrl.tasks.ready import resolved
@@ -295,8 +302,10 @@ def _method(config: Config, cluster: Cluster, places: Places) -> Settings:
         own.pop(key, None)  # said by anchors_per_step, or refused unless they have their default
     own["anchors_per_step"] = rounded_up(_anchors(config, objective), cluster.ranks)
     block = {"anchors": str(places.anchors), "method": config.method, "seed": config.seed, **own}
-    mode = "dph" if cluster.mode == "sync" else f"dph_{cluster.mode}"
-    return {"trainer.v1.trainer_mode": mode, **{f"+dph.{key}": value for key, value in block.items()}}
+    return {
+        "trainer.v1.trainer_mode": WITH_ANCHORS[cluster.mode],
+        **{f"+dph.{key}": value for key, value in block.items()},
+    }
 
 
 def _anchors(config: Config, objective: AnchoredObjective) -> int:
