@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("verl", reason="needs the environment of `make test-verl`")
-
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
@@ -31,6 +28,7 @@ from dphrl.demo.task import model_folder
 from dphrl.engines.verl.cluster import Cluster
 from dphrl.engines.verl.config_to_verl import AS_IT_IS, KL_TYPES, NEVER_CLIPS, Places, Translation, verl_settings
 from dphrl.engines.verl.hydra_words import override
+from dphrl.engines.verl.settings import VerlSettings
 from dphrl.method.kl_estimators import k2
 from dphrl.models.policy import load_policy
 from dphrl.types import Prompt
@@ -126,11 +124,10 @@ def test_an_adapter_is_where_verl_looks_for_it() -> None:
 
 
 def test_the_block_is_what_the_plug_in_reads() -> None:
-    settings = pytest.importorskip("dphrl.engines.verl.settings")
     for variant in ("DPH-F", "DPH-JS", "alpha 0.2", "replay"):
         config = recipe("llama31-8b-bird", VARIANTS[variant])
         block = OmegaConf.to_container(composed(verl_settings(config, Cluster(), PLACES)).dph)
-        read = settings.VerlSettings.of(block)
+        read = VerlSettings.of(block)
         assert (read.method, read.seed, read.anchors) == (config.method, config.seed, PLACES.anchors)
         assert read.objective == config.objective
         assert read.anchors_beside(1024, 8) == 128
