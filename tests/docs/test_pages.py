@@ -60,7 +60,7 @@ def test_commands_on_a_page_parse(page: Path) -> None:
     for command in commands(page.read_text()):
         if "|" in command or "..." in command:
             continue
-        words = shlex.split(command.replace("FOLDER", "folder"))[1:]
+        words = shlex.split(command.partition(" > ")[0].replace("FOLDER", "folder"))[1:]
         if words == ["--help"] or words[-1] == "--help":
             words = words[:-1]
         if not words or " ".join(["dphrl", *words]) in NAMES:  # a command that is only named
