@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from dphrl.config.overrides import parse_overrides
 from dphrl.config.root import Config
 from dphrl.demo.task import model_folder
 from dphrl.engines.verl.cluster import Cluster
-from dphrl.engines.verl.config_to_verl import AS_IT_IS, KL_TYPES, NEVER_CLIPS, Places, Translation, verl_settings
+from dphrl.engines.verl.config_to_verl import KL_TYPES, NEVER_CLIPS, Places, Translation, verl_settings
 from dphrl.engines.verl.hydra_words import override
+from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE
 from dphrl.engines.verl.settings import VerlSettings
 from dphrl.method.kl_estimators import k2
 from dphrl.models.policy import load_policy
@@ -147,19 +149,15 @@ def test_the_printed_script_starts_verl(tmp_path: Path, capsys: pytest.CaptureFi
     assert config.trainer.v1.trainer_mode == "dph" and config.dph.eta == 0.05
 
 
-@pytest.mark.parametrize("begin_token", [False, True])
-def test_a_text_has_the_tokens_that_dphrl_gives_it(begin_token: bool) -> None:
+def test_a_text_has_the_tokens_that_dphrl_gives_it() -> None:
+    """Where verl lays the template: the tokenizer of its model's settings (HFModelConfig), with our prompt."""
     policy = load_policy(build_config({"model": {"path": str(model_folder()), "device": "cpu"}}))
-    text = "  Q: two\n\nA:"
     values = build_config({"out": "/run", "task": {"data": "x.jsonl"}})
-    found = verl_settings(values, Cluster(), PLACES, begin_token=begin_token).settings
-    template = found["actor_rollout_ref.model.custom_chat_template"]
-    assert template.removeprefix("{{ bos_token }}") == AS_IT_IS
-    tokenizer = policy.tokenizer
-    tokenizer.chat_template = template  # HFModelConfig.__post_init__
+    found = verl_settings(values, Cluster(), replace(PLACES, model=str(model_folder())), template=TEXT_TEMPLATE)
+    tokenizer = omega_conf_to_dataclass(composed(found).actor_rollout_ref.model).tokenizer
+    text = "  Q: two\n\nA:"
     messages = [{"role": "user", "content": text}]
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
-    tokenizer.chat_template = None
     assert ids["input_ids"] == policy.encode(Prompt("p", text, {}))
 
 

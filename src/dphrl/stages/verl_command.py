@@ -10,6 +10,7 @@ from dphrl.config.root import Config
 from dphrl.engines.verl.cluster import SEPARATE, Cluster
 from dphrl.engines.verl.config_to_verl import Places, Translation, verl_settings
 from dphrl.engines.verl.hydra_words import command_lines, override
+from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE, text_template
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_tokenizer, model_path
 from dphrl.runs.run_dir import RunDir
@@ -46,8 +47,8 @@ def verl_command(
         out=out,
         model=str(Path(name).absolute()) if Path(name).is_dir() else name,
     )
-    begin_token, unknown = _begin_token(config, name)
-    found = verl_settings(config, cluster, places, begin_token=begin_token)
+    template, unknown = _template(config, name)
+    found = verl_settings(config, cluster, places, template=template)
     lines = [*_before(config, run, places, file, overrides), *_nodes(cluster), *_notes(found, unknown, config)]
     words = [override(key, value) for key, value in found.settings.items()]
     return "\n".join(
@@ -55,18 +56,16 @@ def verl_command(
     )
 
 
-def _begin_token(config: Config, name: str) -> tuple[bool, list[str]]:
-    """Whether the tokenizer puts a begin token before a text, and a line where that cannot be known here."""
+def _template(config: Config, name: str) -> tuple[str | None, list[str]]:
+    """The chat template that verl needs for prompts that are texts, and a line where it cannot be known here."""
     if resolved(config.task).chat:
-        return False, []
-    if not Path(name).is_dir():
-        return False, [
-            f"whether the tokenizer of {name} puts a begin token before a text: it is no folder here. If it does, put "
-            "{{ bos_token }} before the text in custom_chat_template, or give model.path as a folder"
-        ]
-    tokenizer = load_tokenizer(config.model)
-    first = tokenizer("a")["input_ids"][:1]
-    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id], []
+        return None, []
+    if Path(name).is_dir():
+        return text_template(load_tokenizer(config.model)), []
+    return TEXT_TEMPLATE, [
+        f"whether the tokenizer of {name} puts a begin token before a text: it is no folder here. If it does, put "
+        "{{ bos_token }} before the text in custom_chat_template, or give model.path as a folder"
+    ]
 
 
 def _before(config: Config, run: RunDir, places: Places, file: Path, overrides: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,8 @@ from dphrl.config.root import Config
 from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.engines.verl.carried import places_of
 from dphrl.engines.verl.cluster import Cluster
-from dphrl.engines.verl.config_to_verl import AS_IT_IS, Places, Translation, verl_settings
+from dphrl.engines.verl.config_to_verl import Places, Translation, verl_settings
+from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE
 from dphrl.errors import ConfigError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -121,7 +122,7 @@ def test_what_is_translated_changes_the_command() -> None:
         "method": {"method": "grpo", "objective": {}},
         "base_run": {"base_run": "/base", "eval_tasks": {"a": {"data": "a.jsonl", "chat": True}}},
         "eval_tasks": {"eval_tasks": {"a": {"data": "a.jsonl", "chat": True}}},
-        "task.chat": {"task": {"chat": False}},
+        "task.chat": {"task": {"chat": False}, "eval_tasks": {"a": {"data": "a.jsonl"}}},  # the eval task's kind too
         "task.prompt_tokens": {"task": {"prompt_tokens": 100}},
         "eval.n": {"eval": {"n": 3}},
         "eval.base": {"eval": {"base": False}, "eval_tasks": {"a": {"data": "a.jsonl", "chat": True}}},
@@ -273,10 +274,9 @@ def test_methods() -> None:
 
 
 def test_texts_go_to_the_model_as_they_are() -> None:
-    raw = config(task={"chat": False})
-    assert translated(raw).settings[f"{MODEL}.custom_chat_template"] == AS_IT_IS
-    begun = verl_settings(raw, Cluster(), PLACES, begin_token=True)
-    assert begun.settings[f"{MODEL}.custom_chat_template"] == "{{ bos_token }}" + AS_IT_IS
+    raw = verl_settings(config(task={"chat": False}), Cluster(), PLACES, template=TEXT_TEMPLATE)
+    assert raw.settings[f"{MODEL}.custom_chat_template"] == TEXT_TEMPLATE
+    assert f"{MODEL}.custom_chat_template" not in translated(config()).settings
 
 
 def test_a_task_of_another_chat_is_left_to_eval() -> None:

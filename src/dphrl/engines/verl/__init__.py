@@ -20,6 +20,8 @@ KNOWN_VERSION = "0.9"
 """The minor version of verl whose hooks the plug-in knows."""
 PLUGIN = "dphrl.engines.verl.plugin"
 """What verl's entry point group `verl.plugins` loads under the name dphrl: registers the trainers of `MODES`."""
+REWARD = "pkg://dphrl.engines.verl.reward"
+"""verl's `reward.custom_reward_function.path` for our verifiers."""
 MODES = ("dph", "dph_colocate_async", "dph_separate_async")
 """Words for verl's `trainer.v1.trainer_mode`; they go with verl's sync, colocate_async and separate_async."""
 

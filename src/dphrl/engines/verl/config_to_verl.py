@@ -13,6 +13,7 @@ from typing import Any
 
 from dphrl.config.objective import AnchoredObjective, DapoObjective, RklObjective
 from dphrl.config.root import Config
+from dphrl.engines.verl import REWARD
 from dphrl.engines.verl.carried import check_refused, left_out
 from dphrl.engines.verl.cluster import (
     SEPARATE,
@@ -38,9 +39,6 @@ KL_TYPES = {"k3": "low_var_kl", "k2": "mse"}
 """`kl_estimator` -> verl's `kl_loss_type` of the same formula."""
 MODEL_DTYPES = {"float32": "fp32", "bfloat16": "fp32", "pure_bfloat16": "bf16"}
 """`model.dtype` -> verl's name of the type that weights are trained in."""
-REWARD = "pkg://dphrl.engines.verl.reward"
-AS_IT_IS = "{{ messages[0].content }}"
-"""Chat template of prompts that are texts, for tokenizers that put no begin token before one."""
 
 _ACTOR = "actor_rollout_ref.actor"
 _MODEL = "actor_rollout_ref.model"
@@ -87,11 +85,11 @@ class Translation:
     """Settings that are given and change no result there, and why."""
 
 
-def verl_settings(config: Config, cluster: Cluster, places: Places, *, begin_token: bool = False) -> Translation:
+def verl_settings(config: Config, cluster: Cluster, places: Places, *, template: str | None = None) -> Translation:
     """What verl is told, so that it trains as the config says.
 
     Args:
-        begin_token: whether the tokenizer puts a begin token before a text; read where `task.chat` is false.
+        template: chat template of prompts that are texts (`prompt_ids`); None = the tokenizer's own.
     Raises:
         ConfigError: settings that verl cannot follow, or batches that do not divide over the GPUs; names the remedy.
     """
@@ -104,7 +102,7 @@ def verl_settings(config: Config, cluster: Cluster, places: Places, *, begin_tok
     settings: Settings = {
         **_algorithm(config),
         **_data(config, places, length, measured),
-        **_model(config, places, begin_token=begin_token),
+        **_model(config, places, template),
         **_actor(config, length, cluster),
         **_rollout(config, cluster),
         **of_trl,
@@ -145,15 +143,15 @@ def _data(config: Config, places: Places, length: int, measured: list[str]) -> S
     return found | {f"+data.apply_chat_template_kwargs.{key}": value for key, value in arguments.items()}
 
 
-def _model(config: Config, places: Places, *, begin_token: bool) -> Settings:
+def _model(config: Config, places: Places, template: str | None) -> Settings:
     found: Settings = {
         f"{_MODEL}.path": places.model,
         f"{_MODEL}.enable_gradient_checkpointing": config.train.gradient_checkpointing,
     }
     if config.model.trust_remote_code:
         found |= {f"{_MODEL}.trust_remote_code": True, "data.trust_remote_code": True}
-    if not resolved(config.task).chat:
-        found[f"{_MODEL}.custom_chat_template"] = ("{{ bos_token }}" if begin_token else "") + AS_IT_IS
+    if template is not None:
+        found[f"{_MODEL}.custom_chat_template"] = template
     if config.model.dtype == "float32":  # flash attention, and so packed rows, are there for 16 bits alone
         found |= {
             f"{_MODEL}.use_remove_padding": False,

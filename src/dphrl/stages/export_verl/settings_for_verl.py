@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
+from dphrl.engines.verl import REWARD
 from dphrl.engines.verl.hydra_words import override
-
-REWARD = "pkg://dphrl.engines.verl.reward"
 
 
 def settings_for_verl(config: Config, files: Sequence[Path], longest: int, template: str | None) -> tuple[str, ...]:
