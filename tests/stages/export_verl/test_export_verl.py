@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from dphrl.config.load import build_config
 from dphrl.config.root import Config
 from dphrl.config.sources import TaskConfig
 from dphrl.engines.verl.prompt_ids import text_template, verl_prompt_ids
+from dphrl.engines.verl.reward import compute_score
 from dphrl.errors import ConfigError, DataError, RunDirError, VerifierError
 from dphrl.models.policy import load_policy
 from dphrl.progress import silent
@@ -27,9 +29,9 @@ from dphrl.stages.export_verl.export_verl import Export, export_text, export_ver
 from dphrl.stages.presample.draw_origin import claim_draws, task_origin
 from dphrl.stages.presample.partition_file import read_partition
 from dphrl.tasks import load_task
-from dphrl.tasks.verl_rows import row_verifier, verifier_item
+from dphrl.tasks.verl_rows import row_verifier
 from dphrl.types import Prompt
-from dphrl.verifiers.registry import load_verifier, verifier_of
+from dphrl.verifiers.registry import verifier_of
 
 QUESTIONS = [{"question": f"{i} + {i}?", "gold": str(2 * i), "id": f"q{i}"} for i in range(4)]
 
@@ -64,6 +66,15 @@ def exported(tmp_path: Path) -> Export:
     return export_verl(tmp_path / "run", tmp_path / "data")
 
 
+def verdicts_of_verls_reward(row: dict[str, Any]) -> tuple[float, float]:
+    """`acc` of the gold and of a wrong completion, from what verl hands to a reward function."""
+    who, gold = row_verifier(row["extra_info"]), row["reward_model"]["ground_truth"]
+    assert who is not None
+    texts = (verifier_of(who.spec).gold_completion(gold), "no")
+    right, wrong = (asyncio.run(compute_score(row["data_source"], text, gold, row["extra_info"])) for text in texts)
+    return right["acc"], wrong["acc"]
+
+
 @pytest.mark.slow
 def test_a_pre_sampled_run_gives_its_exploration_prompts_and_its_eval_tasks(tmp_path: Path) -> None:
     eval_tasks = {name: {"data": f"demo:{name}", "split": "eval", "limit": 3} for name in ("arithmetic", "in_domain")}
@@ -83,14 +94,7 @@ def test_a_pre_sampled_run_gives_its_exploration_prompts_and_its_eval_tasks(tmp_
     schemas = [pq.read_schema(file.path) for file in (written.train, *written.validation)]
     assert schemas[0] == schemas[1] == schemas[2], "verl joins the files"
     for file in (written.train, *written.validation):
-        for row in rows_at(file.path):
-            who = row_verifier(row["extra_info"])
-            assert who is not None
-            right = verifier_of(who.spec).gold_completion(row["reward_model"]["ground_truth"])
-            judge = load_verifier(who.spec, who.args)
-            for completion, correct in ((right, True), ("no", False)):
-                item = verifier_item(row["extra_info"], row["reward_model"]["ground_truth"], completion)
-                assert judge([item])[0].correct == correct
+        assert all(verdicts_of_verls_reward(row) == (1.0, 0.0) for row in rows_at(file.path))
     back = load_task("t", TaskConfig(data=str(written.train.path)), base_dir=Path())
     by_id = {p.id: p for p in load_task("task", config.task, base_dir=Path()).prompts}
     assert [(p.id, p.prompt, p.columns["gold"]) for p in back.prompts] == [
