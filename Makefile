@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm test-lowest test-newest docs clean
+.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm test-verl test-verl-fit test-lowest test-newest docs clean
 
 demo: $(READY)
 	$(BIN)/dphrl demo
@@ -53,6 +53,27 @@ $(VLLM)/.ready: tests/vllm_real/requirements.py pyproject.toml
 		--editable '.[openai]' beartype hypothesis pytest
 	touch $@
 
+# verl's own engine on a CPU, and what of the core depends on its versions, in an environment of their own: 2 GB. verl's
+# transformers and TRL's exclude each other. `test-verl-fit` runs whole trainings, on Ray: some ten minutes.
+VERL := .venv-verl
+VERL_CORE := tests/models tests/sampling tests/anchors tests/verifiers/math/test_verify_math.py
+test-verl: $(VERL)/.ready
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -W default -m "not fit" tests/verl_real
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(VERL_CORE)
+
+test-verl-fit: $(VERL)/.ready
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -W default -s -m fit tests/verl_real
+
+# math-verify's parser has a build for each of three versions of antlr; verl's omegaconf takes the oldest, the others lie beside it.
+$(VERL)/.ready: pyproject.toml constraints-verl.txt
+	$(PYTHON) -m venv $(VERL)
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-verl.txt torch
+	$(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-verl.txt \
+		--editable '.[verl]' beartype hypothesis pytest pytest-xdist
+	for version in 4.11.1 4.13.2; do $(VERL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(VERL)/antlr/$$version antlr4-python3-runtime==$$version || exit 1; done
+	touch $@
+
 # The lowest versions that pyproject.toml allows, and the newest that pip takes, each in an environment of its own (2 GB).
 SHORT := tests/method tests/models tests/sampling tests/engines/trl/test_exact.py tests/engines/trl/test_trainer.py -m "not slow"
 test-lowest: CONSTRAINTS := --constraint constraints-lowest.txt
@@ -73,4 +94,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM) .venv-test-lowest .venv-test-newest runs site .cache .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VLLM) $(VERL) .venv-test-lowest .venv-test-newest runs site .cache .mypy_cache .ruff_cache .pytest_cache
