@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import DataError, DphrlError
 from dphrl.tasks import load_task
+from dphrl.tasks.load import is_chat
 from dphrl.tasks.nested_columns import as_messages, names_of, value_at
 from dphrl.tasks.verl_rows import verl_row
 from dphrl.types import Task, item_of
@@ -157,6 +159,17 @@ def test_errors_name_what_is_wrong(load: Load, row: dict[str, Any], settings: di
 def test_messages_and_texts_in_one_file_are_refused(load: Load) -> None:
     with pytest.raises(DataError, match="'row-0000000' is chat messages, and 'row-0000001' is a text"):
         load([GSM8K, {**GSM8K, "prompt": "3 * 3?"}], name="rows.json")
+
+
+def test_whether_prompts_are_chat_messages(load: Load, tmp_path: Path) -> None:
+    load([GSM8K])
+    cfg = TaskConfig(data="rows.parquet")
+    assert is_chat(cfg, tmp_path)
+    assert not is_chat(dataclasses.replace(cfg, chat=False), tmp_path)
+    assert not is_chat(dataclasses.replace(cfg, template="{question}"), tmp_path)
+    assert is_chat(TaskConfig(name="gsm8k", data="not-there.json"), tmp_path), "no file is read"
+    load(exported(load_task("demo", TaskConfig(name="demo:arithmetic", limit=1), base_dir=Path())))
+    assert not is_chat(cfg, tmp_path)
 
 
 def exported(task: Task) -> list[dict[str, Any]]:

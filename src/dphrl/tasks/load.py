@@ -97,6 +97,18 @@ def task_from(
     )
 
 
+def is_chat(cfg: TaskConfig, base_dir: Path) -> bool:
+    """Whether the prompts of a task are chat messages: as its settings say, or as its file has them.
+
+    Raises:
+        DphrlError: as `load_task`, where the settings leave it to the file.
+    """
+    if cfg.chat is not None or cfg.name != ANY_FILE:
+        return bool(resolved(cfg).chat)
+    first = load_task("task", dataclasses.replace(cfg, limit=1), base_dir=base_dir).prompts[0]
+    return not isinstance(first.prompt, str)
+
+
 def _verifier_args(cfg: TaskConfig, base_dir: Path) -> Arguments:
     db_dir = cfg.verifier_args.get("db_dir")
     if "db_dir" not in cfg.verifier_args:
