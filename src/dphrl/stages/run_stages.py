@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dphrl.config.objective import ANCHOR_METHODS
 from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
 from dphrl.engines.trl.config_to_trl import trainer_settings
@@ -13,6 +12,7 @@ from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.presample.presample import presample
+from dphrl.stages.presample.training_prompts import needs_presamples
 from dphrl.stages.report.write_report import write_report
 from dphrl.stages.train.train import train
 
@@ -41,9 +41,3 @@ def run_stages(
     finished = evaluate(config, base_dir=base_dir, progress=progress)
     write_report([finished.root], base_dir=base_dir, progress=progress)
     return finished
-
-
-def needs_presamples(config: Config) -> bool:
-    """Whether training needs the sets or the anchors of stage 1."""
-    choosy = config.train.prompts == "exploration" or config.train.exploration_filter is not None
-    return config.method in ANCHOR_METHODS or choosy

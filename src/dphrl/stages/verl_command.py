@@ -14,6 +14,7 @@ from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE, text_template
 from dphrl.errors import ConfigError
 from dphrl.models.policy import load_tokenizer, model_path
 from dphrl.runs.run_dir import RunDir
+from dphrl.stages.presample.training_prompts import needs_presamples
 from dphrl.tasks.ready import resolved
 
 PROGRAM = ("python", "-m", "verl.trainer.main_ppo")
@@ -70,11 +71,15 @@ def _template(config: Config, name: str) -> tuple[str | None, list[str]]:
 
 def _before(config: Config, run: RunDir, places: Places, file: Path, overrides: Mapping[str, str]) -> list[str]:
     """What makes the files that the command reads."""
-    given = [word for key, value in overrides.items() for word in (f"--{key}", value)]
-    presample = shlex.join(["dphrl", "presample", "--config", str(file), *given])
-    export = shlex.join(["dphrl", "export", "verl", "--run", str(run.root), "--out", str(places.data)])
     lines = ["# Before it, where every node sees the files (pip install 'dphrl[verl]' on all of them):"]
-    return [*lines, *([f"#   {presample}"] if config.base_run is None else []), f"#   {export}"]
+    given = {key: value for key, value in overrides.items() if key != "out"}
+    settings = ["--config", str(file), *(word for key, value in given.items() for word in (f"--{key}", value))]
+    if config.base_run is not None:
+        lines.append(f"#   (pre-samples and anchors are those of {config.base_run})")
+    elif needs_presamples(config):
+        lines.append("#   " + shlex.join(["dphrl", "presample", *settings, "--out", str(run.root)]))
+    export = ["dphrl", "export", "verl", *settings, "--run", str(run.root), "--out", str(places.data)]
+    return [*lines, "#   " + shlex.join(export)]
 
 
 def _nodes(cluster: Cluster) -> list[str]:

@@ -257,6 +257,14 @@ def test_a_learning_rate_moves_once_a_generation() -> None:
     assert not any("moves once" in line for line in apart.differs)
 
 
+def test_eta_moves_once_a_generation() -> None:
+    course = config(objective={"eta_schedule": "linear"})
+    line = "eta moves once a generation, for 2 optimiser steps at once"
+    assert line in translated(course).differs
+    assert line not in translated(course, mode="separate_async", rollout_nodes=1).differs
+    assert line not in translated(config()).differs
+
+
 def test_methods() -> None:
     grpo = translated(config(method="grpo")).settings
     assert grpo["trainer.v1.trainer_mode"] == "sync" and not any("dph" in key for key in grpo)

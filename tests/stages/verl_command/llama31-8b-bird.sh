@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Before it, where every node sees the files (pip install 'dphrl[verl]' on all of them):
 #   dphrl presample --config recipes/llama31-8b-bird.yaml --out /runs/bird
-#   dphrl export verl --run /runs/bird --out /runs/bird/verl
+#   dphrl export verl --config recipes/llama31-8b-bird.yaml --run /runs/bird --out /runs/bird/verl
 # On the first of 2 nodes, before this script runs there:
 #   ray start --head --port=6379 --num-gpus=8
 # On the other one:

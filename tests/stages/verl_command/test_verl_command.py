@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from dphrl.cli.main import main
+from dphrl.config.load import load_config
 from dphrl.demo.task import model_folder
 from dphrl.engines.verl.hydra_words import command_lines, override
 
@@ -80,12 +82,31 @@ def write_config(folder: Path, **sections: Any) -> Path:
 def test_what_to_run_before_names_the_same_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_config(tmp_path)
     lines = printed(["verl-command", str(path), "--objective.eta", "0.1", "--data", str(tmp_path / "data")], capsys)
-    assert f"#   dphrl presample --config '{path}' --objective.eta 0.1\n" in lines
-    assert f"#   dphrl export verl --run {tmp_path}/run --out {tmp_path}/data\n" in lines
+    run = f"--config '{path}' --objective.eta 0.1 {{}} {tmp_path}/run"
+    assert f"#   dphrl presample {run.format('--out')}\n" in lines
+    assert f"#   dphrl export verl {run.format('--run')} --out {tmp_path}/data\n" in lines
     assert "ray start" not in lines
     shared = write_config(tmp_path, base_run=str(tmp_path / "base"))
     words = printed(["verl-command", str(shared)], capsys)
     assert "dphrl presample" not in words and f"+dph.anchors={tmp_path}/base/anchors" in words
+    assert "dphrl presample" not in printed(["verl-command", str(path), "--method", "grpo"], capsys)
+
+
+def test_the_export_that_is_named_can_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For a method without anchors it begins the run; a second time it finds it."""
+    task = {"data": "demo:in_domain", "limit": 4}
+    evals = {"in_domain": {**task, "split": "eval"}}
+    path = write_config(tmp_path, task=task, eval_tasks=evals, sampling={"max_new_tokens": 40})
+    script = printed(["verl-command", str(path), "--method", "grpo", "--out", str(tmp_path / "other")], capsys)
+    (line,) = [line for line in script.splitlines() if "dphrl export verl" in line]
+    words = shlex.split(line.removeprefix("#"))[1:]
+    for _ in range(2):
+        assert main(words) == 0
+    assert load_config(tmp_path / "other" / "config.yaml").method == "grpo"
+    files = sorted(path.name for path in (tmp_path / "other" / "verl").glob("*.parquet"))
+    assert files == ["in_domain.parquet", "train.parquet"]
+    assert main([*words, "--seed", "1"]) == 0 and main([*words, "--run", str(tmp_path / "none" / "x")]) == 0
+    assert value_of(as_bash_reads(script), "data.train_files") == str(tmp_path / "other" / "verl" / "train.parquet")
 
 
 def test_other_nodes_are_started_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,13 @@ class Cluster:
         """Processes that train, a GPU each."""
         return self.gpus * self.nodes
 
+    def steps_a_tick(self, updates: int) -> int:
+        """Optimiser steps after which verl moves the learning rate and eta, of a generation with `updates` of them.
+
+        It does so once a call of its actors' update: for a whole generation, or an optimiser step where others draw.
+        """
+        return 1 if self.mode == SEPARATE else updates
+
     @property
     def all_nodes(self) -> int:
         return self.nodes + self.rollout_nodes

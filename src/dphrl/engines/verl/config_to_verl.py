@@ -23,6 +23,7 @@ from dphrl.engines.verl.cluster import (
     check_tensor_parallel,
     rounded_up,
 )
+from dphrl.engines.verl.differences import anchors_of_step, differences
 from dphrl.engines.verl.trl_options import settings_of_trl
 from dphrl.errors import ConfigError
 from dphrl.tasks.ready import resolved
@@ -112,7 +113,7 @@ def verl_settings(config: Config, cluster: Cluster, places: Places, *, template:
     }
     return Translation(
         settings=dict(sorted(settings.items(), key=lambda item: _place(item[0]))),
-        differs=(*_differences(config, cluster, length), *unmeasured),
+        differs=(*differences(config, cluster, length), *unmeasured),
         left_out=(*left_out(config), *trl_left_out),
     )
 
@@ -184,7 +185,7 @@ def _actor(config: Config, length: int, cluster: Cluster) -> Settings:
         **_kl(config),
         f"{_ACTOR}.optim.lr": train.learning_rate,
         f"{_ACTOR}.optim.lr_scheduler_type": _schedule(config),
-        f"{_ACTOR}.optim.lr_warmup_steps": math.ceil(train.warmup_steps / _optimiser_steps_a_tick(config, cluster)),
+        f"{_ACTOR}.optim.lr_warmup_steps": math.ceil(train.warmup_steps / cluster.steps_a_tick(train.updates)),
         f"{_ACTOR}.optim.weight_decay": train.weight_decay,
         f"{_ACTOR}.optim.clip_grad": train.max_grad_norm,
     }
@@ -233,11 +234,6 @@ def _schedule(config: Config) -> str:
     if config.train.lr_schedule == "linear":
         raise ConfigError("train.lr_schedule=linear: verl's FSDP engine has constant and cosine; use one of them")
     return config.train.lr_schedule
-
-
-def _optimiser_steps_a_tick(config: Config, cluster: Cluster) -> int:
-    """Optimiser steps after which verl moves the learning rate: a generation's, or each where it draws elsewhere."""
-    return 1 if cluster.mode == SEPARATE else config.train.updates
 
 
 def _rollout(config: Config, cluster: Cluster) -> Settings:
@@ -298,17 +294,12 @@ def _method(config: Config, cluster: Cluster, places: Places) -> Settings:
     own = {key: value for key, value in asdict(objective).items() if value is not None}
     for key in ("anchor_ratio", "anchor_forward", "anchor_estimator"):
         own.pop(key, None)  # said by anchors_per_step, or refused unless they have their default
-    own["anchors_per_step"] = rounded_up(_anchors(config, objective), cluster.ranks)
+    own["anchors_per_step"] = rounded_up(anchors_of_step(config, objective), cluster.ranks)
     block = {"anchors": str(places.anchors), "method": config.method, "seed": config.seed, **own}
     return {
         "trainer.v1.trainer_mode": WITH_ANCHORS[cluster.mode],
         **{f"+dph.{key}": value for key, value in block.items()},
     }
-
-
-def _anchors(config: Config, objective: AnchoredObjective) -> int:
-    """Anchors of an optimiser step as TRL's engine has them, where they go along in the rollouts' forward."""
-    return objective.anchors_beside(config.train.prompts_per_step * config.train.group_size // config.train.updates, 1)
 
 
 def _longest_prompt(config: Config) -> int:
@@ -334,45 +325,3 @@ def _measured(config: Config) -> tuple[list[str], list[str]]:
         "one chat template; `dphrl eval` measures them"
     ]
     return [name for name, same in fits.items() if same], lines if others else []
-
-
-def _differences(config: Config, cluster: Cluster, length: int) -> list[str]:
-    """What is computed differently on verl, where it can be seen."""
-    train, objective = config.train, config.objective
-    found = [f"a prompt of more than {length:,} tokens is left out (data.max_prompt_length)"]
-    if config.task.prompt_tokens is None and "vllm_max_model_length" not in train.trl:
-        found[0] += ": nothing in the config bounds it; set task.prompt_tokens"
-    if train.trl.get("scale_rewards", "group") in ("group", True):
-        found.append("advantages are divided by the group's deviation + 1e-6; TRL adds 1e-4")
-    if train.weight_decay:
-        found.append("weights of norms and biases decay too; TRL leaves them out")
-    tick = _optimiser_steps_a_tick(config, cluster)
-    if tick > 1 and (train.warmup_steps or train.lr_schedule != "constant"):
-        found.append(
-            f"the learning rate moves once a generation, for {tick} optimiser steps at once: warm-up is "
-            f"{math.ceil(train.warmup_steps / tick)} generations for train.warmup_steps={train.warmup_steps}"
-        )
-    if isinstance(objective, AnchoredObjective):
-        anchors = _anchors(config, objective)
-        on_verl = rounded_up(anchors, cluster.ranks)
-        if on_verl != anchors:
-            found.append(
-                f"{on_verl} anchors an optimiser step instead of {anchors}, to divide over {cluster.ranks} GPUs"
-            )
-    if isinstance(objective, RklObjective) and objective.kl_estimator == "k3":
-        found.append("a token's log-ratio to the reference is kept within 20 nats and its k3 below 10")
-    if isinstance(objective, DapoObjective) and objective.max_resample > 0:
-        found.append(
-            f"flat groups are replaced until the generation is full, however often; here objective.max_resample="
-            f"{objective.max_resample} rounds at most"
-        )
-    if config.model.dtype == "pure_bfloat16":
-        found.append("16-bit weights are computed with under autocast; here without")
-    if config.lora.r is not None and config.model.dtype == "bfloat16":
-        found.append("the frozen weights beside the adapter are kept in float32 (more memory); here in bfloat16")
-    if cluster.mode != "sync":
-        found.append(
-            f"completions may be of older weights (--mode {cluster.mode}); algorithm.rollout_correction.* and "
-            "trainer.v1.sampler.max_off_policy_threshold say what becomes of them"
-        )
-    return found

@@ -19,8 +19,7 @@ from dphrl.progress import Progress, silent
 from dphrl.sampling.backends import BACKENDS, missing_modules
 from dphrl.stages.plan.checks import Checklist, TaskChecks, TaskSize, check_model, check_run_dir
 from dphrl.stages.presample.make_partition import rules_of
-from dphrl.stages.presample.training_prompts import check_filter
-from dphrl.stages.run_stages import needs_presamples
+from dphrl.stages.presample.training_prompts import check_filter, needs_presamples
 
 DEFAULT_GPUS = 8
 GIB = 2**30

@@ -21,6 +21,12 @@ def partition_settings(config: Config) -> Sections:
     return {"anchor": anchor, "exploration_filter": config.train.exploration_filter}
 
 
+def needs_presamples(config: Config) -> bool:
+    """Whether training needs the sets or the anchors of stage 1."""
+    choosy = config.train.prompts == "exploration" or config.train.exploration_filter is not None
+    return config.method in ANCHOR_METHODS or choosy
+
+
 def check_filter(config: Config) -> None:
     """A filter on solve rates needs all presamples: early stopping ends at the first draws that settle the set.
 
