@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dphrl.config.root import Config
+from dphrl.config.sources import TaskConfig
 from dphrl.engines.verl.cluster import SEPARATE, Cluster
 from dphrl.engines.verl.config_to_verl import Places, Translation, verl_settings
 from dphrl.engines.verl.hydra_words import command_lines, override
 from dphrl.engines.verl.prompt_ids import TEXT_TEMPLATE, text_template
-from dphrl.errors import ConfigError
+from dphrl.errors import ConfigError, DphrlError
 from dphrl.models.policy import load_tokenizer, model_path
 from dphrl.runs.run_dir import RunDir
 from dphrl.stages.presample.training_prompts import needs_presamples
+from dphrl.tasks.load import is_chat
 from dphrl.tasks.ready import resolved
 
 PROGRAM = ("python", "-m", "verl.trainer.main_ppo")
@@ -48,13 +51,33 @@ def verl_command(
         out=out,
         model=str(Path(name).absolute()) if Path(name).is_dir() else name,
     )
+    config, unread = _with_kinds(config, file.parent)
     template, unknown = _template(config, name)
     found = verl_settings(config, cluster, places, template=template)
-    lines = [*_before(config, run, places, file, overrides), *_nodes(cluster), *_notes(found, unknown, config)]
+    lines = [*_before(config, run, places, file, overrides), *_nodes(cluster), *_notes(found, unread + unknown, config)]
     words = [override(key, value) for key, value in found.settings.items()]
     return "\n".join(
         ["#!/usr/bin/env bash", *lines, f"mkdir -p {shlex.quote(str(out))}", command_lines(PROGRAM, words)]
     )
+
+
+def _with_kinds(config: Config, base_dir: Path) -> tuple[Config, list[str]]:
+    """The config with `chat` said for every task, as its file has the prompts; a line for files that are not here."""
+    unread = []
+
+    def said(label: str, task: TaskConfig) -> TaskConfig:
+        try:
+            return replace(task, chat=is_chat(task, base_dir))
+        except DphrlError:
+            unread.append(
+                f"whether the prompts of {label} are chat messages: task.data={task.data!r} cannot be read here, and "
+                "they are taken for texts; if they are messages, say so by chat: true"
+            )
+            return task
+
+    task = said("task", config.task)
+    measured = {name: said(f"eval_tasks.{name}", one) for name, one in config.eval_tasks.items()}
+    return replace(config, task=task, eval_tasks=measured), unread
 
 
 def _template(config: Config, name: str) -> tuple[str | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -137,6 +138,19 @@ def test_texts_begin_as_the_tokenizer_has_it(adds: bool, tmp_path: Path, capsys:
 def test_a_tokenizer_that_is_not_here_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = printed(["verl-command", str(write_config(tmp_path)), "--model.path", "org/none"], capsys)
     assert "# Not known here: whether the tokenizer of org/none puts a begin token" in said
+
+
+def test_files_that_hold_chat_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then verl has the model's own template: the one for texts would read the first message alone."""
+    row = {"prompt": [{"role": "user", "content": "3 * 3?"}], "reward_model": {"ground_truth": "9"}}
+    (tmp_path / "for-verl.json").write_text(json.dumps([row]))
+    path = tmp_path / "chat.yaml"
+    values = {"out": str(tmp_path / "run"), "method": "grpo", "model": {"path": "demo"}}
+    for data, chat in (("for-verl.json", True), ("not-there.json", False)):
+        path.write_text(yaml.safe_dump({**values, "task": {"data": data}}))
+        script = printed(["verl-command", str(path)], capsys)
+        assert ("custom_chat_template" in script) != chat
+        assert ("# Not known here: whether the prompts of task are chat messages" in script) != chat
 
 
 @pytest.mark.parametrize(
