@@ -27,9 +27,9 @@ def differences(config: Config, cluster: Cluster, length: int) -> Iterator[str]:
         yield "weights of norms and biases decay too; TRL leaves them out"
     tick = cluster.steps_a_tick(train.updates)
     if tick > 1 and (train.warmup_steps or train.lr_schedule != "constant"):
-        yield (
-            f"the learning rate moves once a generation, for {tick} optimiser steps at once: warm-up is "
-            f"{math.ceil(train.warmup_steps / tick)} generations for train.warmup_steps={train.warmup_steps}"
+        warm = math.ceil(train.warmup_steps / tick)
+        yield f"the learning rate moves once a generation, for {tick} optimiser steps at once" + (
+            f": train.warmup_steps={train.warmup_steps} become {warm} generations, the first at 0" if warm else ""
         )
     if config.model.dtype == "pure_bfloat16":
         yield "16-bit weights are computed with under autocast; here without"
