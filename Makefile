@@ -56,13 +56,13 @@ $(VLLM)/.ready: tests/vllm_real/requirements.py pyproject.toml
 # verl's own engine on a CPU, and what of the core depends on its versions, in an environment of their own: 2 GB. verl's
 # transformers and TRL's exclude each other. `test-verl-fit` runs whole trainings, on Ray: some ten minutes.
 VERL := .venv-verl
-VERL_CORE := tests/models tests/sampling tests/anchors tests/verifiers/math/test_verify_math.py
+VERL_CORE := tests/models tests/sampling tests/verifiers/math/test_verify_math.py
 test-verl: $(VERL)/.ready
-	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -W default -m "not fit" tests/verl_real
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -n $(WORKERS) --dist loadfile -W default tests/verl_real --ignore tests/verl_real/fit
 	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(VERL_CORE)
 
 test-verl-fit: $(VERL)/.ready
-	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -W default -s -m fit tests/verl_real
+	OMP_NUM_THREADS=1 $(VERL)/bin/python -m pytest -W default -s tests/verl_real/fit
 
 # math-verify's parser has a build for each of three versions of antlr; verl's omegaconf takes the oldest, the others lie beside it.
 $(VERL)/.ready: pyproject.toml constraints-verl.txt

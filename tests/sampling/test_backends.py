@@ -60,6 +60,7 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytes
 
 def test_doctor_says_of_each_backend_whether_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "vllm", replace(BACKENDS["vllm"], modules=("no_such_engine",)))
+    monkeypatch.setattr("dphrl.stages.doctor.verl_ability", str)  # where verl is, asking it takes seconds
     said = dict(line.split(": ", 1) for line in installation_text().splitlines() if ": " in line)
     assert said["sampling.backend=transformers"] == "works"
     openai = "needs httpx2: pip" if missing_modules("openai") else "works, with a server"
@@ -70,6 +71,7 @@ def test_doctor_says_of_each_backend_whether_it_works(monkeypatch: pytest.Monkey
 
 
 def test_doctor_says_what_an_extra_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dphrl.stages.doctor.verl_ability", str)
     monkeypatch.setattr("dphrl.stages.doctor.EXTRAS", (Extra("x", ("no_such_package",), "pip install y"),))
     assert "x: needs no_such_package: pip install y" in installation_text().splitlines()
 

@@ -22,7 +22,7 @@ from dphrl.verifiers.math.verify_math import MAX_ANSWER
 SCRIPT = Path(__file__).with_name("antlr_readings.py")
 OTHERS = Path(sys.prefix) / "antlr"
 TABLES = [*EQUAL, *DIFFERENT, *TINY]
-NEIGHBOURS = 3
+NEIGHBOURS = 1
 """Answers of the rows below that each gold of the tables is judged against, beside its own."""
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "verifiers" / "math.jsonl"
 
