@@ -42,11 +42,18 @@ def test_the_row_names_its_verifier_where_the_config_does_not() -> None:
         named_verifier(None, None, {}, "s")
 
 
+def test_a_data_file_alone_runs_no_code() -> None:
+    info = {"id": "p", "verifier": "builtins:print", "verifier_args": "{}", "columns": "{}"}
+    with pytest.raises(VerifierError, match=r"must run no code: set \+reward.*functions=\[builtins:print\]"):
+        named_verifier(None, None, info, "s")
+    assert named_verifier(None, None, info, "s", ["builtins:print"]) == ("builtins:print", "{}")
+
+
 def test_what_cannot_be_judged_is_marked_and_never_ends_the_worker() -> None:
     found = score(text="x", gold="4", verifier="maht")
     assert (found["score"], found["unjudged"], found["status"]) == (0.0, 1.0, "verifier_error")
     assert "'maht' is not one of" in found["detail"]
-    with pytest.raises(VerifierError, match=r"reward_kwargs\.threshold is not one of verifier, verifier_args"):
+    with pytest.raises(VerifierError, match=r"reward_kwargs\.threshold is not one of verifier"):
         score(text="x", gold="4", verifier="math", threshold=2)
 
 
@@ -113,5 +120,9 @@ def test_a_wrong_verifier_is_known_before_anything_is_drawn() -> None:
         check_reward(reward_config(reward_kwargs={"verifier": "maht"}))
     with pytest.raises(VerifierError, match="has no argument 'x'"):
         check_reward(reward_config(reward_kwargs={"verifier": "math", "verifier_args": {"x": 1}}))
+    with pytest.raises(VerifierError, match=r"reward_kwargs\.verifer is not one of .*did you mean 'verifier'"):
+        check_reward(reward_config(reward_kwargs={"verifer": "math"}))
+    with pytest.raises(VerifierError, match="no_such_module"):
+        check_reward(reward_config(reward_kwargs={"functions": ["no_such_module:f"]}))
     with pytest.raises(VerifierError, match=r"needs reward_kwargs\.verifier"):
         check_reward(reward_config(reward_kwargs={"verifier_args": {"x": 1}}))

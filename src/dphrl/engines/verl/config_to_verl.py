@@ -13,7 +13,6 @@ from typing import Any
 
 from dphrl.config.objective import AnchoredObjective, DapoObjective, RklObjective
 from dphrl.config.root import Config
-from dphrl.engines.verl import REWARD
 from dphrl.engines.verl.carried import check_refused, left_out
 from dphrl.engines.verl.cluster import (
     SEPARATE,
@@ -24,6 +23,7 @@ from dphrl.engines.verl.cluster import (
     rounded_up,
 )
 from dphrl.engines.verl.differences import anchors_of_step, differences
+from dphrl.engines.verl.reward_settings import reward_settings
 from dphrl.engines.verl.trl_options import settings_of_trl
 from dphrl.errors import ConfigError
 from dphrl.tasks.ready import resolved
@@ -107,7 +107,7 @@ def verl_settings(config: Config, cluster: Cluster, places: Places, *, template:
         **_actor(config, length, cluster),
         **_rollout(config, cluster),
         **of_trl,
-        "reward.custom_reward_function.path": REWARD,
+        **reward_settings(config),
         **_trainer(config, cluster, places, measured),
         **_method(config, cluster, places),
     }

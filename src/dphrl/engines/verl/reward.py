@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from dphrl.errors import DphrlError, VerifierError
+from dphrl.errors import DphrlError, VerifierError, nearest
 from dphrl.tasks.verl_rows import ExtraInfo, row_verifier, verifier_item
 from dphrl.types import Item, Verdict, VerifyFn
 from dphrl.verifiers.registry import load_verifier
 
+OURS = ("verifier", "verifier_args", "functions")
+"""What `reward_kwargs` may hold."""
 DETAIL = 200
 """Characters of a verdict's detail that reach verl's dumps."""
 FROM_VERL = frozenset({"reward_router_address", "reward_model_tokenizer"})
@@ -31,6 +33,7 @@ async def compute_score(
     *,
     verifier: str | None = None,
     verifier_args: Mapping[str, Any] | None = None,
+    functions: Sequence[str] = (),
     **others: Any,
 ) -> dict[str, Any]:
     """The verdict on one completion.
@@ -39,6 +42,7 @@ async def compute_score(
         data_source, solution_str, ground_truth, extra_info: as verl hands them to a reward function.
         verifier, verifier_args: `reward.custom_reward_function.reward_kwargs`; as `task.verifier` and
             `task.verifier_args`. Without them the row says it, as `dphrl export verl` writes rows.
+        functions: verifiers of your own, `module:function`, that rows may name; a data file alone must run no code.
     Returns:
         `score`: the reward, 0.0 where there is none. `acc`: 1.0 for a right completion. `unjudged`: 1.0 where the
         verifier could not judge; with `trainer_mode=dph` the completion then has no part in the gradient. `status` and
@@ -48,11 +52,11 @@ async def compute_score(
     """
     if unknown := sorted(set(others) - FROM_VERL):
         raise VerifierError(
-            f"reward_kwargs.{unknown[0]} is not one of verifier, verifier_args; what a verifier itself takes is "
+            f"reward_kwargs.{unknown[0]} is not one of {', '.join(OURS)}; what a verifier itself takes is "
             "reward_kwargs.verifier_args.NAME"
         )
     try:
-        judge = _judge_of(*named_verifier(verifier, verifier_args, extra_info, data_source))
+        judge = _judge_of(*named_verifier(verifier, verifier_args, extra_info, data_source, functions))
         verdict = await judge(verifier_item(extra_info, ground_truth, solution_str))
     except DphrlError as error:  # verl would drop the whole group and go on; so it is counted, and shown with its text
         verdict = Verdict(False, None, "verifier_error", str(error))
@@ -66,12 +70,16 @@ async def compute_score(
 
 
 def named_verifier(
-    verifier: str | None, verifier_args: Mapping[str, Any] | None, extra_info: ExtraInfo | None, source: str
+    verifier: str | None,
+    verifier_args: Mapping[str, Any] | None,
+    extra_info: ExtraInfo | None,
+    source: str,
+    functions: Sequence[str] = (),
 ) -> tuple[str, str]:
     """(verifier, its arguments as JSON text): what verl's config names, else the row.
 
     Raises:
-        VerifierError: neither does.
+        VerifierError: neither does, or the row names a function that is not among `functions`.
     """
     if verifier is not None:
         return verifier, json.dumps(dict(verifier_args or {}), sort_keys=True)
@@ -81,6 +89,11 @@ def named_verifier(
             f"no verifier for data_source={source!r}: set "
             "+reward.custom_reward_function.reward_kwargs.verifier=math (or sql, exact, gym, module:function), or "
             "export the prompts with `dphrl export verl`, whose rows name theirs"
+        )
+    if ":" in row.spec and row.spec not in functions:
+        raise VerifierError(
+            f"rows of data_source={source!r} name the function {row.spec} as their verifier, and a data file alone "
+            f"must run no code: set +reward.custom_reward_function.reward_kwargs.functions=[{row.spec}]"
         )
     return row.spec, json.dumps(dict(row.args), sort_keys=True)
 
@@ -139,6 +152,14 @@ def check_reward(config: Any) -> None:
     if str(function.get("path") or "").removeprefix("pkg://") != __name__:
         return
     arguments = dict(function.get("reward_kwargs") or {})
+    for name in arguments:
+        if name not in OURS:
+            raise VerifierError(
+                f"reward_kwargs.{name} is not one of {', '.join(OURS)}{nearest(name, OURS)}; what a verifier itself "
+                "takes is reward_kwargs.verifier_args.NAME"
+            )
+    for spec in arguments.get("functions") or ():
+        load_verifier(str(spec), {})
     if arguments.get("verifier") is not None:
         load_verifier(str(arguments["verifier"]), dict(arguments.get("verifier_args") or {}))
     elif arguments.get("verifier_args"):

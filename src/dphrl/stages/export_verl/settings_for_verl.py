@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.config.root import Config
-from dphrl.engines.verl import REWARD
 from dphrl.engines.verl.hydra_words import override
+from dphrl.engines.verl.reward_settings import reward_settings
 
 
 def settings_for_verl(config: Config, files: Sequence[Path], longest: int, template: str | None) -> tuple[str, ...]:
@@ -39,4 +39,4 @@ def _settings(config: Config, files: Sequence[Path], longest: int, template: str
         yield f"+data.apply_chat_template_kwargs.{key}", value
     yield "actor_rollout_ref.rollout.temperature", config.sampling.temperature
     yield "actor_rollout_ref.rollout.top_p", config.sampling.top_p
-    yield "reward.custom_reward_function.path", REWARD
+    yield from reward_settings(config).items()
