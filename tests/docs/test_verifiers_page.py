@@ -9,8 +9,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dphrl.types import NO_REWARD, STATUSES
+from dphrl.verifiers.sql.query_settings import SCRIPT_RULES
 from dphrl.verifiers.sql.verify_sql import verify_sql
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verifiers.md").read_text()
@@ -31,6 +33,10 @@ def table(header: str) -> list[list[str]]:
 EXAMPLES = table("| | gold query | completion's query | spider | bird |")
 
 
+ANSWERS = table("| the answer is | paid | not paid |")
+SCRIPTS = table("| option | for training, the default | as the scripts | gold query |")
+
+
 @pytest.fixture(scope="module")
 def db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("docs") / "shop.sqlite"
@@ -45,6 +51,26 @@ def test_examples(db: Path, example: list[str]) -> None:
     item = {"gold": gold.strip("`"), "db": str(db), "completion": query.strip("`")}
     verdicts = verify_sql([item | {"mode": "spider"}, item | {"mode": "bird"}])
     assert [verdict.status for verdict in verdicts] == [spider, bird]
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=[answer[0] for answer in ANSWERS])
+def test_what_counts_as_the_answer(db: Path, answer: list[str]) -> None:
+    gold = "SELECT name FROM singer"
+    paid, not_paid = (re.sub(r"^(`+) ?(.*?) ?\1$", r"\2", cell).replace("\u23ce", "\n") for cell in answer[1:])
+    items = [{"gold": gold, "db": str(db), "completion": re.sub(r"\bQ\b", gold, text)} for text in (paid, not_paid)]
+    assert [verdict.correct for verdict in verify_sql(items)] == [True, False]
+
+
+@pytest.mark.parametrize("row", SCRIPTS, ids=[row[0] for row in SCRIPTS])
+def test_the_rules_of_the_scripts(db: Path, row: list[str]) -> None:
+    option, usual, of_script, gold, query, by_default, by_script = (cell.strip("`") for cell in row)
+    item = {"gold": gold, "db": str(db), "completion": query}
+    assert [verify_sql([item])[0].status, verify_sql([item], **SCRIPT_RULES)[0].status] == [by_default, by_script]
+    default = inspect.signature(verify_sql).parameters[option].default
+    words = [str(value).lower() for value in (default, SCRIPT_RULES[option])]
+    assert [usual, of_script.split(":")[0]] == words
+    assert len(SCRIPTS) == len(SCRIPT_RULES)
+    assert yaml.safe_load(block("yaml"))["verifier_args"] == SCRIPT_RULES
 
 
 def test_the_code_runs(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,8 @@ def test_false_reward_order_by_in_a_string_or_subquery(place: Path) -> None:
 # Files and data.
 
 BLOCKED = {
+    "delete behind a semicolon": "; DELETE FROM t",
+    "explain behind a semicolon": "; EXPLAIN SELECT a FROM empty",
     "attach a new file": "ATTACH 'new.sqlite' AS x",
     "attach the other database": "ATTACH 'y.sqlite' AS y",
     "attach by URI": "ATTACH 'file:new.sqlite?mode=rwc' AS x",
@@ -205,8 +207,6 @@ INVALID = {
     "fsdir": "SELECT * FROM fsdir('/')",
     "dot command": ".shell touch new.txt",
     "delete behind a query": "SELECT a FROM empty; DELETE FROM t",
-    "delete behind a semicolon": "; DELETE FROM t",
-    "explain behind a semicolon": "; EXPLAIN SELECT a FROM empty",
     "two queries": "SELECT a FROM empty; SELECT a FROM empty",
     "the schema": "WITH x AS (SELECT 1) UPDATE sqlite_master SET type = 'view'",
     "a null character": "SELECT a FROM empty\0 WHERE 1",

@@ -359,10 +359,11 @@ from dphrl.verifiers.sql import run_query as sql_exec
 from dphrl.verifiers.sql.query_settings import QuerySettings
 sql_exec.MEMORY_BYTES, sql_exec.CACHE_BYTES = 2 * 48_000_000, 40_000_000  # the heap's limit is half of the memory's
 settings = QuerySettings(
-    keep_distinct=True, ordered="auto", deadline_s=5.0, gold_deadline_s=5.0, max_rows=10, max_bytes=1000
+    keep_distinct=True, ordered="auto", ties="any", exact=False, empty="same_tables", deadline_s=5.0,
+    gold_deadline_s=5.0, max_rows=10, max_bytes=1000
 )
 def run(db, sql):
-    return sql_exec.run_query((db, "1"), sql, settings, mode="bird", deadline_s=60.0)
+    return sql_exec.run_query((db, "1"), sql, settings, mode="bird", deadline_s=60.0).rows
 large, small = sys.argv[1:]
 numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 30) "
 much = numbers + "SELECT count(*) FROM (SELECT hex(zeroblob(490000)) || n FROM r GROUP BY 1)"

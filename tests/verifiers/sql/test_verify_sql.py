@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dphrl.errors import VerifierError
+from dphrl.verifiers.sql.query_settings import SCRIPT_RULES
 from dphrl.verifiers.sql.verify_sql import GOLD_WORKER, QUERY_WORKER, verify_sql
 from dphrl.verifiers.workers.pool import Pool
 
@@ -48,6 +50,15 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> list[str]:
     items = [{"gold": gold, "db": str(db), "completion": text} for text in completions]
     return [verdict.status for verdict in verify_sql(items, **args)]  # type: ignore[arg-type]
+
+
+DIFFERENT_IN_TRAINING = {
+    ("SELECT a FROM t", "SELECT DISTINCT a FROM t"): ("wrong", "correct"),
+    ("SELECT 0.3", "SELECT 0.1 + 0.2"): ("correct", "correct"),
+    ("SELECT a FROM empty", "SELECT b, a FROM t WHERE 0"): ("wrong", "wrong"),
+    ("SELECT 9007199254740993", "SELECT 9007199254740993.0"): ("correct", "correct"),
+}
+"""(gold, query) -> verdicts in both modes, where the defaults are not the scripts' rules."""
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,17 @@ def statuses(db: Path, gold: str | None, *completions: str, **args: object) -> l
         (None, "SELECT 1", "gold_error", "gold_error"),
     ],
 )
-def test_verdicts(db: Path, gold: str | None, query: str, spider: str, bird: str) -> None:
+def test_verdicts_by_the_rules_of_the_scripts(db: Path, gold: str | None, query: str, spider: str, bird: str) -> None:
+    assert statuses(db, gold, query, **SCRIPT_RULES) == [spider]
+    assert statuses(db, gold, query, mode="bird", **SCRIPT_RULES) == [bird]
+    if (gold, query) not in DIFFERENT_IN_TRAINING:
+        assert statuses(db, gold, query) == [spider]
+        assert statuses(db, gold, query, mode="bird") == [bird]
+
+
+@pytest.mark.parametrize(("gold", "query"), DIFFERENT_IN_TRAINING)
+def test_verdicts_that_differ_in_training(db: Path, gold: str, query: str) -> None:
+    spider, bird = DIFFERENT_IN_TRAINING[gold, query]
     assert statuses(db, gold, query) == [spider]
     assert statuses(db, gold, query, mode="bird") == [bird]
 
@@ -112,9 +133,115 @@ def test_rewards_and_modes_of_prompts(db: Path) -> None:
     assert [(v.correct, v.reward) for v in verdicts] == [(True, 1.0), (False, 0.0), (False, None)]
 
 
-def test_keep_distinct(db: Path) -> None:
-    assert statuses(db, "SELECT a FROM t", "SELECT DISTINCT a FROM t", keep_distinct=True) == ["wrong"]
-    assert statuses(db, "SELECT count(DISTINCT a) FROM t", "SELECT 4") == ["correct"]  # stripped there too
+def test_distinct_is_kept_or_taken_out(db: Path) -> None:
+    """Everywhere, count(DISTINCT a) too."""
+    for gold, query in (
+        ("SELECT a FROM t", "SELECT DISTINCT a FROM t"),
+        ("SELECT count(DISTINCT a) FROM t", "SELECT 4"),
+    ):
+        assert statuses(db, gold, query) == statuses(db, gold, query, keep_distinct=True) == ["wrong"]
+        assert statuses(db, gold, query, keep_distinct=False) == ["correct"]
+
+
+@pytest.mark.parametrize("keep_distinct", [True, False])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT a DISTINCT FROM t",
+        "SELECT a FROM t WHERE DISTINCT a > 0",
+        "SELECT count(a DISTINCT) FROM t",
+        "SELECT group_concat(DISTINCT a, ',') FROM t",
+        "SELECT a FROM t DISTINCT",
+        "SELECT DISTINCT DISTINCT a FROM t",
+    ],
+)
+def test_a_distinct_that_sqlite_refuses_is_not_mended(db: Path, query: str, keep_distinct: bool) -> None:
+    gold = query.replace("DISTINCT", "")
+    assert statuses(db, gold, query, gold, keep_distinct=keep_distinct) == ["invalid", "correct"]
+    assert statuses(db, query, gold, keep_distinct=keep_distinct) == ["gold_error"]
+
+
+@pytest.mark.parametrize("keep_distinct", [True, False])
+def test_is_distinct_from_is_an_operator(db: Path, keep_distinct: bool) -> None:
+    for one, other in (("IS NOT DISTINCT FROM", "IS"), ("IS DISTINCT FROM", "IS NOT")):
+        queries = [f"SELECT a FROM t WHERE b {operator} NULL" for operator in (one, other)]
+        assert statuses(db, queries[0], *queries, keep_distinct=keep_distinct) == ["correct"] * 2
+        assert statuses(db, queries[1], *queries, keep_distinct=keep_distinct) == ["correct"] * 2
+        assert statuses(db, "SELECT a FROM t", *queries, keep_distinct=keep_distinct) == ["wrong"] * 2
+
+
+def test_rewriting_leaves_texts_and_names_alone(db: Path) -> None:
+    gold = "SELECT 'x > = y', 'DISTINCT', 'YEAR(CURDATE())'"
+    others = ["SELECT 'x >= y', 'DISTINCT', 'YEAR(CURDATE())'", "SELECT 'x > = y', '', 'YEAR(CURDATE())'"]
+    others.append("SELECT 'x > = y', 'DISTINCT', '2020'")
+    for keep_distinct in (True, False):
+        expected = ["correct", "wrong", "wrong", "wrong"]
+        assert statuses(db, gold, gold, *others, keep_distinct=keep_distinct) == expected
+
+
+@pytest.mark.parametrize(
+    "behind", ["", ";", ";;", " ; ; ", "; -- x", "; --", " --", ";\n/* x */", "; /* x */ ;", " /* x"]
+)
+def test_order_by_counts_whatever_follows_it(db: Path, behind: str) -> None:
+    for gold in ("SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a LIMIT 4"):
+        queries = ["SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"]
+        assert statuses(db, gold + behind, *queries) == ["correct", "wrong"]
+        assert statuses(db, gold, *(query + behind for query in queries)) == ["correct", "wrong"]
+
+
+EMPTY = {
+    "SELECT a FROM empty": {
+        "SELECT a FROM empty": ("correct", "correct", "wrong"),
+        "SELECT max(a) FROM empty GROUP BY a": ("correct", "correct", "wrong"),
+        "SELECT x.a FROM t CROSS JOIN empty AS x": ("correct", "correct", "wrong"),
+        "SELECT a FROM t WHERE 0": ("correct", "wrong", "wrong"),
+        "SELECT a FROM t AS empty WHERE a > 9": ("correct", "wrong", "wrong"),
+        "SELECT 1 WHERE 0": ("correct", "wrong", "wrong"),
+        "WITH empty AS (SELECT 1 AS a WHERE 0) SELECT a FROM empty": ("correct", "wrong", "wrong"),
+        "SELECT 1 WHERE 0 -- FROM empty": ("correct", "wrong", "wrong"),
+        "SELECT NULL": ("wrong", "wrong", "wrong"),
+        "SELECT a FROM t": ("wrong", "wrong", "wrong"),
+    },
+    "SELECT max(a) FROM empty": {
+        "SELECT a FROM empty UNION SELECT min(a) FROM empty": ("correct", "correct", "wrong"),
+        "SELECT NULL": ("correct", "wrong", "wrong"),
+        "SELECT max(a) FROM t WHERE 0": ("correct", "wrong", "wrong"),
+        "SELECT count(a) FROM empty": ("wrong", "wrong", "wrong"),
+        "SELECT 1 WHERE 0": ("wrong", "wrong", "wrong"),
+    },
+    "SELECT count(*) FROM empty": {"SELECT 0": ("correct", "correct", "correct")},  # a value is no silence
+    "SELECT a FROM v WHERE a > 9": {"SELECT a FROM t WHERE a > 8": ("correct", "correct", "wrong")},  # v reads t
+    "SELECT NULL": {"SELECT b FROM t WHERE b IS NULL": ("correct", "correct", "wrong")},  # no table to be read
+}
+
+
+@pytest.mark.parametrize("mode", ["spider", "bird"])
+@pytest.mark.parametrize("gold", EMPTY)
+def test_results_without_values(db: Path, gold: str, mode: str) -> None:
+    for number, empty in enumerate(("equal", "same_tables", "wrong")):
+        found = statuses(db, gold, *EMPTY[gold], mode=mode, empty=empty)
+        assert dict(zip(EMPTY[gold], found, strict=True)) == {q: v[number] for q, v in EMPTY[gold].items()}
+    assert statuses(db, gold, *EMPTY[gold], mode=mode) == [v[1] for v in EMPTY[gold].values()]
+
+
+@pytest.mark.parametrize("mode", ["spider", "bird"])
+def test_numbers_computed_another_way(db: Path, mode: str) -> None:
+    """Three ways to write a percentage."""
+    ways = [
+        "100.0 * count(*) / 3",
+        "count(*) * 100 / 3.0",
+        "CAST(count(*) AS REAL) / 3 * 100",
+        "count(*) / 3.0 * 100.0",
+    ]
+    queries = [f"SELECT b, {way} FROM t GROUP BY b" for way in ways]
+    for gold in queries:
+        assert statuses(db, gold, *queries, mode=mode) == ["correct"] * len(ways)
+        assert "wrong" in statuses(db, gold, *queries, mode=mode, exact=True)
+    assert statuses(db, queries[0], "SELECT b, round(100.0 * count(*) / 3, 6) FROM t GROUP BY b", mode=mode) == [
+        "wrong"
+    ]
+    ordered = [f"{query} ORDER BY 2 DESC" for query in queries]
+    assert statuses(db, ordered[0], *ordered, mode=mode, ordered="always") == ["correct"] * len(ways)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +430,10 @@ def test_a_query_too_long_to_run_is_not_even_sent(db: Path, sent: list[tuple[str
         ({"gold": "SELECT 1", "db": "x.sqlite", "mode": "brid", "id": 7}, {}, r"did you mean 'bird'\? \(item 7\)"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"workers": 0}, "at least 1"),
         ({"gold": "SELECT 1", "db": "x.sqlite"}, {"ordered": "alway"}, "did you mean 'always'"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"ties": "fix"}, "ties='fix' is not one of any, fixed"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"empty": "same_table"}, "did you mean 'same_tables'"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"exact": "no"}, "exact='no' must be true or false"),
+        ({"gold": "SELECT 1", "db": "x.sqlite"}, {"keep_distinct": 1}, "keep_distinct=1 must be true or false"),
         ({"gold": "SELECT 1", "db": "x.sqlite", "completion": None}, {}, "not text"),
     ],
 )
@@ -323,13 +454,14 @@ def test_threads_share_the_workers(db: Path) -> None:
     assert results == [["correct", "wrong"] * 50] * 8
 
 
+@pytest.mark.parametrize("rules", [{}, SCRIPT_RULES], ids=["training", "script"])
 @pytest.mark.parametrize("mode", ["spider", "bird"])
-def test_spider_golds_verify_against_themselves(shared_data: Path, mode: str) -> None:
+def test_spider_golds_verify_against_themselves(shared_data: Path, mode: str, rules: dict[str, Any]) -> None:
     spider = shared_data / "spider"
     with (spider / "dev.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for _, line in zip(range(300), file, strict=False)]
     items = [
         {"gold": row["query"], "db": row["db_id"], "completion": f"So:\n```sql\n{row['query']}\n```"} for row in rows
     ]
-    verdicts = verify_sql(items, db_dir=str(spider / "database"), mode=mode)  # type: ignore[arg-type]
+    verdicts = verify_sql(items, db_dir=str(spider / "database"), mode=mode, **rules)  # type: ignore[arg-type]
     assert [rows[i] for i, verdict in enumerate(verdicts) if not verdict.correct] == []

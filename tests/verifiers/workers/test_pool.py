@@ -26,6 +26,9 @@ SOURCE = Path(__file__).parents[3] / "src"
 SETTINGS = {
     "keep_distinct": True,
     "ordered": "auto",
+    "ties": "any",
+    "exact": False,
+    "empty": "same_tables",
     "deadline_s": 5.0,
     "gold_deadline_s": 5.0,
     "max_rows": 10,

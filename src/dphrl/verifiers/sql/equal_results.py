@@ -1,12 +1,14 @@
 """When two query results are equal, for both benchmarks. Pure: rows in, a truth value out.
 
-Cells compare as Python values: None == None, 1 == 1.0, floats exactly, text never equals a number.
+Cells compare as Python values: None == None, 1 == 1.0, text never equals a number. Floats compare exactly; what
+counts as one number, `near_numbers` has made equal before.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 from dphrl.verifiers.sql.result_json import Row, Rows
@@ -20,12 +22,22 @@ SPARE_TRIES = 2000
 """Refinements granted to any result: more than there are ways to tie six columns to six."""
 
 
-def spider_equal(gold: Rows, rows: Rows, *, ordered: bool) -> bool:
+Ties = Sequence[tuple[int, int]]
+"""Begin and end of runs of rows."""
+
+
+def says_nothing(rows: Rows) -> bool:
+    """Whether there are no rows, or no cells but NULL: what very different queries return."""
+    return all(cell is None for row in rows for cell in row)
+
+
+def spider_equal(gold: Rows, rows: Rows, *, ordered: bool, ties: Ties = ()) -> bool:
     """Equality of the Spider test-suite script: the same bag (or list) of rows under some permutation of the columns.
 
     Args:
         gold, rows: results, each with rows of one width.
         ordered: whether the order of the rows counts.
+        ties: runs of gold rows that may stand in any order all the same.
     Returns:
         True when equal; two empty results are, whatever their widths.
     """
@@ -35,14 +47,40 @@ def spider_equal(gold: Rows, rows: Rows, *, ordered: bool) -> bool:
         return True
     if len(gold[0]) != len(rows[0]) or _hash_of_cells(gold) != _hash_of_cells(rows):
         return False
-    if ordered:
+    if ordered and not ties:
         return Counter(zip(*gold, strict=True)) == Counter(zip(*rows, strict=True))
+    if ordered:
+        gold, rows = _with_places(gold, ties), _with_places(rows, ties)
     return Counter(gold) == Counter(rows) or (len(gold[0]) > 1 and _permutation_exists(gold, rows))
 
 
 def bird_equal(gold: Iterable[Row], rows: Iterable[Row]) -> bool:
     """Equality of the BIRD script: the same set of rows, columns by position."""
     return frozenset(gold) == frozenset(rows)
+
+
+def list_equal(gold: Rows, rows: Rows, *, ties: Ties = ()) -> bool:
+    """The same list of rows, columns by position; `ties` as in `spider_equal`."""
+    if len(gold) != len(rows) or not ties:
+        return list(gold) == list(rows)
+    return Counter(_with_places(gold, ties)) == Counter(_with_places(rows, ties))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A cell that says where a row stands; it equals no value of SQL, so that its column can only be matched to its
+    like."""
+
+    number: int
+
+
+def _with_places(rows: Rows, ties: Ties) -> Rows:
+    """The rows with a column that says where they stand; tied rows stand in one place. As bags they are equal where the
+    lists are."""
+    places = [*range(len(rows))]
+    for first, end in ties:
+        places[first:end] = [first] * (end - first)
+    return [(*row, _Place(place)) for row, place in zip(rows, places, strict=True)]
 
 
 def _hash_of_cells(rows: Rows) -> int:

@@ -21,7 +21,7 @@ MEMORY_BYTES = 256 << 20
 """Characters of results that are kept in memory; the least recently used go first."""
 BUSY_S = 30.0
 """Seconds to wait for another process that writes the file."""
-_FORMAT = 2
+_FORMAT = 3
 """Part of every key: results written by a version of this module that ran or encoded golds otherwise are not met."""
 
 
@@ -35,6 +35,8 @@ class GoldQuery:
     mode: str
     sql: str
     keep_distinct: bool
+    ties: str
+    """Which rows may change places (`QuerySettings.ties_in`)."""
     max_rows: int
     max_bytes: int
     deadline_s: float
@@ -46,8 +48,9 @@ class GoldQuery:
 
     def key(self) -> str:
         """Text that names its result in a file; a result, unlike a failure, does not depend on the deadline."""
-        values = (self.db, self.version, self.mode, self.sql, self.keep_distinct, self.max_rows, self.max_bytes)
-        return json.dumps([_FORMAT, sqlite3.sqlite_version, *values])
+        query = (self.db, self.version, self.mode, self.sql)
+        rules = (self.keep_distinct, self.ties, self.max_rows, self.max_bytes)
+        return json.dumps([_FORMAT, sqlite3.sqlite_version, *query, *rules])
 
 
 @dataclass(frozen=True, slots=True)

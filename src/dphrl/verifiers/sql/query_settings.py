@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dphrl.errors import VerifierError, nearest
 
 Mode = Literal["spider", "bird"]
 Ordered = Literal["auto", "always", "never"]
+Ties = Literal["any", "fixed"]
+Empty = Literal["equal", "same_tables", "wrong"]
 MODES: tuple[str, ...] = get_args(Mode)
+
+SCRIPT_RULES: Mapping[str, Any] = {"keep_distinct": False, "exact": True, "empty": "equal", "ties": "fixed"}
+"""With these arguments `spider` and `bird` compare as the benchmarks' scripts do: for numbers beside published ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +30,11 @@ class QuerySettings:
     keep_distinct: bool
     ordered: str
     """One of `Ordered`."""
+    ties: str
+    """One of `Ties`."""
+    exact: bool
+    empty: str
+    """One of `Empty`."""
     deadline_s: float
     """CPU seconds of a completion's query, > 0."""
     gold_deadline_s: float
@@ -39,7 +49,22 @@ class QuerySettings:
             kind, words = (float, "a number") if name.endswith("_s") else (int, "a whole number")
             if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < math.inf:
                 raise VerifierError(f"sql: {name}={value!r} must be {words} above 0")
-        check_choice("ordered", self.ordered, get_args(Ordered))
+        for name in ("keep_distinct", "exact"):
+            if not isinstance(getattr(self, name), bool):
+                raise VerifierError(f"sql: {name}={getattr(self, name)!r} must be true or false")
+        for name, choices in {"ordered": Ordered, "ties": Ties, "empty": Empty}.items():
+            check_choice(name, getattr(self, name), get_args(choices))
+
+    def ordered_in(self, mode: str, gold_orders: bool) -> bool:
+        """Whether the order of rows counts in a mode, beside a gold query that orders its rows or does not."""
+        return self.ordered == "always" or (self.ordered == "auto" and mode == "spider" and gold_orders)
+
+    def ties_in(self, mode: str) -> str:
+        """Which rows of an ordered gold result may change places in a mode: `none`, those with `equal` keys, or also
+        those with `near` ones."""
+        if self.ties == "fixed" or not self.ordered_in(mode, True):
+            return "none"
+        return "equal" if self.exact else "near"
 
 
 def check_choice(name: str, value: object, allowed: Sequence[str], where: str = "") -> None:

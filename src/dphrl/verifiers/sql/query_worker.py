@@ -4,26 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from dphrl.verifiers.sql.equal_results import bird_equal, spider_equal
+from dphrl.verifiers.sql.equal_results import bird_equal, list_equal, says_nothing, spider_equal
+from dphrl.verifiers.sql.near_numbers import GoldNumbers, has_fractions
 from dphrl.verifiers.sql.query_settings import QuerySettings
-from dphrl.verifiers.sql.result_json import Row, decode
-from dphrl.verifiers.sql.run_query import QueryFailed, run_query
+from dphrl.verifiers.sql.result_json import Result, Row, Rows, decode
+from dphrl.verifiers.sql.run_query import QueryFailed, run_query, tables_read
 from dphrl.verifiers.workers.job import Job, Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GoldResult:
-    """Result of a gold query, and where it came from."""
+    """Result of a gold query, where it came from, and what is made of it once for many completions."""
 
-    db: str
-    version: str
+    database: tuple[str, str]
+    """Path and version."""
     mode: str
-    rows: list[Row]
-    ordered: bool
-    """Whether the gold query orders its rows."""
-    distinct: frozenset[Row]
-    """The rows as a set (bird; empty in spider)."""
+    result: Result
+
+    @cached_property
+    def silent(self) -> bool:
+        """Whether it says nothing, so that it may be met by accident."""
+        return says_nothing(self.result.rows)
+
+    @cached_property
+    def distinct(self) -> frozenset[Row]:
+        """The rows as a set."""
+        return frozenset(self.result.rows)
+
+    @cached_property
+    def has_fractions(self) -> bool:
+        """Whether any number in it is not whole."""
+        return has_fractions(self.result.rows)
+
+    @cached_property
+    def numbers(self) -> GoldNumbers:
+        """Its numbers, in groups that count as one."""
+        return GoldNumbers(self.result.rows)
+
+    @cached_property
+    def canonical(self) -> list[Row]:
+        """The rows with one number for each group."""
+        return self.numbers.canonical(self.result.rows)
+
+    @cached_property
+    def distinct_canonical(self) -> frozenset[Row]:
+        """Those as a set."""
+        return frozenset(self.canonical)
 
 
 _golds: dict[str, GoldResult] = {}
@@ -39,8 +67,7 @@ def remember_golds(shared: Mapping[str, Sequence[str]], *, forget: bool) -> None
     if forget:
         _golds.clear()
     for key, (db, version, mode, text) in shared.items():
-        rows, ordered = decode(text)
-        _golds[key] = GoldResult(db, version, mode, rows, ordered, frozenset(rows if mode == "bird" else ()))
+        _golds[key] = GoldResult((db, version), mode, decode(text))
 
 
 def judge_query(item: tuple[str, str], settings: QuerySettings) -> Reply:
@@ -53,27 +80,62 @@ def judge_query(item: tuple[str, str], settings: QuerySettings) -> Reply:
     """
     key, sql = item
     gold = _golds[key]
-    ordered = {"always": True, "never": False, "auto": gold.mode == "spider" and gold.ordered}[settings.ordered]
-    as_set = gold.mode == "bird" and not ordered
+    as_set = gold.mode == "bird" and not settings.ordered_in(gold.mode, gold.result.ordered)
+
+    def fits(rows: Rows) -> bool:
+        return gold.distinct.issuperset(rows) or (
+            _may_be_near(gold, rows, settings) and gold.distinct_canonical.issuperset(gold.numbers.canonical(rows))
+        )
+
     try:
         rows = run_query(
-            (gold.db, gold.version),
+            gold.database,
             sql,
             settings,
             mode=gold.mode,
             deadline_s=settings.deadline_s,
-            most=None if as_set else len(gold.rows),
-            known=gold.distinct if as_set else None,
-        )
+            most=None if as_set else len(gold.result.rows),
+            fits=fits if as_set else None,
+        ).rows
     except QueryFailed as failure:
         return failure.status, failure.detail
-    if as_set:
-        equal = bird_equal(gold.distinct, rows)
-    elif gold.mode == "bird":
-        equal = gold.rows == rows
-    else:
-        equal = spider_equal(gold.rows, rows, ordered=ordered)
-    return ("correct", "") if equal else ("wrong", "another result than the gold query's")
+    if not _equal(gold, rows, settings):
+        return "wrong", "another result than the gold query's"
+    if gold.silent and settings.empty != "equal":
+        return _judge_silent(gold, sql, settings)
+    return "correct", ""
+
+
+def _equal(gold: GoldResult, rows: Rows, settings: QuerySettings) -> bool:
+    """Whether the rows are the gold result: exactly, or with near numbers taken for equal ones."""
+    if _same(gold, gold.result.rows, rows, settings):
+        return True
+    return _may_be_near(gold, rows, settings) and _same(gold, gold.canonical, gold.numbers.canonical(rows), settings)
+
+
+def _may_be_near(gold: GoldResult, rows: Rows, settings: QuerySettings) -> bool:
+    return not settings.exact and (gold.has_fractions or has_fractions(rows))
+
+
+def _same(gold: GoldResult, wanted: Rows, rows: Rows, settings: QuerySettings) -> bool:
+    """Whether rows are those wanted, as the mode compares them and numbers exactly."""
+    ordered = settings.ordered_in(gold.mode, gold.result.ordered)
+    if gold.mode == "spider":
+        return spider_equal(wanted, rows, ordered=ordered, ties=gold.result.ties)
+    return list_equal(wanted, rows, ties=gold.result.ties) if ordered else bird_equal(wanted, rows)
+
+
+def _judge_silent(gold: GoldResult, sql: str, settings: QuerySettings) -> Reply:
+    """Judge a query that returns as little as the gold query does."""
+    if settings.empty == "wrong":
+        return "wrong", "a result without values, as the gold query's, which empty=wrong does not count"
+    tables = gold.result.tables
+    if tables and not tables & tables_read(gold.database, sql, settings, mode=gold.mode):
+        return (
+            "wrong",
+            f"a result without values, as the gold query's, but from none of its tables ({', '.join(sorted(tables))})",
+        )
+    return "correct", ""
 
 
 JOB = Job(judge_query, settings=QuerySettings, remember=remember_golds)

@@ -17,12 +17,14 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from dphrl.types import Status
 from dphrl.verifiers.sql.query_settings import QuerySettings
-from dphrl.verifiers.sql.result_json import Row
+from dphrl.verifiers.sql.result_json import Row, Rows
 from dphrl.verifiers.sql.sql_text import MAX_SQL, QUERIES, first_word, spider_rewrites, without_distinct
 from dphrl.verifiers.workers.limits import MEMORY_BYTES, opening_files
 
@@ -95,6 +97,19 @@ class QueryFailed(Exception):
         self.status, self.detail = status, detail[:MAX_DETAIL]
 
 
+class Fetched(NamedTuple):
+    """What a query returned."""
+
+    rows: list[Row]
+    description: Sequence[Any]
+    """Of its columns, as `sqlite3` gives it."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return [name for name, *_ in self.description]
+
+
 def run_query(
     database: tuple[str, str],
     sql: str,
@@ -103,8 +118,8 @@ def run_query(
     mode: str,
     deadline_s: float,
     most: int | None = None,
-    known: frozenset[Row] | None = None,
-) -> list[Row]:
+    fits: Callable[[Rows], bool] | None = None,
+) -> Fetched:
     """Rows of a query.
 
     Args:
@@ -113,13 +128,12 @@ def run_query(
         mode: spider or bird: how the query is rewritten and its text decoded.
         deadline_s: CPU seconds.
         most: fetching may end once there are more rows.
-        known: fetching may end once there is a row that is not one of these.
+        fits: says of new rows whether they may be part of a right result; fetching may end where they may not.
     Raises:
         QueryFailed: no result: not a query, an SQL error, forbidden, too long, too big; `gold_error` where the database
             is at fault.
     """
-    if mode == "spider":
-        sql = spider_rewrites(sql) if settings.keep_distinct else without_distinct(spider_rewrites(sql))
+    written, sql = _rewritten(sql, settings, mode)
     if len(sql) > MAX_SQL:
         raise QueryFailed("blocked", f"a query of {len(sql)} characters; at most {MAX_SQL}")
     word = first_word(sql)
@@ -132,7 +146,9 @@ def run_query(
             connection = _connection((*database, roomy))
             connection.text_factory = _lenient if lenient else str
             try:
-                return _fetch(connection, sql, settings, most, known)
+                if written is not sql:  # taking words out must not mend what SQLite refuses
+                    _prepare(connection, written)
+                return _fetch(connection, sql, settings, most, fits)
             except sqlite3.OperationalError as error:
                 if not lenient and mode == "spider" and "decode to UTF-8" in str(error):
                     lenient = True
@@ -153,13 +169,48 @@ def run_query(
         raise QueryFailed("memory", "out of memory") from None
 
 
+def tables_read(database: tuple[str, str], sql: str, settings: QuerySettings, *, mode: str) -> frozenset[str]:
+    """Names, in lower case, of the tables and views that a query reads, which `run_query` has run."""
+    connection = _connection((*database, False))
+    tables = set()
+
+    def record(action: int, first: str | None, second: str | None, *others: str | None) -> int:
+        if action == sqlite3.SQLITE_READ and first:
+            tables.add(first.lower())
+        return _authorize(action, first, second, *others)
+
+    connection.set_authorizer(record)
+    try:
+        _prepare(connection, _rewritten(sql, settings, mode)[1])
+    finally:
+        connection.set_authorizer(_authorize)
+    return frozenset(tables)
+
+
+def _rewritten(sql: str, settings: QuerySettings, mode: str) -> tuple[str, str]:
+    """A query as SQLite must be able to read it, and as it is run; one object where they are the same."""
+    if mode != "spider":
+        return sql, sql
+    sql = spider_rewrites(sql)
+    return sql, sql if settings.keep_distinct else without_distinct(sql)
+
+
+def _prepare(connection: sqlite3.Connection, sql: str) -> None:
+    """Have SQLite read a query without running it.
+
+    Raises:
+        sqlite3.Error: it cannot.
+    """
+    connection.execute(f"EXPLAIN {sql}").close()
+
+
 def _fetch(
     connection: sqlite3.Connection,
     sql: str,
     settings: QuerySettings,
     most: int | None,
-    known: frozenset[Row] | None,
-) -> list[Row]:
+    fits: Callable[[Rows], bool] | None,
+) -> Fetched:
     with contextlib.closing(connection.execute(sql)) as cursor:
         if cursor.description is None:
             raise QueryFailed("invalid", "returns no columns")
@@ -171,15 +222,15 @@ def _fetch(
             wanted = min(step, enough + 1 - len(rows))
             new = cursor.fetchmany(wanted)
             rows += new
-            if known is not None and not known.issuperset(new):
-                return rows
+            if fits is not None and not fits(new):
+                return Fetched(rows, cursor.description)
             size += len(marshal.dumps(new))  # only to measure it: nothing else written in Python is as fast
             if size > settings.max_bytes:
                 raise QueryFailed("memory", f"a result above {settings.max_bytes} bytes")
             if len(rows) > max_rows:
                 raise QueryFailed("memory", f"a result of more than {max_rows} rows")
             if len(new) < wanted or len(rows) > enough:
-                return rows
+                return Fetched(rows, cursor.description)
             step = min(len(rows), MOST_FETCHED)
 
 

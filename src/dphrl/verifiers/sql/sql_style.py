@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from dphrl.verifiers.sql.sql_text import canonical_sql, extract_sql, first_word, tokens
+from dphrl.verifiers.sql.extract_sql import extract_sql
+from dphrl.verifiers.sql.sql_text import canonical_sql, first_word, tokens
 
 if TYPE_CHECKING:
     from sqlglot import exp

@@ -13,28 +13,32 @@ MAX_SQL = 100_000
 QUERIES = frozenset({"select", "with", "values"})
 """First words of statements that can be a query."""
 
-_FENCE = "```"
-_SQL = re.compile(_FENCE + r"sql\b", re.IGNORECASE)
-_CURRENT_YEAR = re.compile(r"year\s*\(\s*curdate\s*\(\s*\)\s*\)\s*", re.IGNORECASE)
-_SPLIT_OPERATORS = {"> =": ">=", "< =": "<=", "! =": "!="}
+_SPLIT_OPERATORS = ("> =", "< =", "! =")
 
 # Possessive quantifiers (+ after * or ?) never give back what they took: no backtracking, hence linear.
-_PLAIN_START = re.compile(r"\s*+([a-zA-Z]++)(?![\w$])")
+_LETTER = r"a-zA-Z_\x80-\U0010ffff"
+"""In names, SQLite takes every character beyond ASCII for a letter, typographic quotes and spaces too."""
+_SPACE = r"[ \t\n\f\r\ufeff]++ | --[^\n]*+ | /\*.*?(?:\*/|\Z)"
+_TEXT = r"""'[^']*+(?:''[^']*+)*+'?+ | "[^"]*+(?:""[^"]*+)*+"?+"""
+_NAME = r"`[^`]*+(?:``[^`]*+)*+`?+ | \[[^\]]*+\]?+"
+_PLAIN_START = re.compile(rf"[ \t\n\f\r]*+([a-zA-Z]++)(?![{_LETTER}0-9$])")
 _TOKEN = re.compile(
-    r"""
-      (?P<space> [\s\ufeff]++ | --[^\n]*+ | /\*.*?(?:\*/|\Z) )
-    | (?P<text>  '[^']*+(?:''[^']*+)*+'?+ | "[^"]*+(?:""[^"]*+)*+"?+ )
-    | (?P<name>  `[^`]*+(?:``[^`]*+)*+`?+ | \[[^\]]*+\]?+ )
-    | (?P<number> \d++(?:\.\d*+)?+ )
-    | (?P<word>  [^\W\d][\w$]*+ )
-    | (?P<sign>  . )
+    rf"""
+      (?P<space> {_SPACE} )
+    | (?P<text> {_TEXT} )
+    | (?P<name> {_NAME} )
+    | (?P<number> [0-9]++(?:\.[0-9]*+)?+ )
+    | (?P<word> [{_LETTER}][{_LETTER}0-9$]*+ )
+    | (?P<sign> [@:\#$][{_LETTER}0-9$]++ | . )
     """,
     re.DOTALL | re.VERBOSE,
 )
-_DISTINCT = re.compile(
-    r"""
-      (?P<kept> --[^\n]*+ | /\*.*?(?:\*/|\Z) | '[^']*+'?+ | "[^"]*+"?+ | `[^`]*+`?+ | \[[^\]]*+\]?+ )
-    | (?<![\w$]) distinct (?![\w$])
+_REPAIRED = re.compile(
+    rf"""
+      (?P<kept> {_SPACE} | {_TEXT} | {_NAME} | [{_LETTER}][{_LETTER}0-9$]*+ (?<! year ) )
+    | (?P<operator> [<>!] )[ ]=
+    | (?P<year> (?<![{_LETTER}0-9$]) year ) (?:{_SPACE})*+ \( (?:{_SPACE})*+ curdate (?:{_SPACE})*+
+      \( (?:{_SPACE})*+ \) (?:{_SPACE})*+ \)
     """,
     re.DOTALL | re.VERBOSE | re.IGNORECASE,
 )
@@ -48,30 +52,9 @@ _MOMENT = re.compile(
 )
 
 
-def extract_sql(completion: str) -> str:
-    """The query a completion answers with: its last ```sql block, or all of it when there is no fence at all.
-
-    Args:
-        completion: text of a completion.
-    Returns:
-        The query, stripped; '' when there is none. A last block that is not closed (cut at the token limit, or a stop
-        text ate the fence) reaches to the end. Fences of other languages alone hold no answer.
-    """
-    fence = completion.rfind(_FENCE)
-    if fence < 0:
-        return completion.strip()
-    while not _SQL.match(completion, fence):  # nothing else in a run of backticks can stand before a word
-        fence = completion.rfind(_FENCE, 0, fence)
-        if fence < 0:
-            return ""
-    start = fence + len(_FENCE) + len("sql")
-    end = completion.find(_FENCE, start)
-    return completion[start : end if end >= 0 else None].strip()
-
-
-def tokens(sql: str) -> Iterator[tuple[str, str]]:
-    """(kind, text) of every token: space (comments too), text (quoted), name, number, word, sign."""
-    return ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql))
+def tokens(sql: str, start: int = 0) -> Iterator[tuple[str, str]]:
+    """(kind, text) of every token from `start` on: space (comments too), text (quoted), name, number, word, sign."""
+    return ((match.lastgroup or "", match.group()) for match in _TOKEN.finditer(sql, start))
 
 
 def first_word(sql: str) -> str:
@@ -98,16 +81,44 @@ def orders_rows(sql: str) -> bool:
     return False
 
 
+def one_statement(sql: str) -> str:
+    """The query without semicolons, comments and space behind it; as it is where a semicolon stands within it."""
+    end, at = None, 0
+    for kind, text in tokens(sql) if ";" in sql else ():
+        if text == ";":
+            end = at if end is None else end
+        elif kind != "space" and end is not None:
+            return sql
+        at += len(text)
+    return sql[:end]
+
+
 def without_distinct(sql: str) -> str:
-    """The query with every DISTINCT taken out, count(DISTINCT x) included, as the Spider test-suite script does."""
-    return _DISTINCT.sub(lambda match: match["kept"] or "", sql) if "distinct" in sql.lower() else sql
+    """The query with every DISTINCT taken out, count(DISTINCT x) included, as the Spider test-suite script does; but
+    IS [NOT] DISTINCT FROM is an operator, and stays."""
+    if "distinct" not in sql.lower():
+        return sql
+    kept, before, last = [], "", ""
+    for kind, text in tokens(sql):
+        word = text.lower() if kind != "space" else ""
+        operator = last == "is" or (before, last) == ("is", "not")
+        kept.append(" " if word == "distinct" and not operator else text)  # a space, so that its neighbours stay two
+        if word:
+            before, last = last, word
+    return "".join(kept)
 
 
 def spider_rewrites(sql: str) -> str:
     """Repairs the Spider test-suite script makes in both queries: split operators, MySQL's current year (2020)."""
-    for split, operator in _SPLIT_OPERATORS.items():
-        sql = sql.replace(split, operator)
-    return _CURRENT_YEAR.sub("2020", sql) if "curdate" in sql.lower() else sql
+    if not any(split in sql for split in _SPLIT_OPERATORS) and "curdate" not in sql.lower():
+        return sql
+    return _REPAIRED.sub(_repair, sql)
+
+
+def _repair(match: re.Match[str]) -> str:
+    if match["year"]:
+        return "(2020)"
+    return f"{match['operator']}=" if match["operator"] else match["kept"]
 
 
 def asks_the_moment(sql: str) -> bool:

@@ -10,10 +10,11 @@ from pathlib import Path
 from dphrl.errors import VerifierError
 from dphrl.types import Item, Verdict
 from dphrl.verifiers.sql.database_file import database_path, database_version
+from dphrl.verifiers.sql.extract_sql import extract_sql
 from dphrl.verifiers.sql.gold_cache import GoldCache, GoldQuery, GoldReply, read_file, write_file
-from dphrl.verifiers.sql.query_settings import MODES, Mode, Ordered, QuerySettings, check_choice
+from dphrl.verifiers.sql.query_settings import MODES, Empty, Mode, Ordered, QuerySettings, Ties, check_choice
 from dphrl.verifiers.sql.sql_style import sql_style
-from dphrl.verifiers.sql.sql_text import MAX_SQL, extract_sql
+from dphrl.verifiers.sql.sql_text import MAX_SQL
 from dphrl.verifiers.verifier import Verifier, column, completion_of, verdict
 from dphrl.verifiers.workers.pool import pool_of
 
@@ -31,8 +32,11 @@ def verify_sql(
     *,
     db_dir: str | None = None,
     mode: Mode = "spider",
-    keep_distinct: bool = False,
+    keep_distinct: bool = True,
     ordered: Ordered = "auto",
+    ties: Ties = "any",
+    exact: bool = False,
+    empty: Empty = "same_tables",
     deadline_s: float = 5.0,
     gold_deadline_s: float = 30.0,
     max_rows: int = 200_000,
@@ -43,18 +47,24 @@ def verify_sql(
     """Run each completion's query, read only, in a worker process, and compare its result with its gold query's.
 
     spider: same bag of rows, or list when the gold query's outermost level has ORDER BY, under any permutation of the
-    columns; DISTINCT is taken out of both queries. bird: same set of rows, columns by position. Only a query that
-    returns columns can be right. Gold queries run once for each version of a database, in processes of their own;
+    columns. bird: same set of rows, columns by position. The defaults are made for training; with
+    `query_settings.SCRIPT_RULES` each mode compares as its benchmark's script does. Only a query that returns columns
+    can be right. Gold queries run once for each version of a database, in processes of their own;
     identical queries of a batch run once. docs/verifiers.md shows both modes by examples.
 
     Args:
-        items: with `completion` (the answer is its last ```sql block, or the whole text without a fence), `gold` (SQL),
-            `db` (path of a database or, with `db_dir`, its name), optional `mode`.
+        items: with `completion` (`extract_sql` says what of it is the answer), `gold` (SQL), `db` (path of a
+            database or, with `db_dir`, its name), optional `mode`.
         db_dir: folder that holds NAME/NAME.sqlite for each database name.
         mode: which benchmark's equality; an item's own `mode` comes first.
-        keep_distinct: leave DISTINCT in (spider).
+        keep_distinct: leave DISTINCT in (spider); false takes it out of both queries.
         ordered: whether the order of rows counts: auto = as the mode says, always (also makes bird compare lists),
             never.
+        ties: where it counts, whether rows that the gold query's ORDER BY leaves equal may stand in any order, or are
+            fixed as SQLite returned them.
+        exact: whether numbers must be equal to the last digit; else within 1e-9 of the larger, but for whole numbers.
+        empty: whether a result without a value (no rows, or NULL alone) that equals the gold query's is right: equal =
+            always, same_tables = where it reads at least one of the gold query's tables, wrong = never.
         deadline_s, gold_deadline_s: CPU seconds a completion's, a gold query may take, > 0.
         max_rows, max_bytes: of one result, >= 1.
         gold_cache: file that keeps gold results for the next run; it is made where there is none.
@@ -72,6 +82,9 @@ def verify_sql(
     settings = QuerySettings(
         keep_distinct=keep_distinct,
         ordered=ordered,
+        ties=ties,
+        exact=exact,
+        empty=empty,
         deadline_s=deadline_s,
         gold_deadline_s=gold_deadline_s,
         max_rows=max_rows,
@@ -132,6 +145,7 @@ def _golds(items: Sequence[Item], options: _Options) -> tuple[list[GoldQuery], l
                     version_of(db),
                     *key[1:],
                     keep_distinct=settings.keep_distinct,
+                    ties=settings.ties_in(mode),
                     max_rows=settings.max_rows,
                     max_bytes=settings.max_bytes,
                     deadline_s=settings.gold_deadline_s,
