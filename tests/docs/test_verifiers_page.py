@@ -70,7 +70,7 @@ def test_the_rules_of_the_scripts(db: Path, row: list[str]) -> None:
     words = [str(value).lower() for value in (default, SCRIPT_RULES[option])]
     assert [usual, of_script.split(":")[0]] == words
     assert len(SCRIPTS) == len(SCRIPT_RULES)
-    assert yaml.safe_load(block("yaml"))["verifier_args"] == SCRIPT_RULES
+    assert yaml.safe_load(block("yaml"))["eval_tasks"]["spider-dev"]["verifier_args"] == SCRIPT_RULES
 
 
 def test_the_code_runs(db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
