@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,8 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
         "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": "256",
         "+reward.custom_reward_function.reward_kwargs.verifier": "sometimes_unjudged:reward",
         "dph.method": "replay",
+        "dph.eta_schedule": "target",
+        "dph.drift_target": "0.05",
         "dph.divergence": "",
         "dph.log_u_cap": "",
         "dph.form": "",
@@ -214,6 +217,8 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
     assert all(step["anchor/tokens"] >= 16 for step in steps)
     assert sum(step["verifier/unjudged"] for step in steps) > 0
     assert all(step["anchor/penalty"] > 0 for step in steps), "replay's penalty is a likelihood, never 0"
+    ratios = [later["anchor/eta"] / step["anchor/eta"] for step, later in pairwise(steps)]
+    assert all(ratio != 1 and 1 / 1.11 < ratio < 1.11 for ratio in ratios), "by 1.1 at most"
 
 
 @pytest.mark.parametrize(
