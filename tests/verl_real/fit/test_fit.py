@@ -22,6 +22,8 @@ import yaml
 
 from dphrl.models.shipped import shipped_model
 
+pytestmark = [pytest.mark.fit, pytest.mark.slow]
+
 CONFIG = {
     "method": "dph",
     "model": {"path": "demo"},
@@ -30,7 +32,7 @@ CONFIG = {
     "sampling": {"max_new_tokens": 24, "batch_size": 256},
     "anchor": {"presamples": 8, "threshold": 6},
     "objective": {"eta": 0.2, "anchors_per_step": 8},
-    "train": {"steps": 3, "prompts_per_step": 8, "group_size": 4, "lr": 1e-3, "micro_batch_size": 4},
+    "train": {"steps": 3, "updates": 1, "prompts_per_step": 8, "group_size": 4, "learning_rate": 1e-3},
     "eval": {"n": 2},
 }
 FLOATS = ("param", "reduce", "buffer")
@@ -55,6 +57,12 @@ ON_A_CPU = {
     "+ray_kwargs.ray_init.include_dashboard": "False",
     "+ray_kwargs.ray_init.object_store_memory": "200000000",
     **{f"+actor_rollout_ref.actor.fsdp_config.mixed_precision.{name}_dtype": "fp32" for name in FLOATS},
+}
+STATIC = {
+    "actor_rollout_ref.actor.use_dynamic_bsz": "False",
+    "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": "False",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu": "4",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu": "8",
 }
 ENVIRONMENT = {
     "VERL_USE_EXTERNAL_MODULES": "verl_on_cpu,dphrl.engines.verl.plugin",
@@ -161,8 +169,8 @@ def test_anchors_are_in_every_step(dph: Training) -> None:
 
 
 def test_at_eta_0_a_step_has_the_gradient_of_stock_grpo(project: Project) -> None:
-    stock = fine(project.train("grpo", {"trainer.v1.trainer_mode": "sync"} | _without_dph(project)))
-    zero = fine(project.train("eta0", {"dph.eta": "0.0"}))
+    stock = fine(project.train("grpo", STATIC | {"trainer.v1.trainer_mode": "sync"} | _without_dph(project)))
+    zero = fine(project.train("eta0", STATIC | {"dph.eta": "0.0"}))
     for step in (1, 2, 3):
         assert zero.steps[step]["actor/grad_norm"] == pytest.approx(stock.steps[step]["actor/grad_norm"], rel=1e-4)
         assert zero.steps[step]["critic/score/mean"] == stock.steps[step]["critic/score/mean"]
@@ -199,9 +207,7 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
     changed = {
         "trainer.v1.trainer_mode": "dph_colocate_async",
         "actor_rollout_ref.actor.ppo_mini_batch_size": "4",
-        "actor_rollout_ref.actor.use_dynamic_bsz": "True",
-        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": "256",
-        "actor_rollout_ref.rollout.log_prob_use_dynamic_bsz": "True",
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": "256",  # several micro-batches a mini-batch
         "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": "256",
         "+reward.custom_reward_function.reward_kwargs.verifier": "sometimes_unjudged:reward",
         "dph.method": "replay",
@@ -226,7 +232,7 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
     [
         ({"dph.anchors": "/nowhere"}, "/nowhere holds no anchors"),
         ({"dph.etaa": "1"}, "dph.etaa is no setting of method dph; did you mean 'eta'"),
-        ({"dph.anchors_per_step": "6"}, "needs a multiple of 4: give 4 or 8"),
+        (STATIC | {"dph.anchors_per_step": "6"}, "needs a multiple of 4: give 4 or 8"),
         ({"actor_rollout_ref.rollout.temperature": "0.5"}, "temperature: anchors '1.0', verl's model '0.5'"),
     ],
 )
