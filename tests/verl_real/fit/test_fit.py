@@ -100,7 +100,7 @@ class Project:
         self.dphrl("presample", "--config", str(config))
         self.dphrl("export", "verl", "--run", str(folder / "run"), "--out", str(folder / "run" / "verl"))
         printed = self.dphrl("verl-command", "--config", str(config), "--gpus", "1", "--nodes", "1")
-        words = shlex.split(printed, comments=True)
+        words = shlex.split(printed.replace("\\\n", " "), comments=True)
         start = words.index("verl.trainer.main_ppo") + 1
         self.settings = dict(word.split("=", 1) for word in words[start:])
 
@@ -116,17 +116,17 @@ class Project:
         places = {
             "trainer.default_local_dir": f"{out}/checkpoints",
             "trainer.validation_data_dir": f"{out}/val",
+            "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH": f"{out}/metrics.jsonl",
             "trainer.n_gpus_per_node": str(gpus),
             "+ray_kwargs.ray_init.num_gpus": str(gpus),
             "actor_rollout_ref.model.path": str(shipped_model("demo")),
         }
         settings = _laid_over(self.settings, ON_A_CPU | places | (changed or {}))
         words = [f"{key}={value}" for key, value in settings.items() if value]
-        environment = os.environ | ENVIRONMENT | {"VERL_FILE_LOGGER_PATH": str(out / "metrics.jsonl")}
         done = subprocess.run(
             [sys.executable, "-m", "verl.trainer.main_ppo", *words],
             cwd=out,
-            env=environment,
+            env=os.environ | ENVIRONMENT,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -170,7 +170,7 @@ def test_anchors_are_in_every_step(dph: Training) -> None:
 
 def test_at_eta_0_a_step_has_the_gradient_of_stock_grpo(project: Project) -> None:
     stock = fine(project.train("grpo", STATIC | {"trainer.v1.trainer_mode": "sync"} | _without_dph(project)))
-    zero = fine(project.train("eta0", STATIC | {"dph.eta": "0.0"}))
+    zero = fine(project.train("eta0", STATIC | {"+dph.eta": "0.0"}))
     for step in (1, 2, 3):
         assert zero.steps[step]["actor/grad_norm"] == pytest.approx(stock.steps[step]["actor/grad_norm"], rel=1e-4)
         assert zero.steps[step]["critic/score/mean"] == stock.steps[step]["critic/score/mean"]
@@ -181,7 +181,7 @@ def test_a_training_goes_on_where_its_checkpoint_was(project: Project, dph: Trai
     folder = project.folder / "resumed" / "checkpoints"
     shutil.copytree(dph.out / "checkpoints" / "global_step_2", folder / "global_step_2")
     (folder / "latest_checkpointed_iteration.txt").write_text("2")
-    other = project.train("resumed", {"dph.seed": "7"})
+    other = project.train("resumed", {"+dph.seed": "7"})
     assert other.status != 0 and "seed: 0 there, 7 now" in other.printed
     resumed = fine(project.train("resumed", {"trainer.val_before_train": "False"}))
     assert sorted(resumed.steps)[-1] == 3
@@ -198,7 +198,7 @@ def test_validation_dumps_become_a_report(project: Project, dph: Training) -> No
 
 
 def test_verl_scores_anchors_again(project: Project) -> None:
-    rescored = fine(project.train("rescored", {"dph.rescore": "True", "trainer.total_training_steps": "1"}))
+    rescored = fine(project.train("rescored", {"+dph.rescore": "True", "trainer.total_training_steps": "1"}))
     assert "mean |log u| of the anchors before the first step: 0 nats" in rescored.printed
     assert (rescored.out / "checkpoints" / "anchors" / "manifest.json").is_file()
 
@@ -210,13 +210,13 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": "256",  # several micro-batches a mini-batch
         "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu": "256",
         "+reward.custom_reward_function.reward_kwargs.verifier": "sometimes_unjudged:reward",
-        "dph.method": "replay",
-        "dph.eta_schedule": "target",
-        "dph.drift_target": "0.05",
-        "dph.divergence": "",
-        "dph.log_u_cap": "",
-        "dph.form": "",
-        "dph.alpha": "",
+        "+dph.method": "replay",
+        "+dph.eta_schedule": "target",
+        "+dph.drift_target": "0.05",
+        "+dph.divergence": "",
+        "+dph.log_u_cap": "",
+        "+dph.form": "",
+        "+dph.alpha": "",
     }
     training = fine(project.train("ranks", changed, gpus=2))
     steps = [training.steps[step] for step in (1, 2, 3)]
@@ -230,14 +230,14 @@ def test_two_ranks_two_mini_batches_dynamic_batches_and_rollouts_that_go_on(proj
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"dph.anchors": "/nowhere"}, "/nowhere holds no anchors"),
-        ({"dph.etaa": "1"}, "dph.etaa is no setting of method dph; did you mean 'eta'"),
-        (STATIC | {"dph.anchors_per_step": "6"}, "needs a multiple of 4: give 4 or 8"),
+        ({"+dph.anchors": "/nowhere"}, "/nowhere holds no anchors"),
+        ({"+dph.etaa": "1"}, "dph.etaa is no setting of method dph; did you mean 'eta'"),
+        (STATIC | {"+dph.anchors_per_step": "6"}, "needs a multiple of 4: give 4 or 8"),
         ({"actor_rollout_ref.rollout.temperature": "0.5"}, "temperature: anchors '1.0', verl's model '0.5'"),
     ],
 )
 def test_what_does_not_fit_ends_before_anything_is_drawn(project: Project, changed: Any, message: str) -> None:
-    training = project.train("refused", {f"+{key}" if key == "dph.etaa" else key: v for key, v in changed.items()})
+    training = project.train("refused", changed)
     assert training.status != 0 and message in training.printed, training.printed[-3000:]
 
 
