@@ -53,6 +53,20 @@ def test_numbers_written_as_yaml_reads_them_as_text_are_numbers() -> None:
         ({"eval": {"n": 0}}, ["eval.n=0"]),
         ({"train": {"updates": 3}}, ["train.updates=3", "64"]),
         ({"eval_tasks": 3}, ["eval_tasks=3"]),
+        ({"eval_tasks": {"a/b": {"data": "x"}}}, ["eval_tasks", "'a/b'", "letter or digit first"]),
+        ({"eval_tasks": {"..": {"data": "x"}}}, ["'..'"]),
+        ({"eval_tasks": {"": {"data": "x"}}}, ["''"]),
+        ({"eval_tasks": {"x" * 200: {"data": "x"}}}, ["128 at most"]),
+        ({"seed": 2**32}, ["seed=4294967296", "less than"]),
+        ({"threads": 10**9}, ["threads=1000000000", "less than or equal to 4096"]),
+        ({"train": {"learning_rate": float("inf")}}, ["train.learning_rate=inf", "finite"]),
+        ({"train": {"clip_high": float("inf")}}, ["train.clip_high=inf", "finite"]),
+        ({"train": {"exploration_filter": [0, float("nan")]}}, ["train.exploration_filter", "finite"]),
+        ({"train": {"trl": {"adam_beta2": float("nan")}}}, ["train.trl.adam_beta2=nan", "finite"]),
+        ({"task": {"verifier_args": {"timeout": [float("inf")]}}}, ["task.verifier_args.timeout=inf", "finite"]),
+        ({"objective": {"eta": float("inf")}}, ["objective.eta=inf", "finite"]),
+        ({"objective": {"eta": float("nan")}}, ["objective.eta=nan"]),
+        ({"sampling": {"backend": "openai", "base_url": "http://x", "timeout_s": float("inf")}}, ["timeout_s=inf"]),
     ],
 )
 def test_bad_settings_say_what_came_and_what_is_allowed(values: dict[str, Any], parts: list[str]) -> None:
@@ -60,6 +74,18 @@ def test_bad_settings_say_what_came_and_what_is_allowed(values: dict[str, Any], 
         build_config(values)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_a_key_with_nothing_behind_it_is_its_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "model: {chat_template_args: }\nanchor: {also: }\nsampling: {stop_tokens: }\ntrain: {trl: }\neval:\n"
+        "task: {columns: , verifier_args: }\neval_tasks:\nobjective:\n"
+    )
+    assert load_config(file) == Config()
+    file.write_text("train: {steps: }\n")
+    with pytest.raises(ConfigError, match=r"train\.steps=None must be a valid integer"):
+        load_config(file)
 
 
 def test_all_wrong_settings_are_named_at_once() -> None:

@@ -142,6 +142,7 @@ def test_errors_name_what_is_wrong(
         ("rows.jsonl", b'{"a": "\xff"}\n', "cannot be read"),
         ("rows.json", b'{"a": 1}', "must hold a list"),
         ("rows.json", b"[", "not valid JSON"),
+        ("rows.json", b"[" * 100_000, "nested too deeply"),
         ("rows.parquet", b"no", "no readable Parquet"),
         ("rows.csv", b"a,b", "must be a .jsonl, .json, .parquet file"),
         (None, b"", "does not exist; looked for"),

@@ -6,8 +6,10 @@ there. Types and ranges are checked by pydantic when a config is built, from Pyt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, field, fields
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, field, fields
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
@@ -16,9 +18,14 @@ from pydantic_core import ArgsKwargs
 
 from dphrl.config.objective import ANCHOR_METHODS, OBJECTIVES, DphObjective, GrpoObjective, Method, Objective
 from dphrl.config.precision import DTYPES, Precision
-from dphrl.config.setting import STRICT, About
+from dphrl.config.setting import FILE_NAME, STRICT, About
 from dphrl.config.sources import AnchorConfig, LoraConfig, ModelConfig, SamplingConfig, TaskConfig
 from dphrl.config.train import CLIP_HIGHER, TrainConfig
+
+SEEDS = 2**32 - 2**16
+"""numpy's seeds end at 2^32, and each process of a training adds its own number to the seed."""
+MOST_THREADS = 4096
+"""More than any machine has; OpenMP ends the process where it cannot make so many."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -64,12 +71,24 @@ def _objective_of(given: _Given) -> Any:
     return given.objective
 
 
+def _infinite(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """(dotted key, value) of each number in `value`, nested, that is infinite or none."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from _infinite(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _infinite(each, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, value
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
     """One run: a model, a task, a method."""
 
     out: Annotated[str, About("Run directory; everything the run makes lies in it", common=True)] = ""
-    seed: Annotated[int, Field(ge=0), About("Seed of every draw and shuffle", common=True)] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEEDS), About("Seed of every draw and shuffle", common=True)] = 0
     method: Annotated[
         Method, About("grpo, dapo, rkl, dph, or replay (plain NLL on anchors, the control)", common=True)
     ] = "dph"
@@ -77,9 +96,9 @@ class Config:
         str | None,
         About("Another run whose presamples, anchors and base evaluation are used: same model, task, seed"),
     ] = None
-    threads: Annotated[int | None, Field(ge=1), About("CPU threads of torch; null = torch's own choice", "count")] = (
-        None
-    )
+    threads: Annotated[
+        int | None, Field(ge=1, le=MOST_THREADS), About("CPU threads of torch; null = torch's own choice", "count")
+    ] = None
     model: Annotated[ModelConfig, About("The initial policy")] = field(default_factory=ModelConfig)
     lora: Annotated[LoraConfig, About("An adapter instead of all weights")] = field(default_factory=LoraConfig)
     task: Annotated[TaskConfig, About("What is trained")] = field(default_factory=TaskConfig)
@@ -119,6 +138,24 @@ class Config:
         empty = [f.name for f in fields(cls) if f.default is MISSING and values.get(f.name) is None]
         kept = {key: value for key, value in values.items() if key not in empty}  # an empty section is its defaults
         return {**kept, "objective": _Given(values.get("method", "dph"), kept.get("objective", {}))}
+
+    @model_validator(mode="after")
+    def _tasks_are_file_names(self) -> Config:
+        odd = [name for name in self.eval_tasks if not re.fullmatch(FILE_NAME, name)]
+        if odd:
+            raise ValueError(
+                f"eval_tasks: the name {odd[0]!r} names a file; use letters, digits, '.', '_' and '-', 128 at most, "
+                "a letter or digit first"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _numbers_are_finite(self) -> Config:
+        """In the mappings of other programs' settings too; those of our own say so themselves."""
+        odd = next(_infinite(asdict(self), ""), None)
+        if odd:
+            raise ValueError(f"{odd[0]}={odd[1]} is no finite number; give one, or leave the setting out")
+        return self
 
     @model_validator(mode="after")
     def _no_dropout_beside_anchors(self) -> Config:

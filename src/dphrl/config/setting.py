@@ -10,7 +10,10 @@ from typing import Any, ClassVar, get_type_hints
 from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
-STRICT = ConfigDict(extra="forbid", validate_default=False)
+STRICT = ConfigDict(extra="forbid", validate_default=False, allow_inf_nan=False)
+
+FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""A name that becomes a file's or folder's: of a keep set, an eval task, a model that is measured."""
 
 FOLLOWS: Any = None
 """Default of a setting whose real default `ByChoice` gives."""
@@ -72,6 +75,16 @@ class Section:
             if by.reads(chosen) and given is None:
                 object.__setattr__(self, name, by.default(chosen))
         return self
+
+
+def empty_mapping(value: Any) -> Any:
+    """A key of a YAML file with nothing behind it is a mapping of nothing, where a mapping is wanted."""
+    return {} if value is None else value
+
+
+def empty_list(value: Any) -> Any:
+    """As `empty_mapping`, where a list is wanted."""
+    return [] if value is None else value
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from dphrl.config.setting import STRICT, About
+from dphrl.config.setting import FILE_NAME, STRICT, About, empty_list, empty_mapping
 
 _TASK_OF_FAMILY = re.compile(r"[a-z_]+:\w+")
 
@@ -29,9 +29,11 @@ class ModelConfig:
     pad_token: Annotated[str | None, About("Padding token for a tokenizer without one, e.g. its end token")] = None
     device: Annotated[Literal["auto", "cpu", "cuda"], About("Where the model runs")] = "auto"
     trust_remote_code: Annotated[bool, About("Run code that comes with the model; only for models you trust")] = False
-    chat_template_args: Annotated[dict[str, Any], About("Arguments of the chat template (e.g. enable_thinking)")] = (
-        field(default_factory=dict)
-    )
+    chat_template_args: Annotated[
+        dict[str, Any],
+        BeforeValidator(empty_mapping),
+        About("Arguments of the chat template (e.g. enable_thinking)"),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -75,9 +77,11 @@ class TaskConfig:
     ] = ""
     subset: Annotated[str | None, About("Configuration of a `datasets` name")] = None
     split: Annotated[str, About("Split, where the data has several (a file has none); empty = the task's own")] = ""
-    columns: Annotated[dict[str, str], About("Field used here -> column of the file, e.g. {gold: answer, id: idx}")] = (
-        field(default_factory=dict)
-    )
+    columns: Annotated[
+        dict[str, str],
+        BeforeValidator(empty_mapping),
+        About("Field used here -> column of the file, e.g. {gold: answer, id: idx}"),
+    ] = field(default_factory=dict)
     template: Annotated[str, About("Text of a prompt; {field} is filled from the row; jsonl: {question}")] = ""
     template_file: Annotated[str | None, About("File that holds the template instead (beside the config)")] = None
     chat: Annotated[bool | None, About("Send the prompt through the model's own chat template; jsonl: false")] = None
@@ -85,9 +89,9 @@ class TaskConfig:
     verifier: Annotated[str, About("math, sql, exact, or module:function with TRL's reward signature; jsonl: math")] = (
         ""
     )
-    verifier_args: Annotated[dict[str, Any], About("Arguments of the verifier, e.g. {db_dir: ../databases}")] = field(
-        default_factory=dict
-    )
+    verifier_args: Annotated[
+        dict[str, Any], BeforeValidator(empty_mapping), About("Arguments of the verifier, e.g. {db_dir: ../databases}")
+    ] = field(default_factory=dict)
     offset: Annotated[int, Field(ge=0), About("Rows skipped at the start", "rows")] = 0
     limit: Annotated[int | None, Field(ge=1), About("Rows used after the offset; null = all", "rows")] = None
     prompt_tokens: Annotated[
@@ -108,9 +112,11 @@ class SamplingConfig:
     temperature: Annotated[float, Field(gt=0, le=10), About("Divides the logits")] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1), About("Nucleus; below 1 the anchors are not draws of the policy")] = 1.0
     max_new_tokens: Annotated[int, Field(ge=1), About("Longest completion", "tokens", common=True)] = 256
-    stop_tokens: Annotated[list[str], About("Texts of one token each that end a completion besides the end token")] = (
-        field(default_factory=list)
-    )
+    stop_tokens: Annotated[
+        list[str],
+        BeforeValidator(empty_list),
+        About("Texts of one token each that end a completion besides the end token"),
+    ] = field(default_factory=list)
     batch_size: Annotated[int, Field(ge=1), About("Completions drawn at once", "completions")] = 64
     backend: Annotated[
         Literal["transformers", "vllm", "openai"], About("What draws: in this process, vLLM's engine, or a server")
@@ -195,7 +201,7 @@ class KeepSetConfig:
     prompts: Annotated[int, Field(ge=1), About("Prompts taken at most, chosen by the seed", "prompts")] = 500
     name: Annotated[
         str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$|^$"),
+        Field(pattern=rf"^{FILE_NAME}$|^$"),
         About("What its anchors and files are called; empty = the task's own name"),
     ] = ""
 
@@ -232,9 +238,11 @@ class AnchorConfig:
         About("Anchors: of near-perfect prompts (the paper), or right presamples of any prompt"),
     ] = "near_perfect"
     per_prompt: Annotated[int, Field(ge=1), About("Distinct anchors of a prompt at most", "completions")] = 1
-    also: Annotated[list[KeepSetConfig], About("Keep sets, e.g. [{task: demo:arithmetic, prompts: 500}]")] = field(
-        default_factory=list
-    )
+    also: Annotated[
+        list[KeepSetConfig],
+        BeforeValidator(empty_list),
+        About("Keep sets, e.g. [{task: demo:arithmetic, prompts: 500}]"),
+    ] = field(default_factory=list)
     topk: Annotated[int, Field(ge=0), About("Likeliest tokens stored at each anchor token; 0 = none", "tokens")] = 0
     batch_size: Annotated[int, Field(ge=1), About("Anchors scored at once", "completions")] = 32
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from dphrl.config.setting import STRICT, About, ByChoice, Section
+from dphrl.config.setting import STRICT, About, ByChoice, Section, empty_mapping
 
 CLIP_HIGHER = 0.28
 """DAPO's upper clip (arXiv:2503.14476), also of DPH-RL; plain GRPO clips at `clip_low` on both sides."""
@@ -101,9 +101,11 @@ class TrainConfig(TrainerSettings):
     save_every: Annotated[int, Field(ge=1), About("Generations between checkpoints", "count")] = 50
     log_every: Annotated[int, Field(ge=1), About("Optimiser steps between lines of metrics.jsonl", "count")] = 2
     gradient_checkpointing: Annotated[bool, About("Less memory, more time")] = False
-    trl: Annotated[dict[str, Any], About("Further settings of TRL's GRPOConfig, by their own names")] = field(
-        default_factory=dict
-    )
+    trl: Annotated[
+        dict[str, Any],
+        BeforeValidator(empty_mapping),
+        About("Further settings of TRL's GRPOConfig, by their own names"),
+    ] = field(default_factory=dict)
 
     @model_validator(mode="after")
     def _band_in_order(self) -> TrainConfig:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dphrl.config.load import stored_config
 from dphrl.config.root import Config
+from dphrl.config.setting import FILE_NAME
 from dphrl.errors import RunDirError, nearest
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.metrics.intervals import RESAMPLES
@@ -30,7 +31,7 @@ SCHEMA = 1
 """Version of evaluation.json; raised when an older reader would misread the file."""
 BASE = "base"
 """What a comparison calls the base, whatever its name is."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(FILE_NAME)
 """A model's or task's name: it becomes a folder's or file's."""
 NAMED_PATH = re.compile(rf"(?P<name>{NAME.pattern})(?:@(?P<seed>\d+))?=(?P<path>.+)", re.DOTALL)
 """NAME=PATH or NAME@SEED=PATH, as the command line names models and files of samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -161,10 +162,16 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
     run = run_dir_of(config)
     if run.config.exists():
         _check_same(run, config, allow_change=allow_change)
-    run.root.mkdir(parents=True, exist_ok=True)
-    write_text(run.config, to_yaml(config))
-    if not run.versions.exists():
-        write_json(run.versions, installed_versions())
+    try:
+        run.root.mkdir(parents=True, exist_ok=True)
+        write_text(run.config, to_yaml(config))
+        if not run.versions.exists():
+            write_json(run.versions, installed_versions())
+    except OSError as error:
+        raise RunDirError(
+            f"out={config.out!r} cannot be made or written: {error}; give another --out, or make room "
+            "and mend the rights of the folder"
+        ) from None
     return run
 
 
@@ -177,9 +184,18 @@ def run_dir_of(config: Config) -> RunDir:
     if not config.out:
         raise ConfigError("out is empty; name the run directory, e.g. --out runs/first")
     run = RunDir(Path(config.out))
-    if run.root.exists() and not run.root.is_dir():
-        raise RunDirError(f"{run.root} is a file; give another --out")
-    leftover = run.root.exists() and any(not p.name.endswith(".tmp") for p in run.root.iterdir())  # a kill leaves .tmp
+    try:
+        run.config.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL; a folder that may not be entered
+        raise RunDirError(f"out={config.out!r} cannot be looked into: {error}; give another --out") from None
+    made = next(path for path in (run.root, *run.root.absolute().parents) if os.path.lexists(path))
+    if not made.is_dir():
+        raise RunDirError(f"{made} is {'no folder' if made.is_symlink() else 'a file'}; give another --out")
+    if not os.access(made, os.R_OK | os.W_OK | os.X_OK):
+        raise RunDirError(f"{made} cannot be written, so {run.root} cannot be made; give another --out")
+    leftover = made == run.root and any(not p.name.endswith(".tmp") for p in run.root.iterdir())  # a kill leaves .tmp
     if leftover and not run.config.exists():
         raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
     return run

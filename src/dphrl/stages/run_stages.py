@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
-from dphrl.engines.trl.config_to_trl import trainer_settings
 from dphrl.errors import ConfigError
 from dphrl.progress import Progress, silent
 from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.stages.evaluate.evaluate import evaluate
+from dphrl.stages.plan.plan import plan_run
 from dphrl.stages.presample.presample import presample
 from dphrl.stages.presample.training_prompts import needs_presamples
 from dphrl.stages.report.write_report import write_report
@@ -26,7 +26,7 @@ def run_stages(
         base_dir: folder that relative paths of the config refer to.
         allow_change: see `train`.
     Raises:
-        ConfigError: TRL is not installed, or the trainer refuses its settings; before anything is drawn.
+        ConfigError: TRL is not installed. DataError: what `dphrl plan` refuses; both before anything is drawn.
         DphrlError: see the stages.
     """
     begun = open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
@@ -34,7 +34,7 @@ def run_stages(
         raise ConfigError("eval_tasks is empty, so there is nothing to measure; name at least one task")
     if not (begun.final / "config.json").exists():
         check_installed()
-        trainer_settings(config, begun.train)  # what it refuses would otherwise end the run after hours of drawing
+        plan_run(config, base_dir=base_dir, gpus=1, progress=progress)  # or it would end after hours of drawing
     if config.base_run is None and needs_presamples(config):
         presample(config, base_dir=base_dir, progress=progress)
     train(config, base_dir=base_dir, progress=progress, allow_change=allow_change)

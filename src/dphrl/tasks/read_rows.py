@@ -102,11 +102,26 @@ READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".parquet": _read_parquet,
 }
 """Suffix -> reader."""
+OTHER_KINDS = frozenset(
+    {".csv", ".tsv", ".txt", ".xlsx", ".arrow", ".feather", ".avro", ".ndjson", ".yaml", ".yml", ".pkl", ".npz"}
+    | {".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"}
+)
+"""Suffixes of files of data that we do not read; a name for `datasets` has none of them."""
+
+
+def is_other_file(data: str, base_dir: Path) -> bool:
+    """Whether task.data names a file of a kind that is not read, be it there or not."""
+    is_file = Path(base_dir, data).is_file() or Path(data).is_file()
+    suffix = Path(data).suffix.lower()
+    return suffix not in READERS and (is_file or suffix in OTHER_KINDS)
 
 
 def _named(name: str, subset: str | None, split: str, base_dir: Path) -> list[Row]:
-    if not name or Path(base_dir, name).is_file() or Path(name).is_file():
-        raise DataError(f"task.data={name!r} must be a {', '.join(READERS)} file, or the name of a data set")
+    if not name or is_other_file(name, base_dir):
+        raise DataError(
+            f"task.data={name!r} must be a {', '.join(READERS)} file, or the name of a data set; unpack or convert "
+            "other files"
+        )
     import datasets
 
     try:
@@ -124,6 +139,8 @@ def _parse(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise DataError(f"{where} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise DataError(f"{where} is nested too deeply to be read as JSON") from None
 
 
 def _object(value: Any, where: str) -> Row:

@@ -21,7 +21,7 @@ from dphrl.progress import Progress
 from dphrl.runs.run_dir import base_of, changed_settings, read_run, run_dir_of
 from dphrl.sampling.encoded_prompts import encode_prompts, pick_prompts, task_for_policy
 from dphrl.tasks.load import load_task
-from dphrl.tasks.read_rows import READERS, rows_of_data
+from dphrl.tasks.read_rows import READERS, is_other_file, rows_of_data
 from dphrl.tasks.ready import columns_of, ready_task, resolved
 from dphrl.tasks.render_prompts import estimated_tokens
 from dphrl.types import Task
@@ -112,8 +112,7 @@ def needs_datasets(cfg: TaskConfig, base_dir: Path = Path()) -> bool:
     data = resolved(cfg).data
     if ready_task(cfg.name).source is not rows_of_data or not data:
         return False
-    is_file = Path(base_dir, data).is_file() or Path(data).is_file()
-    return not is_file and Path(data).suffix.lower() not in READERS
+    return Path(data).suffix.lower() not in READERS and not is_other_file(data, base_dir)
 
 
 def _broken_databases(cfg: TaskConfig, base_dir: Path) -> Iterator[str]:

@@ -159,7 +159,7 @@ def _micro_batch(config: Config, gpus: int, checklist: Checklist) -> int | None:
     if missing := missing_packages():
         checklist.unknown.append(f"whether training can start: {' and '.join(missing)} not installed; {INSTALL}")
         return None
-    what = f"train on {gpus} processes (--gpus N for another number)"
+    what = "train on one process" if gpus == 1 else f"train on {gpus} processes (--gpus N for another number)"
     settings = checklist.attempt(what, lambda: trainer_settings(config, Path(config.out, "train"), processes=gpus))
     return None if settings is None else int(settings["per_device_train_batch_size"])
 
