@@ -1,68 +1,59 @@
-"""Equality of what math-verify's parser gives, exactly where that can be: its own comparison rounds.
-
-Structure is compared here (tuples by place, lists and sets in any order, intervals by their ends, equations up to a
-factor); values by `same_value`. What is neither goes to math-verify's comparison.
-"""
+"""Equality of what the parser gives, exactly where that can be: expressions, equations up to a factor, inequalities."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import sympy
 from latex2sympy2_extended.logic import And
-from math_verify import verify
 from sympy.core.relational import Relational
+
+from dphrl.verifiers.math.plain_text import ROUNDED
 
 DIGITS = 60
 """Decimal digits to which two exact values must agree, beyond twice the powers of ten written in them, so that nothing
-small is lost beside something large; at each of `POINTS` places where they have variables."""
+small is lost beside something large; at each of the points where they have variables."""
 MAX_DIGITS = 2_500
 """Most digits that are worked out."""
-POINTS = 3
+SIGNS = ("+", "+", "++", "-", "--", "?", "?")
+"""Of the points: sign, and small where it is doubled; ? = of each variable its own. More than one of each, since one
+may be a zero of the difference by chance."""
+WHOLE_SIGNS = ("+w", "+w", "-w")
+"""Points added where a function of whole numbers is there."""
+WHOLE = frozenset("nmkNMKjl")
+"""First letters of variables that are whole numbers inside such functions."""
+_UP = str.maketrans("-?", "++")
 MAX_EXPONENT = 20_000
 """Largest power, argument of a factorial and the like that is worked out."""
-ROUNDED = Fraction(1, 10**6)
-"""How far a decimal may be from an exact value that it rounds (0.333333 for 1/3), relative to the larger, at most so
-far in absolute terms; math-verify's six decimals, but not for small numbers."""
 _GROWING = (sympy.exp, sympy.factorial, sympy.gamma, sympy.binomial, sympy.factorial2, sympy.sinh, sympy.cosh)
 _SERIES = (sympy.Sum, sympy.Product, sympy.Integral, sympy.Limit)
 _INEQUALITIES = (sympy.StrictLessThan, sympy.LessThan, sympy.StrictGreaterThan, sympy.GreaterThan)
-_COLLECTIONS = (sympy.Tuple, sympy.FiniteSet, sympy.Interval, sympy.Union)
 
 
 class TooBig(Exception):
     """A number that is not worked out."""
 
 
-def equal_answers(gold: Any, answer: Any) -> bool:
-    """Whether two parsed answers are equal.
+def equal_values(gold: Any, answer: Any) -> bool:
+    """Whether two formulas say the same.
 
     Args:
-        gold, answer: what `math_verify.parse` gave.
+        gold, answer: what the parser gave.
     Raises:
         TooBig: a number in them is too big to be worked out.
     """
-    gold, answer = (_as_interval(value) for value in _assigned(gold, answer))
     for expression in (gold, answer):
-        _refuse_big(expression)
-    if isinstance(gold, _COLLECTIONS) or isinstance(answer, _COLLECTIONS):
-        return _same_collections(gold, answer)
-    if isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase):
-        return gold.shape == answer.shape and _pairwise(gold.flat(), answer.flat())
-    if isinstance(gold, Relational) and isinstance(answer, Relational):
-        return _same_relations(gold, answer)
-    if isinstance(gold, Relational) != isinstance(answer, Relational):
-        return False
-    if isinstance(gold, sympy.Symbol) and isinstance(answer, sympy.Symbol):
-        return str(gold).lower() == str(answer).lower()
+        refuse_big(expression)
+    if isinstance(gold, sympy.MatrixBase) or isinstance(answer, sympy.MatrixBase):
+        both = isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase)
+        return both and gold.shape == answer.shape and all(map(equal_values, gold.flat(), answer.flat()))
+    if isinstance(gold, Relational | And) and isinstance(answer, Relational | And):
+        return equal_relations(gold, answer)
     if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
-        equal = same_value(gold, answer)
-        if equal is not None:
-            return equal
-    return _by_math_verify(gold, answer)
+        return same_value(gold, answer) is True
+    return type(gold) is type(answer) and bool(gold == answer)
 
 
 def same_value(left: sympy.Expr, right: sympy.Expr) -> bool | None:
@@ -70,27 +61,45 @@ def same_value(left: sympy.Expr, right: sympy.Expr) -> bool | None:
 
     Returns:
         For numbers, exact if both are rational, else by `DIGITS` digits, or as a rounding where one is a decimal. With
-        variables, by `DIGITS` digits at `POINTS` rational points that depend on both texts, so that nobody can write
-        an answer that agrees there alone. None where neither has a value at any point.
+        variables, by `DIGITS` digits at points of every sign that depend on both texts, so that nobody can write an
+        answer that agrees there alone; at whole numbers where a function or a variable is of whole numbers. Where one
+        is not real, the other says nothing, but for |x| beside x. None where neither has a value at any point.
     """
     rounded = left.has(sympy.Float) != right.has(sympy.Float)
-    left, right = _exact(left), _exact(right)
+    left, right = _with_imaginary_unit(_exact(left), _exact(right))
     if left == right:
         return True
     if (left.free_symbols or right.free_symbols) and left.has(*_SERIES) != right.has(*_SERIES):
         return False  # a series is not summed up to find out
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    agreed = None
-    for place in range(POINTS if symbols else 1):
-        point = {symbol: _coordinate(left, right, symbol, place) for symbol in symbols}
-        equal = _same_numbers(left, right, point, rounded)
+    strict = left.has(sympy.Abs) != right.has(sympy.Abs) or left.has(sympy.I) or right.has(sympy.I)
+    found = []
+    for point in points(left, right, symbols) if symbols else [{}]:
+        equal = _same_numbers(left, right, point, rounded, strict or not symbols)
         if equal is False:
             return False
-        agreed = agreed or equal
-    return agreed
+        found.append(equal)
+    if True in found or not symbols:
+        return found[0] if not symbols else True
+    unreal = [_same_numbers(left, right, point, rounded, True) for point in points(left, right, symbols)]
+    return None if set(unreal) == {None} else False not in unreal
 
 
-def _same_numbers(left: sympy.Expr, right: sympy.Expr, point: dict[Any, Any], rounded: bool) -> bool | None:
+def _with_imaginary_unit(left: sympy.Expr, right: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+    """i as the imaginary unit, unless i, j and k name directions or an index; j too beside an i."""
+    names = [{symbol.name for symbol in side.free_symbols} for side in (left, right)]
+    for name, other in ((0, 1), (1, 0)):
+        if "j" in names[name] and "i" in names[other] and not ("i" in names[name] or "j" in names[other]):
+            return _with_imaginary_unit(*(side.xreplace({sympy.Symbol("j"): sympy.Symbol("i")}) for side in (left, right)))
+    if {"j", "k"} & (names[0] | names[1]):
+        return left, right
+    unit = {sympy.Symbol("i"): sympy.I}
+    return left.xreplace(unit), right.xreplace(unit)
+
+
+def _same_numbers(
+    left: sympy.Expr, right: sympy.Expr, point: dict[Any, Any], rounded: bool, strict: bool
+) -> bool | None:
     exact = left.is_Rational and right.is_Rational
     digits = DIGITS if exact else DIGITS + 2 * max(_magnitude(left), _magnitude(right))
     if digits > MAX_DIGITS:
@@ -99,13 +108,27 @@ def _same_numbers(left: sympy.Expr, right: sympy.Expr, point: dict[Any, Any], ro
     if None in values:
         return None if values == [None, None] else False
     first, second = values
+    if not strict and not all(value.is_real for value in values):
+        return None
     if first.is_Rational and second.is_Rational and not rounded:
         return bool(first == second)
     gap, size = abs(first - second), max(abs(first), abs(second))
     if rounded:
-        allowed = sympy.Rational(ROUNDED.numerator, ROUNDED.denominator) * min(1, size) * sympy.Rational(1001, 1000)
-        return bool(gap <= allowed)
+        return bool(gap <= _rounding(left, right, size))
     return bool(gap <= size * sympy.Float(10, digits) ** (10 - digits))
+
+
+def _rounding(left: sympy.Expr, right: sympy.Expr, size: Any) -> Any:
+    """How far apart a decimal and what it rounds may be: `ROUNDED`, or one of the last written place if that is more and
+    still `ROUNDED` of the value."""
+    relative = sympy.Rational(ROUNDED.numerator, ROUNDED.denominator) * size
+    places = [side for side in (left, right) if side.is_Rational and side.q > 1 and 10**15 % side.q == 0]
+    last = max((sympy.Rational(1, 10 ** _places(side)) for side in places), default=0)
+    return max(relative * min(1, 1 / (size or 1)), min(relative, last)) * sympy.Rational(1001, 1000)
+
+
+def _places(value: sympy.Rational) -> int:
+    return next(places for places in range(16) if 10**places % value.q == 0)
 
 
 def _magnitude(expression: sympy.Expr) -> int:
@@ -128,20 +151,65 @@ def _bits(value: sympy.Rational) -> int:
 def _value(expression: sympy.Expr, point: dict[Any, Any], digits: int) -> Any:
     """The rational, else the number of many digits, that an expression is at a point; None where it has none."""
     at_point = expression.xreplace(point)
-    _refuse_big(at_point)
+    refuse_big(at_point)
     at_point = at_point.doit()
+    if not at_point.has(sympy.I):
+        at_point = at_point.replace(_is_odd_root, _real_root)
     if at_point.is_Rational:
         return at_point
     value = at_point.evalf(digits, maxn=10 * digits)
     return value if value.is_number and value.is_finite and not value.free_symbols else None
 
 
-def _coordinate(left: sympy.Expr, right: sympy.Expr, symbol: sympy.Symbol, place: int) -> sympy.Rational:
-    """A rational number for a variable: the first point positive, for roots and logarithms, the others of any sign."""
-    text = "\0".join([*sorted((str(left), str(right))), str(symbol), str(place)])
-    bits = int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "big")
-    value = sympy.Rational(100 + bits % 900, 101 + (bits >> 16) % 397)
-    return -value if place and bits >> 63 else value
+def _is_odd_root(part: Any) -> bool:
+    return bool(
+        isinstance(part, sympy.Pow) and part.exp.is_Rational and part.exp.q % 2 and part.exp.q > 1
+        and part.base.is_number and part.base.is_negative
+    )  # fmt: skip
+
+
+def _real_root(part: Any) -> Any:
+    """The cube root of -8 is -2."""
+    return (-1) ** int(part.exp.p % 2) * (-part.base) ** part.exp
+
+
+def points(left: sympy.Expr, right: sympy.Expr, symbols: Sequence[sympy.Symbol]) -> list[dict[Any, sympy.Rational]]:
+    """Where two expressions are compared: `SIGNS` of places, whole numbers for `WHOLE` variables and functions."""
+    functions = [part for side in (left, right) for part in sympy.preorder_traversal(side) if _of_whole_numbers(part)]
+    whole = {symbol for part in functions for symbol in part.free_symbols if symbol.name[0] in WHOLE}
+    from_zero = any(isinstance(part, (sympy.factorial, sympy.binomial)) for part in functions)
+    text = "\0".join(sorted((str(left), str(right))))
+    return [
+        {
+            symbol: _coordinate(text, symbol, place, signs.translate(_UP) if from_zero else signs, symbol in whole)
+            for symbol in symbols
+        }
+        for place, signs in enumerate(SIGNS + WHOLE_SIGNS * bool(functions))
+    ]
+
+
+def _of_whole_numbers(part: Any) -> bool:
+    """Whether a part has a meaning of its own where its variable is a whole number."""
+    if isinstance(part, (sympy.floor, sympy.ceiling, sympy.Mod, sympy.factorial, sympy.binomial)):
+        return True
+    if isinstance(part, sympy.Pow):
+        return bool(part.base.is_number and part.base.is_negative and part.exp.free_symbols)
+    return isinstance(part, (sympy.sin, sympy.cos, sympy.tan)) and part.has(sympy.pi)
+
+
+def _coordinate(text: str, symbol: sympy.Symbol, place: int, signs: str, whole: bool) -> sympy.Rational:
+    """A number for a variable. `signs`: + or -, ? either; small where it is doubled; w a whole number."""
+    digest = hashlib.blake2b("\0".join((text, str(symbol), str(place))).encode(errors="replace"), digest_size=8).digest()
+    bits = int.from_bytes(digest, "big")
+    negative = signs[0] == "-" or (signs[0] == "?" and bool(bits >> 63))
+    if whole or "w" in signs:
+        base = int.from_bytes(hashlib.blake2b(f"{text}{symbol}".encode(errors="replace"), digest_size=2).digest(), "big")
+        value = sympy.Integer(2 + base % 12 + place)
+    elif len(signs) > 1:
+        value = sympy.Rational(1 + bits % 396, 397)
+    else:
+        value = sympy.Rational(100 + bits % 900, 101 + (bits >> 16) % 397)
+    return -value if negative else value
 
 
 def _exact(expression: sympy.Expr) -> sympy.Expr:
@@ -151,7 +219,7 @@ def _exact(expression: sympy.Expr) -> sympy.Expr:
     return expression.xreplace(held).xreplace(decimals)
 
 
-def _refuse_big(expression: Any) -> None:
+def refuse_big(expression: Any) -> None:
     if not isinstance(expression, sympy.Basic):
         return
     for part in sympy.preorder_traversal(expression):
@@ -169,20 +237,10 @@ def _towers(exponent: Any) -> bool:
     )
 
 
-def _assigned(gold: Any, answer: Any) -> tuple[Any, Any]:
-    """x = 5 beside 5, f(x) = 2x beside 2x: the name is no part of the value unless both sides name one."""
-    gold, answer = _last_of_chain(gold), _last_of_chain(answer)
-    if _is_assignment(gold) and not isinstance(answer, Relational):
-        gold = gold.rhs
-    if isinstance(answer, sympy.Eq) and not isinstance(gold, Relational | And):
-        answer = answer.rhs if _is_assignment(answer) or _says_a_number(answer) else answer
-    return gold, answer
-
-
-def _as_interval(value: Any) -> Any:
+def as_interval(value: Any) -> Any:
     """x > 2 and -1 < x <= 3 as the intervals they are."""
     parts = value._unsorted_args if isinstance(value, And) else (value,)
-    if not all(isinstance(part, _INEQUALITIES) and len(part.free_symbols) == 1 for part in parts):
+    if not parts or not all(isinstance(part, (*_INEQUALITIES, sympy.Ne)) and len(part.free_symbols) == 1 for part in parts):
         return value
     if len({part.free_symbols.copy().pop() for part in parts}) != 1 or not all(map(_bounds_a_symbol, parts)):
         return value
@@ -193,84 +251,37 @@ def _bounds_a_symbol(part: Relational) -> bool:
     return any(isinstance(side, sympy.Symbol) and other.is_number for side, other in (part.args, part.args[::-1]))
 
 
-def _last_of_chain(value: Any) -> Any:
-    """a = b = c as a = c."""
-    parts = value._unsorted_args if isinstance(value, And) else ()
-    if parts and all(isinstance(part, sympy.Eq) for part in parts):
-        return sympy.Eq(parts[0].lhs, parts[-1].rhs, evaluate=False)
-    return value
-
-
-def _is_assignment(value: Any) -> bool:
-    name = (sympy.Symbol, sympy.core.function.AppliedUndef)
-    return isinstance(value, sympy.Eq) and isinstance(value.lhs, name)
-
-
-def _says_a_number(equation: sympy.Eq) -> bool:
-    """a + b = 5 and log_2 32 = 5, but not 2x = 10, which is about x."""
-    left, right = equation.args
+def says_nothing_more(left: Any, right: Any) -> bool:
+    """Whether one side of an equation only says what the other is: a + b = 5 and log_2 32 = 5, but not 2x = 10."""
     if not getattr(right, "is_number", False) or not isinstance(left, sympy.Expr):
         return False
     names = isinstance(left, sympy.Add | sympy.Mul) and all(part.is_Symbol for part in left.args)
-    return bool(names or left.is_number)
+    return bool(names or (left.is_number and same_value(left, right)))
 
 
-def _same_collections(gold: Any, answer: Any) -> bool:
-    if isinstance(gold, sympy.FiniteSet) or isinstance(answer, sympy.FiniteSet):
-        return _any_order(_members(gold), _members(answer))
-    gold_tuple, answer_tuple = _as_tuple(gold, answer), _as_tuple(answer, gold)
-    if isinstance(gold_tuple, sympy.Tuple) and isinstance(answer_tuple, sympy.Tuple):
-        return _pairwise(gold_tuple.args, answer_tuple.args)
-    if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
-        ends = (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
-        return ends and _pairwise((gold.start, gold.end), (answer.start, answer.end))
-    if isinstance(gold, sympy.Union) and isinstance(answer, sympy.Union):
-        return _any_order(gold.args, answer.args)
-    return not isinstance(gold, sympy.Tuple) and not isinstance(answer, sympy.Tuple) and _by_math_verify(gold, answer)
-
-
-def _as_tuple(value: Any, other: Any) -> Any:
-    """(1, 2), read as an open interval, as the pair that the other answer is."""
-    is_pair = isinstance(value, sympy.Interval) and value.is_open and isinstance(other, sympy.Tuple)
-    return sympy.Tuple(value.start, value.end) if is_pair else value
-
-
-def _members(value: Any) -> Sequence[Any]:
-    return list(value.args) if isinstance(value, sympy.FiniteSet) else [value]
-
-
-def _pairwise(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
-    return len(gold) == len(answer) and all(equal_answers(a, b) for a, b in zip(gold, answer, strict=True))
-
-
-def _any_order(gold: Sequence[Any], answer: Sequence[Any]) -> bool:
-    """Each member has its own partner; equality is transitive, so the first that fits will do."""
-    left = list(answer)
-    for member in gold:
-        partner = next((index for index, other in enumerate(left) if equal_answers(member, other)), None)
-        if partner is None:
-            return False
-        del left[partner]
-    return not left
-
-
-def _same_relations(gold: Relational, answer: Relational) -> bool:
-    """Equations up to a factor; inequalities up to a positive one, read from either side."""
+def equal_relations(gold: Any, answer: Any) -> bool:
+    """Equations up to a factor; inequalities up to a positive one, read from either side; chains link by link."""
+    if isinstance(gold, And) or isinstance(answer, And):
+        links = [list(side._unsorted_args) if isinstance(side, And) else [side] for side in (gold, answer)]
+        forwards, backwards = links[1], [link.reversed for link in reversed(links[1])]
+        return len(links[0]) == len(forwards) and any(
+            all(map(equal_relations, links[0], order)) for order in (forwards, backwards)
+        )
+    if isinstance(gold, sympy.Ne) and isinstance(answer, sympy.Ne):
+        return equal_relations(sympy.Eq(*gold.args, evaluate=False), sympy.Eq(*answer.args, evaluate=False))
     if isinstance(gold, sympy.Eq) != isinstance(answer, sympy.Eq):
         return False
     if not all(isinstance(side, sympy.Expr) for side in (*gold.args, *answer.args)):
-        return type(gold) is type(answer) and _pairwise(gold.args, answer.args)
+        return type(gold) is type(answer) and all(map(equal_values, gold.args, answer.args))
     if not isinstance(gold, sympy.Eq):
         if type(gold) is not type(answer):
             answer = answer.reversed
         if type(gold) is not type(answer):
             return False
     gold_zero, answer_zero = gold.lhs - gold.rhs, answer.lhs - answer.rhs
-    if (
-        not gold_zero.free_symbols or not answer_zero.free_symbols
-    ):  # both hold, or neither does: 2 = 2 does not say that 3 = 3
+    if not gold_zero.free_symbols or not answer_zero.free_symbols:  # 2 = 2 does not say that 3 = 3
         return any(
-            gold.args[side] == answer.args[side] and equal_answers(gold.args[1 - side], answer.args[1 - side])
+            gold.args[side] == answer.args[side] and equal_values(gold.args[1 - side], answer.args[1 - side])
             for side in (0, 1)
         )
     if same_value(gold_zero, answer_zero):
@@ -280,6 +291,3 @@ def _same_relations(gold: Relational, answer: Relational) -> bool:
     return bool(ratio.is_number and ratio.is_finite and (ratio.is_positive or (any_sign and ratio != 0)))
 
 
-def _by_math_verify(gold: Any, answer: Any) -> bool:
-    # its own time-outs are off: one-shot alarms that cancel each other; the deadline of our pool does not miss
-    return bool(verify([gold], [answer], timeout_seconds=None))

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+from typing import NamedTuple
 
-from dphrl.verifiers.math.plain_text import NUMERAL, SCALE_WORDS, UNSIGNED, ascii_text, clean_answer
+from dphrl.verifiers.math.last_expression import last_expression
+from dphrl.verifiers.math.plain_text import NUMERAL, ascii_text, clean_answer
+from dphrl.verifiers.math.words import CHANGING, SCALES, STOP
 
 _BOX = re.compile(
     r"\\(?:boxed|f(?:rame)?box)(?![A-Za-z])\s*+"
@@ -21,18 +24,34 @@ _ANSWER_IS = re.compile(
 )
 _DISPLAYED = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"\n|(?<!\\)[.!?](?=[\s*]|$)")
-_REASON = re.compile(r"(?<!\s)[,;]?\s++(?:because|since|as|which|where|so|thus|hence|therefore)\s")
+_REASON = re.compile(
+    r"(?<!\s)[,;]?\s++(?:because|since|as|which|where|so|thus|hence|therefore)\s|,\s*+(?:and\s++)?(?:not|rather|instead)\s"
+)
 _FILLER = re.compile(
     r"(?:(?:simply|just|therefore|thus|hence|exactly|about|approximately|roughly|around|equal\s++to|given\s++by|the)\s++)++",
     re.IGNORECASE,
 )
-_NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+])?{UNSIGNED}", re.ASCII)
-_NUMBER_AND_WORDS = re.compile(rf"({NUMERAL}(?:/\d++)?)\s+([A-Za-z]{{2,}}+)[A-Za-z .,'/-]*+", re.ASCII)
-_NO_UNITS = frozenset({"and", "or", "to", "times", "plus", "minus", "over", "pi", "if", "for", "but"})
-_WINDOW = 4_096
-"""Characters at the end of a text in which the last number is looked for first."""
+_NUMBER_AND_WORDS = re.compile(
+    rf"({NUMERAL}(?:/\d++)?)\s+([A-Za-z]{{2,}}+)(\s+per\s+[a-z]+)?(?:\s+([A-Za-z]+))?[A-Za-z .,'-]*+", re.ASCII
+)
+_NO_UNITS = frozenset({"and", "or", "times", "over", "pi", *SCALES}) | CHANGING | STOP
+_THOUGHTS_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)>", re.IGNORECASE)
+_TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_JOINT = re.compile(r"(?:\s|\$|,|\\[,;: \[\]()]|\\q?quad(?![A-Za-z])|\\text\s*\{\s*,?\s*and\s*\}|and)*+")
+_LONGEST_JOINT = 60
+_LONGEST_CUT = 200
+_PLACEHOLDERS = frozenset({"", "answer", "your answer", "final answer", "...", "\\ldots", "\\cdots", "\\dots", "_", "?"})
+"""What a box holds that is quoted, not answered with."""
 _LATEST = 4
 """Places that announce an answer which are tried, from the last one back, until one does not turn out empty."""
+
+
+class Box(NamedTuple):
+    """A closed box: where its command begins, where its content ends, and the content."""
+
+    start: int
+    end: int
+    content: str
 
 
 def extract_answer(completion: str) -> str:
@@ -41,24 +60,50 @@ def extract_answer(completion: str) -> str:
     Args:
         completion: text of a completion.
     Returns:
-        The content of the last closed \\boxed{} (or \\fbox{}; \\boxed 5 holds one token, as in LaTeX); else what
-        follows the last "####" on its line; else the rest of the sentence after the last "answer is" or "answer:"; else
-        the last number anywhere (so a bare chain of sums is judged by where it ends); else ''. The last one counts: a
-        model may correct itself. Cleaned, see `plain_text.clean_answer`.
+        What stands in the last <answer>, else in the whole text, in both behind the end of thoughts (</think>) where
+        text follows it: the content of the last closed \\boxed{} (or \\fbox{}; \\boxed 5 holds one token, as in LaTeX;
+        boxes joined by "and" or a comma are one answer, empty ones none); else what follows the last "####" on its
+        line; else of a box that was cut off; else the rest of the sentence after the last "answer is" or "answer:",
+        unless it is a question; else the last expression. The last one counts: a model may correct itself. Cleaned, see
+        `plain_text.clean_answer`.
     """
-    completion = ascii_text(completion)
-    box = last_box(completion)
+    text = _behind_thoughts(ascii_text(completion))
+    tagged = _last_tagged(text)
+    if tagged is None:
+        return _announced(text) or last_expression(text)
+    return _announced(tagged) or _shortened(clean_answer(tagged) if "\n" not in tagged.strip() else last_expression(tagged))
+
+
+def _announced(text: str) -> str:
+    """The answer that a text marks as one; '' where it marks none."""
+    box = last_box(text)
     if box is not None:
         return clean_answer(box)
-    marked = _after_hashes(completion)
+    marked = _after_hashes(text)
     if marked is not None:
         return _shortened(clean_answer(marked))
-    matches = list(_ANSWER_IS.finditer(completion))[-_LATEST:]
-    for match in reversed(matches):
-        answer = _shortened(clean_answer(_sentence(completion, match.end())))
+    cut_off = _cut_box(text)
+    if cut_off:
+        return clean_answer(cut_off)
+    for match in reversed(list(_ANSWER_IS.finditer(text))[-_LATEST:]):
+        answer = _shortened(clean_answer(_sentence(text, match.end())))
         if answer:
             return answer
-    return _last_number(completion)
+    return ""
+
+
+def _behind_thoughts(text: str) -> str:
+    """What follows the thoughts; all, where nothing follows."""
+    if "</" not in text:
+        return text
+    ends = [match.end() for match in _THOUGHTS_END.finditer(text)]
+    return text[ends[-1] :] if ends and text[ends[-1] :].strip() else text
+
+
+def _last_tagged(text: str) -> str | None:
+    start = text.lower().rfind("<answer>")
+    match = _TAGGED.match(text, start) if start >= 0 else None
+    return match[1] if match and match[1].strip() else None
 
 
 def extract_gold(gold: object) -> str:
@@ -86,31 +131,55 @@ def extract_gold(gold: object) -> str:
 
 
 def last_box(text: str) -> str | None:
-    """Content of the last box that is closed, of the outer one where they nest; None when there is none."""
+    """Content of the last box that is closed and not empty, with those joined to it; None when there is none."""
+    found = [box for box in boxes(text) if box.content.strip(" .$\\{}").lower() not in _PLACEHOLDERS]
+    if not found:
+        return None
+    contents = [found[-1].content]
+    for before, behind in zip(found[-2::-1], found[:0:-1], strict=True):
+        gap = text[before.end + 1 : behind.start]
+        joined = len(gap) <= _LONGEST_JOINT and _JOINT.fullmatch(gap) and ("and" in gap or "," in gap.replace("\\,", ""))
+        if not joined or before.content in contents:
+            break
+        contents.insert(0, before.content)
+    return ", ".join(contents)
+
+
+def boxes(text: str) -> list[Box]:
+    """All boxes that are closed, the outer one where they nest."""
     first = text.find("box")
     if first < 0:
-        return None
-    boxes: list[tuple[int, int]] = []  # open boxes: where the content begins, and how many braces were open before
+        return []
+    opened: list[tuple[int, int, int]] = []  # where command and content begin, how many braces were open before
+    closed: list[Box] = []
     depth = 0
-    content = None
     for match in _BOX.finditer(text, max(0, first - len(r"\frame"))):
         braces = match["braces"]
         if match["token"] is not None:
-            content = match["token"]
+            closed.append(Box(match.start(), match.end() - 1, match["token"]))
         elif match["open"] is not None:
-            boxes.append((match.end(), depth))
+            opened.append((match.start(), match.end(), depth))
             depth += 1
         elif braces is None:
             continue
         elif braces[0] == "{":
             depth += len(braces)
         else:
-            start = match.start()
-            while boxes and boxes[-1][1] >= depth - len(braces):
-                begin, outside = boxes.pop()
-                content = text[begin : start + depth - outside - 1]
+            while opened and opened[-1][2] >= depth - len(braces):
+                command, begin, outside = opened.pop()
+                end = match.start() + depth - outside - 1
+                while closed and closed[-1].start > command:
+                    closed.pop()
+                closed.append(Box(command, end, text[begin:end]))
             depth = max(0, depth - len(braces))
-    return content
+    return closed
+
+
+def _cut_box(text: str) -> str:
+    """What stands in a last box that the end of the text cut off, where all its own braces are closed."""
+    start = text.rfind(r"\boxed{")
+    content = text[start + len(r"\boxed{") :] if start >= 0 else ""
+    return content if content.count("{") == content.count("}") and len(content) <= _LONGEST_CUT else ""
 
 
 def _after_hashes(text: str) -> str | None:
@@ -124,6 +193,8 @@ def _sentence(text: str, start: int) -> str:
     if displayed:
         return displayed[1] or displayed[2]
     end = _SENTENCE_END.search(text, start)
+    if end and end[0] == "?":
+        return ""
     sentence = text[start : end.start() if end else None]
     reason = _REASON.search(sentence)
     sentence = sentence[: reason.start()] if reason else sentence
@@ -134,16 +205,6 @@ def _sentence(text: str, start: int) -> str:
 def _shortened(answer: str) -> str:
     """ "18 dollars every day" -> "18 dollars"; other answers as they are."""
     match = _NUMBER_AND_WORDS.fullmatch(answer)
-    if match is None or match[2].lower() in _NO_UNITS | SCALE_WORDS or "/" in answer.removeprefix(match[1]):
+    if match is None or not _NO_UNITS.isdisjoint((match[2].lower(), (match[4] or "").lower()) if match[4] in CHANGING else (match[2].lower(),)):
         return answer
-    return f"{match[1]} {match[2]}"
-
-
-def _last_number(text: str) -> str:
-    window = _WINDOW
-    while True:
-        start = max(0, len(text) - window)
-        numbers = [match for match in _NUMBER.finditer(text, start) if match.start() > start or not start]
-        if numbers or not start:
-            return numbers[-1].group() if numbers else ""
-        window *= 16
+    return f"{match[1]} {match[2]}{match[3] or ''}"

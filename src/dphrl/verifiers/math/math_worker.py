@@ -1,18 +1,17 @@
-"""Compares two answers inside a worker, which may be killed for it: read by math-verify, compared exactly."""
+"""Compares two answers inside a worker, which may be killed for it: cut into readings, parsed, compared exactly."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from math_verify import LatexExtractionConfig, parse
-
-from dphrl.verifiers.math.equal_values import TooBig, equal_answers
-from dphrl.verifiers.math.prepared_answer import PreparedAnswer, prepared
+from dphrl.verifiers.math.choices import chosen
+from dphrl.verifiers.math.equal_readings import same
+from dphrl.verifiers.math.equal_values import TooBig
+from dphrl.verifiers.math.reading import Asked, Group, Named, Reading, Value, is_ambiguous, parameters, read
 from dphrl.verifiers.workers.job import Job, Reply
 
-_BOXED = [LatexExtractionConfig(boxed_match_priority=0)]
 _WRONG: Reply = ("wrong", "another value than the gold answer")
 MAX_DEPTH = 40
 """Levels of brackets, powers of powers, and signs or functions in a row of an answer that is parsed."""
@@ -23,10 +22,17 @@ _CHAIN = re.compile(
     )
 )
 _BIG_BINOMIAL = re.compile(r"binom\s*(?:\{[^{}]*\}\s*)?\{?[^{}]*\d{5}")
-_REMEMBERED = 10_000
-"""Gold answers that are held parsed."""
-_LATEST = 256
-"""Latest answers of completions that are held parsed."""
+_LETTERS = re.compile(r"\\[A-Za-z]+|[A-Za-z]")
+_REMEMBERED = 2_000
+"""Gold answers that are held read; a run's prompts come in an order, so those of the latest batches are enough."""
+
+
+class _Gold(NamedTuple):
+    """A gold answer, read, and what it says about the reading of others."""
+
+    reading: Reading
+    asked: Asked
+    parameters: frozenset[str]
 
 
 def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
@@ -38,35 +44,41 @@ def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
         `correct`, or `wrong` (also when either cannot be read).
     """
     gold, answer = item
-    wanted = _gold(gold)
-    if answer is None:
-        return "correct", ""
-    if _is_deep(answer):
-        return "wrong", "nested deeper than an answer is"
-    if _BIG_BINOMIAL.search(answer):  # the parser works it out at once
-        return "wrong", "numbers too big to be compared"
-    given = prepared(answer)
-    if not (wanted.answer.latex and given.latex):
-        return ("correct", "") if _same_words(wanted.answer.words, given.words) else _WRONG
-    if _differ(wanted.answer.base, given.base) or _differ(wanted.answer.unit, given.unit):
-        return _WRONG
     try:
-        value = _parse(given.latex)
-        if wanted.value is None or value is None:
-            return "wrong", "cannot be read as mathematics"
-        return ("correct", "") if _same(wanted, _Parsed(given, value)) else _WRONG
+        wanted = _gold(gold)
+        if answer is None:
+            same(wanted.reading, wanted.reading)
+            return "correct", ""
+        if _is_deep(answer):
+            return "wrong", "nested deeper than an answer is"
+        if _BIG_BINOMIAL.search(answer):  # the parser works it out at once
+            return "wrong", "numbers too big to be compared"
+        choice = chosen(gold, answer)
+        if choice is not None:
+            return ("correct", "") if choice else _WRONG
+        return ("correct", "") if _same(wanted, answer) else _WRONG
     except TooBig:
         return "wrong", "numbers too big to be compared"
     except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError) as error:
         return "wrong", f"cannot be compared: {type(error).__name__}"  # sympy's, on what the answer asks of it
 
 
-class _Parsed(NamedTuple):
-    """An answer and what the parser read."""
+def _same(gold: _Gold, answer: str) -> bool:
+    """A comma between digits is a thousand's, or a list's where the gold answer is one."""
+    own = parameters(answer)
+    if len(gold.parameters) == len(own) == 1 and gold.parameters != own:
+        answer = _renamed(answer, *own, *gold.parameters)
+    if same(gold.reading, read(answer, asked=gold.asked)):
+        return True
+    is_list = isinstance(gold.reading.value if isinstance(gold.reading, Named) else gold.reading, Group)
+    return is_list and is_ambiguous(answer) and same(gold.reading, read(answer, False, gold.asked))
 
-    answer: PreparedAnswer
-    value: Any
-    """None where it cannot be read as mathematics."""
+
+def _renamed(text: str, name: str, new: str) -> str:
+    """The text with one variable called otherwise: n \\pi with any integer n is k \\pi with any integer k."""
+    if re.search(rf"(?<![A-Za-z\\]){new}(?![A-Za-z])", text):
+        return text
+    return re.sub(rf"(?<![A-Za-z\\]){name}(?![A-Za-z])", new, text)
 
 
 def _is_deep(text: str) -> bool:
@@ -78,42 +90,24 @@ def _is_deep(text: str) -> bool:
     return deepest > MAX_DEPTH or _CHAIN.search(text) is not None
 
 
-def _same(gold: _Parsed, answer: _Parsed) -> bool:
-    """With a percent sign on one side only, the number may count in hundredths or in ones."""
-    gold_percent, answer_percent = gold.answer.percent, answer.answer.percent
-    below_one = answer_percent and not gold_percent and getattr(gold.value, "is_number", False) and abs(gold.value) < 1
-    # 50% says so where 50 is asked for, but 0.5% is not 0.5
-    if not below_one and equal_answers(gold.value, answer.value):
-        return True
-    if gold_percent == answer_percent:
-        return False
-    return equal_answers(*(side.value / 100 if side.answer.percent else side.value for side in (gold, answer)))
-
-
 @lru_cache(maxsize=_REMEMBERED)
-def _gold(text: str) -> _Parsed:
-    answer = prepared(text)
-    return _Parsed(answer, _parse(answer.latex) if answer.latex else None)
+def _gold(text: str) -> _Gold:
+    """A gold answer; in x = 3,100 the comma is a list's."""
+    reading = read(text, thousands="=" not in text or not is_ambiguous(text))
+    letters, units = frozenset[str](), frozenset[str]()
+    for value in _values(reading):
+        found = _LETTERS.findall(value.latex)
+        letters |= {letter for letter in found if len(letter) == 1}
+        units |= {name for name, _ in value.unit}
+    return _Gold(reading, Asked(letters, units), parameters(text))
 
 
-@lru_cache(maxsize=_LATEST)
-def _parse(latex: str) -> Any:
-    """What math-verify reads, or None. A batch repeats few answers, and reading them takes the most time."""
-    values = parse(f"\\boxed{{{latex}}}", _BOXED, fallback_mode="no_fallback", parsing_timeout=None)
-    return values[0] if values else None
-
-
-def _same_words(gold: str, answer: str) -> bool:
-    """3:00 and 3:00 pm are the same time; 3:00 am and 3:00 pm are not. No words on either side are no answer: what is
-    left of a lone percent sign or unit must not equal what is left of a number."""
-    if not gold or not answer:
-        return False
-    clocks = {words.removesuffix(" am").removesuffix(" pm") for words in (gold, answer)}
-    return gold == answer or (len(clocks) == 1 and clocks <= {gold, answer})
-
-
-def _differ(gold: str, answer: str) -> bool:
-    return bool(gold and answer and gold != answer)
+def _values(reading: Reading) -> list[Value]:
+    if isinstance(reading, Value):
+        return [reading]
+    if isinstance(reading, Named):
+        return _values(reading.value)
+    return [value for item in reading.items for value in _values(item)] if isinstance(reading, Group) else []
 
 
 JOB = Job(compare_answers)

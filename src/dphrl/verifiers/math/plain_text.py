@@ -13,13 +13,15 @@ from fractions import Fraction
 MAX_DIGITS = 1_000
 """Longer numerals are no plain numbers here; exact arithmetic on them would be a way to burn time."""
 MAX_EXPONENT = 1_000
+ROUNDED_PLACES = 6
+ROUNDED = Fraction(1, 10**6)
+"""How far a decimal of at least `ROUNDED_PLACES` may be from an exact value that it rounds (0.333333 for 1/3), relative
+to it, at most so far in absolute terms."""
 
 _COMMA = r"(?:,|\{,\}|,\\!\s?)"
 UNSIGNED = rf"(?:[1-9]\d{{0,2}}(?:{_COMMA}\d{{3}})++(?!\d)(?:\.\d++)?|\d++(?:\.\d*+)?|\.\d++)"
 """An integer or decimal, with or without commas between thousands."""
 NUMERAL = rf"[-+]?{UNSIGNED}"
-SCALE_WORDS = frozenset({"percent", "dozen", "hundred", "thousand", "million", "billion", "trillion"})
-"""Words after a number that change its value."""
 
 _PLAIN = re.compile(rf"(?P<above>{NUMERAL})(?:[eE](?P<exponent>[-+]?\d{{1,4}})|\s*/\s*(?P<below>{NUMERAL}))?", re.ASCII)
 _FRACTION = re.compile(rf"([-+]?)\\[dtc]?frac(?:\{{({NUMERAL})\}}\{{({NUMERAL})\}}|(\d)(\d))", re.ASCII)
@@ -60,16 +62,28 @@ class _Characters(dict[int, str]):
         elif unicodedata.category(character) == "Cs":
             plain_character = "\ufffd"
         else:
-            plain_character = character
+            plain_character = _compatible(character)
         self[code] = plain_character
         return plain_character
 
 
+def _compatible(character: str) -> str:
+    """A fraction or letter of a special shape in ASCII: 2/5 in one character, a bold x; else the character."""
+    plain = unicodedata.normalize("NFKD", character)
+    above, slash, below = plain.partition("\u2044")
+    if slash and above.isdigit() and below.isdigit():
+        return rf"\frac{{{above}}}{{{below}}}"
+    return plain if plain.isascii() and len(plain) == 1 else character
+
+
 _COMMANDS = r"""
 ∞ \infty; ≤ \le; ≥ \ge; ≠ \ne; ≈ \approx; ± \pm; ∓ \mp; ° ^\circ; ∪ \cup; ∈ \in; ∅ \emptyset; … \ldots; ψ \psi;
-ω \omega; Δ \Delta; ⌊ \lfloor; ⌋ \rfloor; ⌈ \lceil; ⌉ \rceil; ⟨ \langle; ⟩ \rangle
+ω \omega; Δ \Delta; ⌊ \lfloor; ⌋ \rfloor; ⌈ \lceil; ⌉ \rceil; ⟨ \langle; ⟩ \rangle; ∩ \cap; ∉ \notin; ∖ \setminus; ∠ \angle; ≡ \equiv;
+∑ \sum; ∫ \int; ∏ \prod; Σ \Sigma; Π \Pi; Ω \Omega; Φ \Phi; Γ \Gamma; Λ \Lambda; Θ \Theta; µ \mu; ϕ \phi; ∂ \partial;
+→ \to; ∀ \forall; ∣ |; ⇒ \Rightarrow; ∴ \therefore; ≅ \cong; ∼ \sim; ∝ \propto; ⊂ \subset; ⊆ \subseteq; ∧ \wedge;
+∨ \vee; ¬ \neg; ∅ \emptyset; ⋯ \ldots; ⩽ \le; ⩾ \ge; ℓ \ell; ∇ \nabla
 """
-_OTHERS = r"÷ /; ⁄ /; ∶ :; ½ \frac{1}{2}; ⅓ \frac{1}{3}; ⅔ \frac{2}{3}; ¼ \frac{1}{4}; ¾ \frac{3}{4}; ℝ \mathbb{R}"
+_OTHERS = r"÷ /; ⁄ /; ∶ :; ℝ \mathbb{R}; ℤ \mathbb{Z}; ℕ \mathbb{N}; ℚ \mathbb{Q}; ℂ \mathbb{C}; ℃ ^\circ\text{C}; ℉ ^\circ\text{F}; ∛ \sqrt[3]"
 _ASCII = _Characters(
     {
         **dict.fromkeys(map(ord, "−–—‐‑"), "-"),
@@ -138,6 +152,8 @@ def plain_number(answer: str) -> Fraction | None:
     if match is None:
         return None
     above = _value(match["above"])
+    if match["exponent"] and is_euler(match["above"], match["exponent"]):
+        return None
     if match["exponent"]:
         exponent = int(match["exponent"])
         return above * Fraction(10) ** exponent if abs(exponent) <= MAX_EXPONENT else None
@@ -145,6 +161,29 @@ def plain_number(answer: str) -> Fraction | None:
     if below == 0:
         return None
     return above / below * (-1 if fraction and fraction[1] == "-" else 1)
+
+
+def same_numbers(left: str, right: str) -> bool | None:
+    """Whether two plain numbers are equal: exactly, or one a decimal of six places or more that stands for a fraction
+    which no decimal writes out; None where one of them is no plain number."""
+    values = plain_number(left), plain_number(right)
+    if values[0] is None or values[1] is None:
+        return None
+    if values[0] == values[1]:
+        return True
+    for text, decimal, exact in ((left, *values), (right, *reversed(values))):
+        places = len(_NOT_DIGITS.sub("", text.partition(".")[2]))
+        if places >= ROUNDED_PLACES and not _terminates(exact):
+            return abs(decimal - exact) <= Fraction(1001, 1000) * ROUNDED * min(1, abs(exact))
+    return False
+
+
+def _terminates(value: Fraction) -> bool:
+    below = value.denominator
+    for prime in (2, 5):
+        while below % prime == 0:
+            below //= prime
+    return below == 1
 
 
 def plain_row(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
@@ -168,6 +207,11 @@ def plain_row(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
     if not row["left"]:
         return "", tuple(sorted(known))
     return row["left"] + row["right"], known
+
+
+def is_euler(mantissa: str, exponent: str) -> bool:
+    """2e-1 is a term of Euler's number: a whole number, a sign and one digit; 2.0e-1, 2e1 and 2e-10 are powers of ten."""
+    return exponent[0] in "+-" and len(exponent) == 2 and "." not in mantissa
 
 
 def _value(numeral: str) -> Fraction:

@@ -9,8 +9,8 @@ from dphrl.errors import VerifierError
 from dphrl.types import Item, Verdict
 from dphrl.verifiers.math.final_answer import extract_answer, extract_gold
 from dphrl.verifiers.math.math_style import math_style
-from dphrl.verifiers.math.plain_text import plain_number, plain_row, same_text
-from dphrl.verifiers.math.prepared_answer import prepared
+from dphrl.verifiers.math.plain_text import plain_row, same_numbers, same_text
+from dphrl.verifiers.math.voting import counted
 from dphrl.verifiers.verifier import Verifier, column, completion_of, verdict
 from dphrl.verifiers.workers.job import Reply
 from dphrl.verifiers.workers.pool import pool_of
@@ -18,8 +18,6 @@ from dphrl.verifiers.workers.pool import pool_of
 MATH_WORKER = "dphrl.verifiers.math.math_worker"
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is compared other than as text."""
-LONGEST_COUNTED = 1_000
-"""Characters of the longest answer that majority voting prepares; a longer one is compared as it stands."""
 _COSTLY = frozenset({"timeout", "memory"})
 
 Pair = tuple[str, str | None]
@@ -65,14 +63,7 @@ def math_answer(completion: str) -> str | None:
     Units and idle marks are left out, as the verifier does. Nothing is evaluated: 2x and x+x are two answers.
     """
     answer = extract_answer(completion)
-    if not answer or len(answer) > LONGEST_COUNTED:
-        return answer or None
-    known = prepared(answer)
-    if known.words:
-        return known.words
-    value = plain_number(known.latex)
-    text = "".join(known.latex.split()) if value is None else str(value)
-    return f"{text}{'%' if known.percent else ''}{f'_{known.base}' if known.base else ''}"
+    return counted(answer) if answer else None
 
 
 def _gold(value: object, known: dict[object, str]) -> str:
@@ -96,9 +87,9 @@ def _decide(gold: str, answer: str) -> Reply | None:
         return "gold_error", f"a gold answer of {len(gold)} characters; at most {MAX_ANSWER} are compared"
     if len(answer) > MAX_ANSWER:
         return "wrong", f"an answer of {len(answer)} characters; at most {MAX_ANSWER} are compared"
-    left, right = plain_number(gold), plain_number(answer)
-    if left is not None and right is not None:
-        return ("correct", "") if left == right else ("wrong", f"{answer[:40]} is not {gold[:40]}")
+    equal = same_numbers(gold, answer)
+    if equal is not None:
+        return ("correct", "") if equal else ("wrong", f"{answer[:40]} is not {gold[:40]}")
     row, other = plain_row(gold), plain_row(answer)
     if row is None or other is None or row[0] != other[0]:
         return None
