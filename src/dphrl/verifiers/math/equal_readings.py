@@ -16,6 +16,7 @@ from dphrl.verifiers.math.units import is_noun, same_unit
 
 _OPEN_FORMS = re.compile(r"\\(?:i*nt|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}\s*\{\s*d")
 _IDLE = re.compile(r"\s+|\\text\b|[{}]|\\cdot(?![A-Za-z])")
+_EMPTY = r"\emptyset"
 _INTERVALS = frozenset({"()", "[]", "[)", "(]"})
 
 
@@ -137,6 +138,8 @@ def _single_member(gold: Reading, answer: Reading) -> bool:
     """{5} and 5."""
     groups = [side for side in (gold, answer) if isinstance(side, Group)]
     if len(groups[0].items) != 1 or groups[0].kind not in ("set", "list"):
+        return False
+    if any(isinstance(side, Value) and _EMPTY in side.latex for side in (gold, answer)):
         return False
     return same(*(side.items[0] if isinstance(side, Group) else side for side in (gold, answer)))
 

@@ -20,6 +20,9 @@ MAX_DIGITS = 2_500
 SIGNS = ("+", "+", "++", "-", "--", "?", "?")
 """Of the points: sign, and small where it is doubled; ? = of each variable its own. More than one of each, since one
 may be a zero of the difference by chance."""
+FAR_SIGNS = ("+f", "-f", "+ff", "-ff", "?f", "?ff")
+"""Points added, far out, where a function has corners: |x - 35|."""
+_CORNERS = (sympy.Abs, sympy.Max, sympy.Min, sympy.sign, sympy.Piecewise, sympy.Heaviside)
 WHOLE_SIGNS = ("+w", "+w", "-w")
 """Points added where a function of whole numbers is there."""
 WHOLE = frozenset("nmkNMKjl")
@@ -184,7 +187,7 @@ def points(left: sympy.Expr, right: sympy.Expr, symbols: Sequence[sympy.Symbol])
             symbol: _coordinate(text, symbol, place, signs.translate(_UP) if from_zero else signs, symbol in whole)
             for symbol in symbols
         }
-        for place, signs in enumerate(SIGNS + WHOLE_SIGNS * bool(functions))
+        for place, signs in enumerate(SIGNS + WHOLE_SIGNS * bool(functions) + FAR_SIGNS * (left.has(*_CORNERS) or right.has(*_CORNERS)))
     ]
 
 
@@ -198,13 +201,15 @@ def _of_whole_numbers(part: Any) -> bool:
 
 
 def _coordinate(text: str, symbol: sympy.Symbol, place: int, signs: str, whole: bool) -> sympy.Rational:
-    """A number for a variable. `signs`: + or -, ? either; small where it is doubled; w a whole number."""
+    """A number for a variable. `signs`: + or -, ? either; small where it is doubled; w a whole number, f far."""
     digest = hashlib.blake2b("\0".join((text, str(symbol), str(place))).encode(errors="replace"), digest_size=8).digest()
     bits = int.from_bytes(digest, "big")
     negative = signs[0] == "-" or (signs[0] == "?" and bool(bits >> 63))
     if whole or "w" in signs:
         base = int.from_bytes(hashlib.blake2b(f"{text}{symbol}".encode(errors="replace"), digest_size=2).digest(), "big")
         value = sympy.Integer(2 + base % 12 + place)
+    elif "f" in signs:
+        value = sympy.Rational(100 + bits % 900, 101 + (bits >> 16) % 397) * 60 ** signs.count("f")
     elif len(signs) > 1:
         value = sympy.Rational(1 + bits % 396, 397)
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from dphrl.verifiers.math.cutting import bracketed, comma_groups, cut, environment, join_thousands
 from dphrl.verifiers.math.typeface import plain_typeface
 from dphrl.verifiers.math.units import UNITS, Unit, read_unit
-from dphrl.verifiers.math.words import LABELS, OPERATORS, QUALIFIER, SCALES
+from dphrl.verifiers.math.words import LABELS, OPERATORS, QUALIFIER, SAYINGS, SCALES
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ _NAME = re.compile(
 _BASE = re.compile(r"\(?\s*([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-F]{2,})\s*\)?\s*_\s*\{?\s*(?:\\text\{)?\s*(\d+|[a-z]+)\s*\}*")
 _BASES = {word: str(n) for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{(?:percent|percentage|pct)\}|\\text\{per\}\s*\\text\{cent\})\s*$")
-_DOLLAR = re.compile(r"\s*([-+]?)\s*\\\$\s*([-+]?)")
+_CURRENCY = re.compile(r"\s*([-+]?)\s*(?:(?:US|U\.S\.)?\\\$|\\text\{(euro|pound|USD|EUR|Rs|yen)\})\s*([-+]?)(?=\s*[\d.\\])")
 _MODULUS = re.compile(r"[\s,]*\(?\s*(?:\\p?[bp]?mod|\\text\{mod(?:ulo)?\})\s*\{?\s*([^{}()]+?)\s*\}?\s*\)?\s*$")
 _CLOCK = re.compile(r"(\d{1,2}\s*:\s*\d{2}(?::\d{2})?)\s*(?:\\text\{([ap])\.?m\.?\})?", re.IGNORECASE)
 _TAIL = re.compile(r"\\text\{|\^\s*\{?\s*\\circ|\\mu\s*\\text")
-_LETTER_UNIT = re.compile(r"(.*[\d})])(\s*)([A-Za-zµ]{1,3})((?:\s*\^\s*\{?\d\}?)?)\s*", re.DOTALL)
+_LETTER_UNIT = re.compile(r"(.*[\d})])(\s*)((?:[A-Za-zµ]{1,3}(?:\s*\^\s*\{?-?\d\}?)?\s*/?\s*)+)", re.DOTALL)
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th))\s*\}?")
 _NEXT_NUMBER = re.compile(r"(?<![\d^{_.])(?:\d|\\frac|\\sqrt)")
 _CONSTANT = re.compile(r"(?:\\(?:frac|sqrt|pi|cdot|binom|ln|log|text\{\})(?![A-Za-z])|[\d\s.,+*/^{}()\[\]\\!-]|\bi\b|\be\b)*")
@@ -149,7 +149,8 @@ def _read(text: str, asked: Asked) -> Reading:
     if clock:
         return Words(clock[1].replace(" ", "") + (f" {clock[2].lower()}m" if clock[2] else ""))
     if _ONLY_WORDS.fullmatch(text):
-        return Words(_plain_words(text))
+        words = _plain_words(text)
+        return _read(SAYINGS[words], asked) if words in SAYINGS else Words(words)
     text = _without_label(text)
     for idle in _IDLE:
         match = idle.fullmatch(text)
@@ -279,6 +280,8 @@ def _enclosed(text: str, asked: Asked) -> Reading | None:
         return None
     left, content, right = inside
     parts = cut(content, (",", ";"))
+    if left == r"\{" and not content.strip():
+        return Value(r"\emptyset")
     if left == r"\{":
         spelled = [sign for part in parts if part.strip() for sign in _both_signs(part)]
         return Group("set", tuple(_read(part, asked) for part in spelled), text)
@@ -309,17 +312,17 @@ def _quantity(text: str, asked: Asked) -> Reading:
     shorter = _PERCENT.sub("", text)
     if shorter != text:
         return replace(value, percent=True) if isinstance(value := _quantity(shorter, asked), Value) else value
-    dollar = _DOLLAR.match(text)
-    if dollar:
-        value = _quantity(dollar[1] + dollar[2] + text[dollar.end() :], asked)
-        same = isinstance(value, Value) and not value.unit
-        return replace(value, unit=(("dollar", 1),)) if same and isinstance(value, Value) else value
+    currency = _CURRENCY.match(text)
+    if currency:
+        value = _quantity(currency[1] + currency[3] + text[currency.end() :], asked)
+        name = UNITS[currency[2] or "dollar"]
+        return replace(value, unit=((name, 1),)) if isinstance(value, Value) and not value.unit else value
     tail = next((match for match in _TAIL.finditer(text) if not _inside(text, match.start())), None)
     if tail is None:
         return _letter_unit(text, asked) or Value(text)
     if not tail.start():
         return _bare_letters(text) or Words(_opaque(text))
-    return _with_words(text[: tail.start()].strip(" ~-"), text[tail.start() :].strip(), asked) or _bare_letters(text) or Words(_opaque(text))
+    return _with_words(text[: tail.start()].strip().rstrip("~-"), text[tail.start() :].strip(), asked) or _bare_letters(text) or Words(_opaque(text))
 
 
 def _inside(text: str, place: int) -> bool:
@@ -355,13 +358,14 @@ def _with_words(head: str, tail: str, asked: Asked) -> Reading | None:
 def _letter_unit(text: str, asked: Asked) -> Value | None:
     """A number, and behind a space bare letters that are a unit and no variable of the gold answer."""
     match = _LETTER_UNIT.fullmatch(text) if asked.variables is not None else None
-    if match is None or not _CONSTANT.fullmatch(match[1]) or match[3] not in UNITS:
+    if match is None or asked.variables is None or not _CONSTANT.fullmatch(match[1]):
         return None
-    name = UNITS[match[3]]
-    if name not in asked.units and (not match[2] or len(match[3]) > 1 or match[3] in asked.variables):
+    names = re.findall(r"[A-Za-zµ]+", match[3])
+    unit = read_unit(re.sub(r"([A-Za-zµ]+)", r"\\text{\1}", match[3]))
+    if unit is None or unit[1] or not all(name in UNITS for name in names):
         return None
-    power = int(re.sub(r"\D", "", match[4]) or 1)
-    return Value(match[1], ((name, power),))
+    free = match[2] and all(len(name) == 1 or "/" in match[3] for name in names) and asked.variables.isdisjoint(names)
+    return Value(match[1], unit[0]) if free or asked.units.issuperset(name for name, _ in unit[0]) else None
 
 
 def _bare_letters(text: str) -> Value | None:

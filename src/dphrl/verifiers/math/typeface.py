@@ -38,6 +38,8 @@ _SPACE = frozenset(" ,;:!>\n\t")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*\.?|\d[\d.,]*|\$|.", re.DOTALL)
 _RUN = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|(?<![A-Za-z\\])[A-Za-z]{2,}(?:['-][A-Za-z]{2,})*")
 _CLOCK = re.compile(r"(\d)\s*([ap])\.?\s?m\.?(?![A-Za-z])", re.IGNORECASE)
+_NOON = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])")
+_OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\over(?![A-Za-z])([^{}]*)$")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 _KINDS = {
     **dict.fromkeys(_MATH.split(), "math"),
@@ -57,8 +59,10 @@ def plain_typeface(text: str) -> str:
         LaTeX. Letters in a row that no dictionary of ours knows, short or near each other in the alphabet, are a
         product of variables.
     """
+    text = _NOON.sub(r"\1m", text)
     text = _CLOCK.sub(lambda match: rf"{match[1]} \text{{{match[2].lower()}m}}", text)
-    text = _faces(text).replace("~", " ")
+    text = _OVER.sub(lambda match: rf"\frac{{{match[1] or match[3]}}}{{{match[2] or match[4]}}}", text)
+    text = re.sub(r"\^\s*'", "'", _faces(text).replace("~", " "))
     prose = any(len(run) > 3 and run[0] != "\\" and not is_product(run) for run in _RUN.findall(text))
     marked = _RUN.sub(lambda match: _word_or_product(match, prose), text)
     return re.sub(r"\s+", " ", marked).strip()

@@ -31,7 +31,7 @@ for _name in [name for name in UNITS if len(name) > 3 and name.isalpha()]:
     UNITS.setdefault(_name.capitalize(), UNITS[_name])
 CLEAR = frozenset(
     "km cm mm kg ft yd lb lbs oz mph min sec hr hrs kph kmh Hz kHz MHz GHz kJ kW kPa MPa MeV GeV keV TeV eV gal mol "
-    "rpm in mi deg amp day cup bit nm".split()
+    "USD EUR Rs rpm in mi deg amp day cup bit nm".split()
 )
 """Units of two and three letters that no product of variables looks like; longer ones are clear, one letter never."""
 
@@ -44,6 +44,10 @@ _PIECE = re.compile(
 )
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _PLURAL = re.compile(r"(?:[a-z]+(?:[^aiousx]|e|[aeiou][aeo]))s|[a-z]+(?:ies|ches|shes|xes|sses)", re.IGNORECASE)
+
+
+_COMPOUND: dict[str, Unit] = {"mph": (("mi", 1), ("h", -1)), "kph": (("km", 1), ("h", -1))}
+"""Units that say two."""
 
 
 class _Tail:
@@ -59,6 +63,7 @@ class _Tail:
         self.deep = False
 
     def unit(self, word: str) -> None:
+        """Count a unit or noun, with the sign and the power that stand before it."""
         name = UNITS.get(word) or UNITS.get(word.lower() if len(word) > 2 else word)
         if self.micro:
             name, self.micro = UNITS.get(f"µ{word}"), False
@@ -70,7 +75,8 @@ class _Tail:
         if name is None:
             name = _stem(word.lower())
             self.nouns.append(word)
-        self.powers[name] += self.sign * self.next_power
+        for part, power in _COMPOUND.get(name, ((name, 1),)):
+            self.powers[part] += self.sign * self.next_power * power
         self.last, self.next_power = name, 1
         self.sign = self.sign if self.deep else 1
 
@@ -91,8 +97,9 @@ def read_unit(tail: str) -> tuple[Unit, tuple[str, ...]] | None:
             return None
         position = piece.end()
         word = piece["word"]
-        if piece["letter"]:
+        if piece["letter"] and not (state.last == "deg" and piece["letter"] in ("C", "F")):
             return None
+        word = piece["letter"] or word
         if word is not None and word.lower() not in ADDED:
             if word.lower() in ("per", "every", "each", "a"):
                 state.sign = -1
@@ -122,6 +129,7 @@ def is_noun(words: tuple[str, ...], one: bool) -> bool:
     """Whether words behind a number name what is counted, as far as can be told: the last in the plural, none that
     changes the value. `one`: the number is 1."""
     lower = [word.lower() for word in words]
+    lower = lower[: lower.index("of")] if "of" in lower[1:] else lower
     if CHANGING.intersection(lower) or STOP.intersection(lower) or not all(word.isalpha() for word in lower):
         return False
     return one or any(word in PEOPLE or _PLURAL.fullmatch(word) for word in (lower[0], lower[-1]))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from dphrl.errors import VerifierError
 from dphrl.types import Item, Verdict
+from dphrl.verifiers.math.echo import is_echo, prompt_text
 from dphrl.verifiers.math.final_answer import extract_answer, extract_gold
 from dphrl.verifiers.math.math_style import math_style
 from dphrl.verifiers.math.plain_text import plain_row, same_numbers, same_text
@@ -18,13 +19,16 @@ from dphrl.verifiers.workers.pool import pool_of
 MATH_WORKER = "dphrl.verifiers.math.math_worker"
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is compared other than as text."""
+ECHOED = "an expression of the question, where a simpler one was asked for"
 _COSTLY = frozenset({"timeout", "memory"})
 
 Pair = tuple[str, str | None]
 """Gold answer and answer; no answer asks whether the gold answer alone can be handled."""
 
 
-def verify_math(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int | None = None) -> list[Verdict]:
+def verify_math(
+    items: Sequence[Item], *, deadline_s: float = 5.0, workers: int | None = None, echo: bool = True
+) -> list[Verdict]:
     """Compare each completion's final answer with its gold answer.
 
     Equal text, plain numbers and rows of them (as exact fractions) are decided here; the rest in worker processes that
@@ -35,6 +39,7 @@ def verify_math(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int 
         items: with `completion` (see `final_answer.extract_answer` for its final answer) and `gold` (the answer, or a
             solution that ends in "#### ANSWER" or holds \\boxed{ANSWER}).
         deadline_s: CPU seconds one comparison may take, > 0.
+        echo: whether an answer copied out of the item's `prompt` is wrong where the gold answer is a simpler form of it.
         workers: most processes at work, >= 1; None = one a core, divided among the ranks of this machine.
     Returns:
         One verdict per item: correct, wrong, no_answer, timeout, memory, or gold_error without reward (there is no gold
@@ -54,7 +59,10 @@ def verify_math(items: Sequence[Item], *, deadline_s: float = 5.0, workers: int 
     unclear: list[Pair] = [pair for pair, reply in replies.items() if reply is None]
     judged = dict(zip(unclear, pool_of(MATH_WORKER).run(unclear, {}, cpu_s=deadline_s, workers=workers), strict=True))
     bad = _bad_golds(judged, deadline_s, workers)
-    return [verdict(*(replies[pair] or bad.get(pair[0]) or judged[pair])) for pair in pairs]
+    final = [replies[pair] or bad.get(pair[0]) or judged[pair] for pair in pairs]
+    if echo:
+        final = [_but_echoes(*entry) for entry in zip(final, pairs, items, strict=True)]
+    return [verdict(*reply) for reply in final]
 
 
 def math_answer(completion: str) -> str | None:
@@ -96,6 +104,13 @@ def _decide(gold: str, answer: str) -> Reply | None:
     return ("correct", "") if row == other else ("wrong", f"{answer[:40]} is not {gold[:40]}")
 
 
+def _but_echoes(reply: Reply, pair: tuple[str, str], item: Item) -> Reply:
+    """The reply; wrong where a right answer only repeats the question."""
+    if reply[0] != "correct" or not item.get("prompt") or same_text(*pair):
+        return reply
+    return ("wrong", ECHOED) if is_echo(*pair, prompt_text(item["prompt"])) else reply
+
+
 def _bad_golds(judged: Mapping[Pair, Reply], deadline_s: float, workers: int | None) -> dict[str, Reply]:
     """Gold answers that take too long or too much memory by themselves, so that no completion is blamed for them."""
     suspects = list(dict.fromkeys(gold for (gold, _), (status, _) in judged.items() if status in _COSTLY))
@@ -111,6 +126,7 @@ VERIFIER = Verifier(
     name="math",
     judge=verify_math,
     columns=("gold",),
+    optional=("prompt",),
     solution=math_style,
     answer=math_answer,
     read_gold=extract_gold,

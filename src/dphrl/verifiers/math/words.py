@@ -38,6 +38,7 @@ OPERATORS: tuple[tuple[str, str], ...] = (
     ("divided by", "/"),
     ("over", "/"),
     ("out of", "/"),
+    (r"to(?=\s+\d)", ":"),
     ("squared", "^{2}"),
     ("cubed", "^{3}"),
 )
@@ -58,6 +59,15 @@ QUALIFIER = (
     r"|(?:for|where|with)\s+\S+\s+\\in\s.*"
 )
 """What says which values a variable takes: everything it may be."""
+SAYINGS = {
+    "empty set": r"\emptyset",
+    "null set": r"\emptyset",
+    "all real numbers": r"(-\infty, \infty)",
+    "all reals": r"(-\infty, \infty)",
+    "real numbers": r"(-\infty, \infty)",
+    "infinity": r"\infty",
+}
+"""What is said in words and written in signs as well."""
 SEPARATORS = frozenset({"and", "or"})
 CHANGING = frozenset(
     "below above under over less more least most than minus plus times squared cubed bc bce short fewer before after "

@@ -1,0 +1,63 @@
+"""Answers that only repeat the question: 19x + 1 - 4x - 81, where the question asks to simplify it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dphrl.verifiers.math.plain_text import ascii_text
+
+MAX_PROMPT = 50_000
+"""Characters of the end of a prompt in which an answer is looked for."""
+_IDLE = re.compile(
+    r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg|text|mathrm|quad|qquad|,|;|:|!| )(?![A-Za-z])|[\s${}~*]|\\[()\[\]]"
+    r"|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])"
+)
+_SPELLINGS = ((r"\dfrac", r"\frac"), (r"\tfrac", r"\frac"), (r"\leq", r"\le"), (r"\geq", r"\ge"), ("**", "^"))
+_TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s{}(),]")
+_OPERATION = re.compile(
+    r"(?<=[\w)}!])\s*[-+*/^:]|\\(?:cdot|times|div|frac|sqrt|int|sum|prod|lim|binom|log|ln|sin|cos|tan|overline)|[!|=]"
+    r"|\)\s*\(|\d\s*\("
+)
+
+
+def prompt_text(prompt: Any) -> str:
+    """What a prompt says: its text, or the messages of its user; '' where it is neither."""
+    if isinstance(prompt, str):
+        return prompt
+    if not isinstance(prompt, Sequence):
+        return ""
+    return "\n".join(str(message.get("content")) for message in prompt if isinstance(message, Mapping) and message.get("role") == "user")
+
+
+def is_echo(gold: str, answer: str, prompt: str) -> bool:
+    """Whether an answer is copied out of the question although a simpler one was asked for.
+
+    Args:
+        gold, answer: cleaned, and equal in value.
+        prompt: text of the question.
+    Returns:
+        True where the answer stands in the question as it is, holds something to work out, is written otherwise than the
+        gold answer, and the gold answer has fewer operations and signs.
+    """
+    copied = squeezed(answer)
+    if copied == squeezed(gold) or len(_OPERATION.findall(answer)) <= len(_OPERATION.findall(gold)):
+        return False
+    if len(_TOKEN.findall(gold)) >= len(_TOKEN.findall(answer)):
+        return False
+    question = squeezed(ascii_text(prompt[-MAX_PROMPT:]))
+    start = question.find(copied)
+    while start >= 0:
+        before, behind = question[start - 1 : start], question[start + len(copied) : start + len(copied) + 1]
+        if not (before.isdigit() and copied[0].isdigit()) and not (behind.isdigit() and copied[-1].isdigit()):
+            return True
+        start = question.find(copied, start + 1)
+    return False
+
+
+def squeezed(text: str) -> str:
+    """The text without what is idle, so that two ways to space and size it are one."""
+    for spelling, usual in _SPELLINGS:
+        text = text.replace(spelling, usual)
+    return _IDLE.sub("", text)
