@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dphrl.verifiers.math.plain_text import ascii_text
+from dphrl.verifiers.math.plain_text import ascii_text, plain_number
+from dphrl.verifiers.math.voting import counted
 
 MAX_PROMPT = 50_000
 """Characters of the end of a prompt in which an answer is looked for."""
 _IDLE = re.compile(
-    r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg|text|mathrm|quad|qquad|,|;|:|!| )(?![A-Za-z])|[\s${}~*]|\\[()\[\]]"
+    r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg|text|mathrm|quad|qquad)(?![A-Za-z])|\\[,;:! ]|[\s${}~*]|\\[()\[\]]"
     r"|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])"
 )
 _SPELLINGS = ((r"\dfrac", r"\frac"), (r"\tfrac", r"\frac"), (r"\leq", r"\le"), (r"\geq", r"\ge"), ("**", "^"))
-_TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s{}(),]")
+_TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s{}]")
 _OPERATION = re.compile(
-    r"(?<=[\w)}!])\s*[-+*/^:]|\\(?:cdot|times|div|frac|sqrt|int|sum|prod|lim|binom|log|ln|sin|cos|tan|overline)|[!|=]"
-    r"|\)\s*\(|\d\s*\("
+    r"(?<=[\w)}!])[-+*/^:]|\\(?:cdot|times|div|frac|sqrt|int|sum|prod|lim|binom|log|ln|sin|cos|tan|overline)|!|\|"
+    r"|\)\(|[\dA-Za-z]\("
 )
+_WRITTEN_FRACTION = re.compile(r"[-+]?(?:\\frac\{?-?(\d+)\}?\{?-?(\d+)\}?|(\d+)/-?(\d+))")
 
 
 def prompt_text(prompt: Any) -> str:
@@ -32,22 +35,34 @@ def prompt_text(prompt: Any) -> str:
 
 
 def is_echo(gold: str, answer: str, prompt: str) -> bool:
-    """Whether an answer is copied out of the question although a simpler one was asked for.
+    """Whether an answer is copied out of the question although another form of it was asked for.
 
     Args:
         gold, answer: cleaned, and equal in value.
         prompt: text of the question.
     Returns:
-        True where the answer stands in the question as it is, holds something to work out, is written otherwise than the
-        gold answer, and the gold answer has fewer operations and signs.
+        True where the answer stands in the question as it is, holds something to work out (a fraction that can be
+        reduced, or an operation), and the gold answer is not the same signs in some order. Units and names are no part
+        of either.
     """
-    copied = squeezed(answer)
-    if copied == squeezed(gold) or len(_OPERATION.findall(answer)) <= len(_OPERATION.findall(gold)):
+    if not _stands_in(squeezed(answer), squeezed(ascii_text(prompt[-MAX_PROMPT:]))):
         return False
-    if len(_TOKEN.findall(gold)) >= len(_TOKEN.findall(answer)):
+    wanted, given = counted(gold), counted(answer)
+    if wanted == given:
+        return _can_be_reduced(squeezed(answer)) and squeezed(gold) != squeezed(answer)
+    if plain_number(given) is not None or not _OPERATION.search(given):
         return False
-    question = squeezed(ascii_text(prompt[-MAX_PROMPT:]))
-    start = question.find(copied)
+    return sorted(_TOKEN.findall(squeezed(wanted))) != sorted(_TOKEN.findall(squeezed(given)))
+
+
+def _can_be_reduced(text: str) -> bool:
+    match = _WRITTEN_FRACTION.fullmatch(text)
+    return match is not None and ("\\frac{-" in text or math.gcd(int(match[1] or match[3]), int(match[2] or match[4])) > 1)
+
+
+def _stands_in(copied: str, question: str) -> bool:
+    """Whether a text stands in another, not as a part of longer numbers."""
+    start = question.find(copied) if copied else -1
     while start >= 0:
         before, behind = question[start - 1 : start], question[start + len(copied) : start + len(copied) + 1]
         if not (before.isdigit() and copied[0].isdigit()) and not (behind.isdigit() and copied[-1].isdigit()):

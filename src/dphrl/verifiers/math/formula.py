@@ -33,7 +33,9 @@ _REPEATING = (
     re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d+?)\3{2,}\s*(?:\\ldots|\.\.\.)"),
     re.compile(r"(?<![\d.])(\d*)\.(\d*?)(\d{2,}?)\3{1,}\s*(?:\\ldots|\.\.\.)"),
 )
-_SIDE_BY_SIDE = re.compile(r"(?<![\d^_.{])\d+(?:\.\d+)?\s+\d")
+_SIDE_BY_SIDE = re.compile(
+    rf"(?<![\d^_.{{])\d+(?:\.\d+)?\s+\d|\\(?:frac|binom){_BRACED}{_BRACED}\s*\d|\\sqrt{_BRACED}\s*\d"
+)
 _PRIMES = re.compile(r"([A-Za-z]|\\[A-Za-z]+)(_\{[^{}]*\}|_\w)?\s*(?:\^\s*\{\s*('+)\s*\}|('+))")
 _TRANSPOSED = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
 _DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")

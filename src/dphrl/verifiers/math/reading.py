@@ -310,6 +310,8 @@ def _quantity(text: str, asked: Asked) -> Reading:
     if ordinal:
         return Value(ordinal[1])
     shorter = _PERCENT.sub("", text)
+    if shorter != text and _PERCENT.search(shorter):
+        return Words(_opaque(text))
     if shorter != text:
         return replace(value, percent=True) if isinstance(value := _quantity(shorter, asked), Value) else value
     currency = _CURRENCY.match(text)
