@@ -12,15 +12,16 @@ from importlib.metadata import version
 
 from sympy import srepr
 
-from dphrl.verifiers.math.math_worker import _parse, compare_answers
-from dphrl.verifiers.math.prepared_answer import prepared
+from dphrl.verifiers.math.formula import parsed
+from dphrl.verifiers.math.math_worker import compare_answers
+from dphrl.verifiers.math.reading import read
+from dphrl.verifiers.math.records import values
 
 
 def reading(text: str) -> str:
-    """All that the parser's value consists of; what it raised, where it raised."""
+    """All that the parser's values consist of; what it raised, where it raised."""
     try:
-        latex = prepared(text).latex
-        return str(srepr(_parse(latex))) if latex else ""
+        return "; ".join(str(srepr(parsed(value.latex))) for value in values(read(text)))
     except Exception as error:  # the parser's or sympy's: it is to be the same as well
         return f"{type(error).__name__}: {error}"
 

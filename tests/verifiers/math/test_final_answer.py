@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dphrl.verifiers.math.characters import ascii_text
 from dphrl.verifiers.math.final_answer import extract_answer, extract_gold, last_box
-from dphrl.verifiers.math.plain_text import ascii_text, clean_answer, plain_number
+from dphrl.verifiers.math.plain_text import clean_answer, plain_number
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ from dphrl.verifiers.math.plain_text import ascii_text, clean_answer, plain_numb
         ("The answer is 1,000.", "1,000"),
         ("The answer is 18 dollars every day at the market.", "18 dollars"),
         ("The answer is 5 million people.", "5 million people"),
-        ("The answer is 1.5 hours per day. Good bye", "1.5 hours"),
+        ("The answer is 1.5 hours per day. Good bye", "1.5 hours per day"),
         (r"The final answer is \$18.50.", r"\$18.50"),
         ("The answer is **18**.", "18"),
         ("**Final Answer:** 18", "18"),
@@ -44,9 +45,38 @@ from dphrl.verifiers.math.plain_text import ascii_text, clean_answer, plain_numb
         ("The answer is 3. That is what the answer is", "3"),
         ("The answer is $x=3$.", "x=3"),
         ("The answer is 5 or 6", "5 or 6"),
-        ("3 + 4 = 7", "7"),  # else the last number
-        ("10-5", "5"),
+        ("The answer is 3? No. It is 4.", "4"),
+        ("The answer is 4, not 3.", "4"),
+        ("The answer is 3 out of 4.", "3 out of 4"),
+        ("The answer is 8 below zero.", "8 below zero"),
+        ("3 + 4 = 7", "7"),  # else the last expression
+        ("10-5", "10-5"),
         ("it is -5", "-5"),
+        ("so 2 + 3 = 5 and 5 + 4 = 9", "9"),
+        (r"The chance is $\frac{2}{3}$.", r"\frac{2}{3}"),
+        (r"We get \[ y = 3\sqrt{7} \] as the length.", r"3\sqrt{7}"),
+        ("The area is 70 cm².", "70 cm^{2}"),
+        ("That makes 12 3/4.", "12 3/4"),
+        ("It is 2√3.", "2 sqrt 3"),
+        ("That is 30% of them.", "30%"),
+        ("It is x + 4.", "x + 4"),
+        ("They cost $5 and $7.", r"\$7"),
+        ("There are 3 dozen.", "3 dozen"),
+        ("<think>four</think><answer>y + 4</answer>", "y + 4"),
+        (r"<answer>so \boxed{4}</answer>", "4"),
+        ("<answer>3</answer> no <answer>4", "4"),
+        (r"<think>\boxed{3}</think>It is 4.", "4"),
+        (r"<think>\boxed{3}</think> ", "3"),
+        (r"<think>3</think>The result: \boxed{4}", "4"),
+        (r"Put it into \boxed{}. The answer is 4.", "4"),
+        (r"The answer is 4. \boxed{}", "4"),
+        (r"\boxed{4} as in \boxed{\text{answer}}", r"\text{answer}"),
+        (r"\boxed{1} \quad \text{and} \quad \boxed{2}", "1, 2"),
+        (r"$\boxed{1}$, $\boxed{2}$ and $\boxed{3}$", "1, 2, 3"),
+        (r"\boxed{1} but then \boxed{2}", "2"),
+        (r"\boxed{2} and again \boxed{2}", "2"),
+        (r"so we have \boxed{\frac{3}{4}", r"\frac{3}{4}"),
+        ("#### The answer is 5", "The answer is 5"),
         (r"\boxed{3", "3"),
         ("no idea", ""),
         ("", ""),
@@ -94,7 +124,9 @@ def test_extract_gold(gold: object, answer: str) -> None:
         (r"\frac34", Fraction(3, 4)),
         (".5", Fraction(1, 2)),
         ("4.5e2", 450),
-        ("1e-2", Fraction(1, 100)),
+        ("1e-2", None),  # -2+e
+        ("1.0e-2", Fraction(1, 100)),
+        ("1e-12", Fraction(1, 10**12)),
         ("1e9999", None),
         ("1/0", None),
         ("12,34", None),

@@ -19,7 +19,7 @@ def chosen(gold: str, answer: str) -> bool | None:
     Args:
         gold, answer: cleaned.
     Returns:
-        For a gold answer C or (c): case counts unless the letter stands in brackets; text behind the letter is its option's.
+        For a gold answer C or (c). Case counts unless the letter stands in brackets; text behind it is its option's.
     """
     wanted = _GOLD.fullmatch(_bare(gold))
     if wanted is None:

@@ -13,8 +13,8 @@ _ENVIRONMENT = re.compile(
     r"(?P<body>.*)\\end\s*\{(?P=name)\*?\}\s*(?P<right>[)\]|]|\\\}|\\\||)\s*",
     re.DOTALL,
 )
-_MATRICES = frozenset("matrix pmatrix bmatrix Bmatrix smallmatrix array".split())
-_EQUATIONS = frozenset("cases rcases aligned align gathered split".split())
+_MATRICES = frozenset(["matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"])
+_EQUATIONS = frozenset(["cases", "rcases", "aligned", "align", "gathered", "split"])
 _DIGIT_GROUPS = re.compile(r"(?<![\d.,])\d+(?:,\d+)+(?![\d])", re.ASCII)
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])[-+]?\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?(?![\d,])", re.ASCII)
 _BRACED_COMMA = re.compile(r"(?<=\d)\{,\}\s*(?=\d)")
@@ -66,7 +66,7 @@ def environment(text: str) -> tuple[str, list[str]] | None:
     if match is None or rf"\end{{{match['name']}}}" in match["body"]:
         return None
     bars = match["left"] in ("|", r"\|") or match["right"] in ("|", r"\|")
-    lines = [line for line in cut(match["body"], (r"\\", r"\cr"))]
+    lines = cut(match["body"], (r"\\", r"\cr"))
     if match["name"] in _EQUATIONS or (match["left"] == r"\{" and not match["right"]):
         return "cases", [line.replace("&", "") if match["name"] != "cases" else line for line in lines]
     return ("matrix", lines) if match["name"] in _MATRICES and not bars else None

@@ -7,14 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dphrl.verifiers.math.plain_text import ascii_text, plain_number
+from dphrl.verifiers.math.characters import ascii_text
+from dphrl.verifiers.math.plain_text import plain_number
 from dphrl.verifiers.math.voting import counted
 
 MAX_PROMPT = 50_000
 """Characters of the end of a prompt in which an answer is looked for."""
 _IDLE = re.compile(
-    r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg|text|mathrm|quad|qquad)(?![A-Za-z])|\\[,;:! ]|[\s${}~*]|\\[()\[\]]"
-    r"|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])"
+    r"\\(?:left|right|displaystyle|limits|big|Big|bigg|Bigg|text|mathrm|quad|qquad)(?![A-Za-z])|\\[,;:! ]|[\s${}~*]"
+    r"|\\[()\[\]]|\\cdot(?![A-Za-z])|\\times(?![A-Za-z])"
 )
 _SPELLINGS = ((r"\dfrac", r"\frac"), (r"\tfrac", r"\frac"), (r"\leq", r"\le"), (r"\geq", r"\ge"), ("**", "^"))
 _TOKEN = re.compile(r"\\[A-Za-z]+|\d+(?:\.\d+)?|[^\s{}]")
@@ -31,7 +32,11 @@ def prompt_text(prompt: Any) -> str:
         return prompt
     if not isinstance(prompt, Sequence):
         return ""
-    return "\n".join(str(message.get("content")) for message in prompt if isinstance(message, Mapping) and message.get("role") == "user")
+    return "\n".join(
+        str(message.get("content"))
+        for message in prompt
+        if isinstance(message, Mapping) and message.get("role") == "user"
+    )
 
 
 def is_echo(gold: str, answer: str, prompt: str) -> bool:
@@ -57,7 +62,9 @@ def is_echo(gold: str, answer: str, prompt: str) -> bool:
 
 def _can_be_reduced(text: str) -> bool:
     match = _WRITTEN_FRACTION.fullmatch(text)
-    return match is not None and ("\\frac{-" in text or math.gcd(int(match[1] or match[3]), int(match[2] or match[4])) > 1)
+    return match is not None and (
+        "\\frac{-" in text or math.gcd(int(match[1] or match[3]), int(match[2] or match[4])) > 1
+    )
 
 
 def _stands_in(copied: str, question: str) -> bool:

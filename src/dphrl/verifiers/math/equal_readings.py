@@ -11,7 +11,7 @@ from sympy.core.relational import Relational
 
 from dphrl.verifiers.math.equal_values import as_interval, equal_relations, equal_values, says_nothing_more
 from dphrl.verifiers.math.formula import parsed
-from dphrl.verifiers.math.reading import ANY_ORDER, Equation, Group, Named, Reading, Value, Words
+from dphrl.verifiers.math.records import ANY_ORDER, Equation, Group, Named, Reading, Value, Words
 from dphrl.verifiers.math.units import is_noun, same_unit
 
 _OPEN_FORMS = re.compile(r"\\(?:i*nt|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}\s*\{\s*d")
@@ -159,7 +159,9 @@ def _named(group: Group) -> bool:
 def _same_assignments(gold: Group, answer: Group) -> bool:
     """a = 1, b = 2: by name beside names, by place beside values."""
     if not (_named(gold) and _named(answer)):
-        return (answer.kind in ("list", "()") if _named(gold) else gold.kind in ("list", "()")) and _by_place(gold.items, answer.items)
+        return (answer.kind in ("list", "()") if _named(gold) else gold.kind in ("list", "()")) and _by_place(
+            gold.items, answer.items
+        )
     values = {item.name: item for item in answer.items if isinstance(item, Named)}
     pairs = [(item, values.get(item.name)) for item in gold.items if isinstance(item, Named)]
     return len(pairs) == len(values) and all(other is not None and same(item, other) for item, other in pairs)
@@ -194,7 +196,9 @@ def _same_values(gold: Reading, answer: Reading) -> bool:
     assert isinstance(gold, Value) and isinstance(answer, Value)
     if not same_unit(gold.unit, answer.unit) or not _understood(gold, answer):
         return False
-    if any(left and right and left != right for left, right in ((gold.base, answer.base), (gold.modulus, answer.modulus))):
+    if any(
+        left and right and left != right for left, right in ((gold.base, answer.base), (gold.modulus, answer.modulus))
+    ):
         return False
     if gold.base or answer.base:
         return gold.latex.lower() == answer.latex.lower()
@@ -222,7 +226,9 @@ def _same_percent(gold: Value, answer: Value, *values: Any) -> bool:
     small = any(getattr(value, "is_number", False) and abs(value) <= 1 for value in values)
     if not small and equal_values(*values):
         return True
-    return equal_values(*(value / 100 if side.percent else value for value, side in zip(values, (gold, answer), strict=True)))
+    return equal_values(
+        *(value / 100 if side.percent else value for value, side in zip(values, (gold, answer), strict=True))
+    )
 
 
 def _bare(latex: str) -> str:

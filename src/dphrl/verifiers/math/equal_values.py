@@ -10,7 +10,7 @@ import sympy
 from latex2sympy2_extended.logic import And
 from sympy.core.relational import Relational
 
-from dphrl.verifiers.math.plain_text import ROUNDED
+from dphrl.verifiers.math.plain_text import ROUNDED, ROUNDED_PLACES
 
 DIGITS = 60
 """Decimal digits to which two exact values must agree, beyond twice the powers of ten written in them, so that nothing
@@ -93,7 +93,9 @@ def _with_imaginary_unit(left: sympy.Expr, right: sympy.Expr) -> tuple[sympy.Exp
     names = [{symbol.name for symbol in side.free_symbols} for side in (left, right)]
     for name, other in ((0, 1), (1, 0)):
         if "j" in names[name] and "i" in names[other] and not ("i" in names[name] or "j" in names[other]):
-            return _with_imaginary_unit(*(side.xreplace({sympy.Symbol("j"): sympy.Symbol("i")}) for side in (left, right)))
+            return _with_imaginary_unit(
+                *(side.xreplace({sympy.Symbol("j"): sympy.Symbol("i")}) for side in (left, right))
+            )
     if {"j", "k"} & (names[0] | names[1]):
         return left, right
     unit = {sympy.Symbol("i"): sympy.I}
@@ -122,12 +124,15 @@ def _same_numbers(
 
 
 def _rounding(left: sympy.Expr, right: sympy.Expr, size: Any) -> Any:
-    """How far apart a decimal and what it rounds may be: `ROUNDED`, or one of the last written place if that is more and
-    still `ROUNDED` of the value."""
+    """How far apart a decimal and what it rounds may be: `ROUNDED`; or one of the last written place, if that is more
+    and still `ROUNDED` of the value; or half of it, where six places are written."""
     relative = sympy.Rational(ROUNDED.numerator, ROUNDED.denominator) * size
     places = [side for side in (left, right) if side.is_Rational and side.q > 1 and 10**15 % side.q == 0]
     last = max((sympy.Rational(1, 10 ** _places(side)) for side in places), default=0)
-    return max(relative * min(1, 1 / (size or 1)), min(relative, last)) * sympy.Rational(1001, 1000)
+    half = max(
+        (sympy.Rational(1, 2 * 10 ** _places(side)) for side in places if _places(side) >= ROUNDED_PLACES), default=0
+    )
+    return max(relative * min(1, 1 / (size or 1)), min(relative, last), half) * sympy.Rational(1001, 1000)
 
 
 def _places(value: sympy.Rational) -> int:
@@ -187,7 +192,9 @@ def points(left: sympy.Expr, right: sympy.Expr, symbols: Sequence[sympy.Symbol])
             symbol: _coordinate(text, symbol, place, signs.translate(_UP) if from_zero else signs, symbol in whole)
             for symbol in symbols
         }
-        for place, signs in enumerate(SIGNS + WHOLE_SIGNS * bool(functions) + FAR_SIGNS * (left.has(*_CORNERS) or right.has(*_CORNERS)))
+        for place, signs in enumerate(
+            SIGNS + WHOLE_SIGNS * bool(functions) + FAR_SIGNS * (left.has(*_CORNERS) or right.has(*_CORNERS))
+        )
     ]
 
 
@@ -202,11 +209,15 @@ def _of_whole_numbers(part: Any) -> bool:
 
 def _coordinate(text: str, symbol: sympy.Symbol, place: int, signs: str, whole: bool) -> sympy.Rational:
     """A number for a variable. `signs`: + or -, ? either; small where it is doubled; w a whole number, f far."""
-    digest = hashlib.blake2b("\0".join((text, str(symbol), str(place))).encode(errors="replace"), digest_size=8).digest()
+    digest = hashlib.blake2b(
+        "\0".join((text, str(symbol), str(place))).encode(errors="replace"), digest_size=8
+    ).digest()
     bits = int.from_bytes(digest, "big")
     negative = signs[0] == "-" or (signs[0] == "?" and bool(bits >> 63))
     if whole or "w" in signs:
-        base = int.from_bytes(hashlib.blake2b(f"{text}{symbol}".encode(errors="replace"), digest_size=2).digest(), "big")
+        base = int.from_bytes(
+            hashlib.blake2b(f"{text}{symbol}".encode(errors="replace"), digest_size=2).digest(), "big"
+        )
         value = sympy.Integer(2 + base % 12 + place)
     elif "f" in signs:
         value = sympy.Rational(100 + bits % 900, 101 + (bits >> 16) % 397) * 60 ** signs.count("f")
@@ -245,7 +256,9 @@ def _towers(exponent: Any) -> bool:
 def as_interval(value: Any) -> Any:
     """x > 2 and -1 < x <= 3 as the intervals they are."""
     parts = value._unsorted_args if isinstance(value, And) else (value,)
-    if not parts or not all(isinstance(part, (*_INEQUALITIES, sympy.Ne)) and len(part.free_symbols) == 1 for part in parts):
+    if not parts or not all(
+        isinstance(part, (*_INEQUALITIES, sympy.Ne)) and len(part.free_symbols) == 1 for part in parts
+    ):
         return value
     if len({part.free_symbols.copy().pop() for part in parts}) != 1 or not all(map(_bounds_a_symbol, parts)):
         return value
@@ -294,5 +307,3 @@ def equal_relations(gold: Any, answer: Any) -> bool:
     ratio = sympy.cancel(_exact(gold_zero) / _exact(answer_zero))
     any_sign = isinstance(gold, sympy.Eq)
     return bool(ratio.is_number and ratio.is_finite and (ratio.is_positive or (any_sign and ratio != 0)))
-
-

@@ -9,8 +9,9 @@ import math
 import re
 from typing import NamedTuple
 
+from dphrl.verifiers.math.characters import ascii_text
 from dphrl.verifiers.math.last_expression import last_expression
-from dphrl.verifiers.math.plain_text import NUMERAL, ascii_text, clean_answer
+from dphrl.verifiers.math.plain_text import NUMERAL, clean_answer
 from dphrl.verifiers.math.words import CHANGING, SCALES, STOP
 
 _BOX = re.compile(
@@ -40,10 +41,16 @@ _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE
 _JOINT = re.compile(r"(?:\s|\$|,|\\[,;: \[\]()]|\\q?quad(?![A-Za-z])|\\text\s*\{\s*,?\s*and\s*\}|and)*+")
 _LONGEST_JOINT = 60
 _LONGEST_CUT = 200
-_PLACEHOLDERS = frozenset({"", "answer", "your answer", "final answer", "...", "\\ldots", "\\cdots", "\\dots", "_", "?"})
+_PLACEHOLDERS = frozenset(
+    {"", "answer", "your answer", "final answer", "...", "\\ldots", "\\cdots", "\\dots", "_", "?"}
+)
 """What a box holds that is quoted, not answered with."""
 _LATEST = 4
 """Places that announce an answer which are tried, from the last one back, until one does not turn out empty."""
+
+
+def _is_placeholder(content: str) -> bool:
+    return r"\{" not in content and content.strip(" .$\\{}").lower() in _PLACEHOLDERS
 
 
 class Box(NamedTuple):
@@ -71,7 +78,9 @@ def extract_answer(completion: str) -> str:
     tagged = _last_tagged(text)
     if tagged is None:
         return _announced(text) or last_expression(text)
-    return _announced(tagged) or _shortened(clean_answer(tagged) if "\n" not in tagged.strip() else last_expression(tagged))
+    return _announced(tagged) or _shortened(
+        clean_answer(tagged) if "\n" not in tagged.strip() else last_expression(tagged)
+    )
 
 
 def _announced(text: str) -> str:
@@ -132,13 +141,15 @@ def extract_gold(gold: object) -> str:
 
 def last_box(text: str) -> str | None:
     """Content of the last box that is closed and not empty, with those joined to it; None when there is none."""
-    found = [box for box in boxes(text) if box.content.strip(" .$\\{}").lower() not in _PLACEHOLDERS]
+    found = [box for box in boxes(text) if not _is_placeholder(box.content)]
     if not found:
         return None
     contents = [found[-1].content]
     for before, behind in zip(found[-2::-1], found[:0:-1], strict=True):
         gap = text[before.end + 1 : behind.start]
-        joined = len(gap) <= _LONGEST_JOINT and _JOINT.fullmatch(gap) and ("and" in gap or "," in gap.replace("\\,", ""))
+        joined = (
+            len(gap) <= _LONGEST_JOINT and _JOINT.fullmatch(gap) and ("and" in gap or "," in gap.replace("\\,", ""))
+        )
         if not joined or before.content in contents:
             break
         contents.insert(0, before.content)
@@ -205,6 +216,8 @@ def _sentence(text: str, start: int) -> str:
 def _shortened(answer: str) -> str:
     """ "18 dollars every day" -> "18 dollars"; other answers as they are."""
     match = _NUMBER_AND_WORDS.fullmatch(answer)
-    if match is None or not _NO_UNITS.isdisjoint((match[2].lower(), (match[4] or "").lower()) if match[4] in CHANGING else (match[2].lower(),)):
+    if match is None or not _NO_UNITS.isdisjoint(
+        (match[2].lower(), (match[4] or "").lower()) if match[4] in CHANGING else (match[2].lower(),)
+    ):
         return answer
     return f"{match[1]} {match[2]}{match[3] or ''}"

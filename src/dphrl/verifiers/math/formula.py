@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from functools import lru_cache
 from typing import Any
 
-import sympy
 from latex2sympy2_extended import latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
@@ -43,14 +41,17 @@ _DEGREES_OF = re.compile(rf"(\d+(?:\.\d+)?|\\pi){_DEGREES.pattern}")
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _OVER_LETTER = re.compile(r"\\(?:hat|widehat|vec|mathbf)\s*\{?\s*(\\?[ijk](?:math)?)\s*\}?")
 _NAMED_INDEX = re.compile(r"_\s*\{?\s*(?:\\text\{([^{}]*)\}|\\(max|min|infty))\s*\}?")
-_DETERMINANT = re.compile(r"(?:\||\\det\s*\(?)\s*\\begin\{(?:array|matrix|pmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?(.*?)\\end\{(?:array|matrix|pmatrix|bmatrix)\}\s*(?:\||\)?)", re.DOTALL)
+_DETERMINANT = re.compile(
+    r"(?:\||\\det\s*\(?)\s*\\begin\{(?:array|matrix|pmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?(.*?)\\end\{(?:array|matrix|pmatrix|bmatrix)\}\s*(?:\||\)?)",
+    re.DOTALL,
+)
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s*[)\]]", re.DOTALL)
 _ORDER = re.compile(r"\\begin\{(?:pmatrix|bmatrix|matrix|vmatrix)\}(.*?)\\end", re.DOTALL)
 _FUNCTION_POWER = re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log)\s*\^\s*(\{[^{}]*\}|\d)\s*")
-_OPERATOR_NAME = {"arctan": "arctan", "arcsin": "arcsin", "arccos": "arccos"}
-_SIDES = re.compile(r"<|>|\\le(?![a-z])|\\ge(?![a-z])|\\ne(?![a-z])")
+_DIFFERENTIAL = re.compile(r"\\i*nt(?![A-Za-z])|\\frac\s*\{\s*d")
+_LETTER_D = re.compile(r"\\[A-Za-z]+|d(?=\s*(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|rho|sigma|mu|lambda|omega)))")
+"""A variable d, not the d of dx."""
 _UNREAD = re.compile(r"\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)")
-MAX_DEPTH = 40
 
 
 def formula(latex: str) -> str | None:
@@ -74,6 +75,8 @@ def formula(latex: str) -> str | None:
     text = _PRIMES.sub(_primed, text)
     text = _TRANSPOSED.sub("^{1T}", text)
     text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", _DETERMINANT.sub(r"\\begin{vmatrix}\1\\end{vmatrix}", text))
+    if not _DIFFERENTIAL.search(text):
+        text = _LETTER_D.sub(lambda match: match[0] if match[0][0] == "\\" else "{d}", text)
     text = _arguments(text)
     text = _LONE_POINT.sub(r"\1", text)
     return None if _UNREAD.search(text) else text.strip()
@@ -89,7 +92,7 @@ def parsed(latex: str) -> Any:
         value = latex2sympy(text, is_real=None, normalization_config=None, conversion_config=_CONFIG)
     except RecursionError:
         raise
-    except Exception:  # noqa: BLE001  # the parser raises the bare class, and whatever sympy does
+    except Exception:  # the parser raises the bare class, and whatever sympy does
         return None
     return value
 

@@ -22,7 +22,9 @@ _RUN = re.compile(
     r"(?P<percent>\s?\\?%)?(?P<unit>\s?\\?[A-Za-z]{1,12}\^\{?-?\d\}?)?(?P<word>\s[A-Za-z]+)?",
     re.ASCII,
 )
-_SPAN = re.compile(r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$([^$\n]{1,500}?)(?<!\\)\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL)
+_SPAN = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|(?<!\\)\$([^$\n]{1,500}?)(?<!\\)\$|\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.DOTALL
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 _DIGIT = re.compile(r"\d", re.ASCII)
 
@@ -63,7 +65,7 @@ def _with_unit(match: re.Match[str]) -> str:
     """A run with the word behind it if that is a unit or changes the value."""
     word = (match["word"] or "").strip()
     text = match[0][: len(match[0]) - len(match["word"] or "")]
-    return f"{text} {word}" if word in UNITS and len(word) > 1 or word.lower() in SCALES else text
+    return f"{text} {word}" if (word in UNITS and len(word) > 1) or word.lower() in SCALES else text
 
 
 def _behind_equals(text: str) -> str:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from dphrl.verifiers.math.choices import chosen
 from dphrl.verifiers.math.equal_readings import same
 from dphrl.verifiers.math.equal_values import TooBig
-from dphrl.verifiers.math.reading import Asked, Group, Named, Reading, Value, is_ambiguous, parameters, read
+from dphrl.verifiers.math.reading import is_ambiguous, parameters, read
+from dphrl.verifiers.math.records import Asked, Group, Named, Reading, values
 from dphrl.verifiers.workers.job import Job, Reply
 
 _WRONG: Reply = ("wrong", "another value than the gold answer")
@@ -95,19 +96,11 @@ def _gold(text: str) -> _Gold:
     """A gold answer; in x = 3,100 the comma is a list's."""
     reading = read(text, thousands="=" not in text or not is_ambiguous(text))
     letters, units = frozenset[str](), frozenset[str]()
-    for value in _values(reading):
+    for value in values(reading):
         found = _LETTERS.findall(value.latex)
         letters |= {letter for letter in found if len(letter) == 1}
         units |= {name for name, _ in value.unit}
     return _Gold(reading, Asked(letters, units), parameters(text))
-
-
-def _values(reading: Reading) -> list[Value]:
-    if isinstance(reading, Value):
-        return [reading]
-    if isinstance(reading, Named):
-        return _values(reading.value)
-    return [value for item in reading.items for value in _values(item)] if isinstance(reading, Group) else []
 
 
 JOB = Job(compare_answers)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import string
-import unicodedata
 from fractions import Fraction
 
 MAX_DIGITS = 1_000
@@ -15,8 +14,8 @@ MAX_DIGITS = 1_000
 MAX_EXPONENT = 1_000
 ROUNDED_PLACES = 6
 ROUNDED = Fraction(1, 10**6)
-"""How far a decimal of at least `ROUNDED_PLACES` may be from an exact value that it rounds (0.333333 for 1/3), relative
-to it, at most so far in absolute terms."""
+"""How far a decimal of at least `ROUNDED_PLACES` may be from an exact value that it stands for (0.333333 for 1/3),
+relative to it, at most so far in absolute terms; else it must be that value rounded to its last place (0.166667)."""
 
 _COMMA = r"(?:,|\{,\}|,\\!\s?)"
 UNSIGNED = rf"(?:[1-9]\d{{0,2}}(?:{_COMMA}\d{{3}})++(?!\d)(?:\.\d++)?|\d++(?:\.\d*+)?|\.\d++)"
@@ -38,77 +37,6 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "*
 _SILENT = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg|displaystyle)(?![A-Za-z])|\\!|\\boxed(?=\{)")
 _SPACES = re.compile(r"(?:\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s)+")
 _IDLE_SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])", re.ASCII)
-_SCRIPTS = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+)|([₀₁₂₃₄₅₆₇₈₉]+)")
-_FROM_SCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ₀₁₂₃₄₅₆₇₈₉", "0123456789+-n0123456789")
-_FULL_WIDTH = range(0xFF01, 0xFF5F)
-_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi  pi rho  sigma tau upsilon phi chi"
-
-
-class _Characters(dict[int, str]):
-    """Character -> how it is written in ASCII; made up as characters are met."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        if code < 128:
-            plain_character = " " if unicodedata.category(character) == "Cc" and character not in "\n\t" else character
-        elif code in _FULL_WIDTH:
-            plain_character = chr(code - 0xFEE0)
-        elif unicodedata.category(character) == "Nd":
-            plain_character = str(unicodedata.decimal(character))
-        elif unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc"):
-            plain_character = " "
-        elif unicodedata.category(character) == "Cf":  # marks of direction and joints of no width
-            plain_character = ""
-        elif unicodedata.category(character) == "Cs":
-            plain_character = "\ufffd"
-        else:
-            plain_character = _compatible(character)
-        self[code] = plain_character
-        return plain_character
-
-
-def _compatible(character: str) -> str:
-    """A fraction or letter of a special shape in ASCII: 2/5 in one character, a bold x; else the character."""
-    plain = unicodedata.normalize("NFKD", character)
-    above, slash, below = plain.partition("\u2044")
-    if slash and above.isdigit() and below.isdigit():
-        return rf"\frac{{{above}}}{{{below}}}"
-    return plain if plain.isascii() and len(plain) == 1 else character
-
-
-_COMMANDS = r"""
-∞ \infty; ≤ \le; ≥ \ge; ≠ \ne; ≈ \approx; ± \pm; ∓ \mp; ° ^\circ; ∪ \cup; ∈ \in; ∅ \emptyset; … \ldots; ψ \psi;
-ω \omega; Δ \Delta; ⌊ \lfloor; ⌋ \rfloor; ⌈ \lceil; ⌉ \rceil; ⟨ \langle; ⟩ \rangle; ∩ \cap; ∉ \notin; ∖ \setminus; ∠ \angle; ≡ \equiv;
-∑ \sum; ∫ \int; ∏ \prod; Σ \Sigma; Π \Pi; Ω \Omega; Φ \Phi; Γ \Gamma; Λ \Lambda; Θ \Theta; µ \mu; ϕ \phi; ∂ \partial;
-→ \to; ∀ \forall; ∣ |; ⇒ \Rightarrow; ∴ \therefore; ≅ \cong; ∼ \sim; ∝ \propto; ⊂ \subset; ⊆ \subseteq; ∧ \wedge;
-∨ \vee; ¬ \neg; ∅ \emptyset; ⋯ \ldots; ⩽ \le; ⩾ \ge; ℓ \ell; ∇ \nabla
-"""
-_OTHERS = r"÷ /; ⁄ /; ∶ :; ℝ \mathbb{R}; ℤ \mathbb{Z}; ℕ \mathbb{N}; ℚ \mathbb{Q}; ℂ \mathbb{C}; ℃ ^\circ\text{C}; ℉ ^\circ\text{F}; ∛ \sqrt[3]"
-_ASCII = _Characters(
-    {
-        **dict.fromkeys(map(ord, "−–—‐‑"), "-"),
-        **dict.fromkeys(map(ord, "×⋅·∙"), r"\cdot "),
-        **dict.fromkeys(map(ord, "‘’′ʹ"), "'"),
-        **dict.fromkeys(map(ord, "″“”"), "''"),
-        **{0x3B1 + i: f"\\{name} " for i, name in enumerate(_GREEK.split(" ")) if name},
-        **{ord(character): f"{command} " for character, command in map(str.split, _COMMANDS.split(";"))},
-        **{ord(character): text for character, text in map(str.split, _OTHERS.split(";"))},
-        ord("√"): " sqrt ",
-        ord("€"): r"\text{ euro}",
-        ord("£"): r"\text{ sterling}",
-        ord("。"): ". ",
-        ord("、"): ", ",
-    }
-)
-
-
-def ascii_text(text: str) -> str:
-    """The text with every character that has an ASCII or LaTeX form written so; control characters as spaces."""
-    if text.isascii() and text.isprintable():
-        return text
-    if not text.isascii():
-        text = _SCRIPTS.sub(_script, text)
-    return text.translate(_ASCII)
 
 
 def clean_answer(answer: str) -> str:
@@ -166,15 +94,16 @@ def plain_number(answer: str) -> Fraction | None:
 def same_numbers(left: str, right: str) -> bool | None:
     """Whether two plain numbers are equal: exactly, or one a decimal of six places or more that stands for a fraction
     which no decimal writes out; None where one of them is no plain number."""
-    values = plain_number(left), plain_number(right)
-    if values[0] is None or values[1] is None:
+    first, second = plain_number(left), plain_number(right)
+    if first is None or second is None:
         return None
-    if values[0] == values[1]:
+    if first == second:
         return True
-    for text, decimal, exact in ((left, *values), (right, *reversed(values))):
+    for text, decimal, exact in ((left, first, second), (right, second, first)):
         places = len(_NOT_DIGITS.sub("", text.partition(".")[2]))
         if places >= ROUNDED_PLACES and not _terminates(exact):
-            return abs(decimal - exact) <= Fraction(1001, 1000) * ROUNDED * min(1, abs(exact))
+            near = abs(decimal - exact) <= Fraction(1001, 1000) * ROUNDED * min(Fraction(1), abs(exact))
+            return near or abs(decimal - exact) <= Fraction(1, 2 * 10**places)
     return False
 
 
@@ -210,17 +139,12 @@ def plain_row(answer: str) -> tuple[str, tuple[Fraction, ...]] | None:
 
 
 def is_euler(mantissa: str, exponent: str) -> bool:
-    """2e-1 is a term of Euler's number: a whole number, a sign and one digit; 2.0e-1, 2e1 and 2e-10 are powers of ten."""
+    """2e-1 is a term of Euler's number: a whole number, a sign, one digit; 2.0e-1, 2e1 and 2e-10 are powers of ten."""
     return exponent[0] in "+-" and len(exponent) == 2 and "." not in mantissa
 
 
 def _value(numeral: str) -> Fraction:
     return Fraction(_NOT_DIGITS.sub("", numeral))
-
-
-def _script(match: re.Match[str]) -> str:
-    above, below = match.groups()
-    return f"^{{{above.translate(_FROM_SCRIPT)}}}" if above else f"_{{{below.translate(_FROM_SCRIPT)}}}"
 
 
 def _squeezed(answer: str) -> str:

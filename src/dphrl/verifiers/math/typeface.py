@@ -1,4 +1,4 @@
-"""One way to write what only looks different: typeface, size, colour and idle commands are taken off; words stay marked.
+"""One way to write what only looks different: typeface, size, colour, idle commands are taken off; words stay marked.
 
 The result is LaTeX in which every word stands alone in \\text{WORD}, and all else is mathematics.
 """
@@ -10,7 +10,10 @@ import re
 from dphrl.verifiers.math.units import CLEAR, UNITS
 from dphrl.verifiers.math.words import FUNCTIONS, SHORT, WORDS
 
-_MATH = "mathbf boldsymbol bm mathit mathsf mathtt mathcal mathfrak mathscr pmb bold symbf underline vec mathnormal ensuremath overrightarrow boxed fbox mathop mathord phantom hphantom smash"
+_MATH = (
+    "mathbf boldsymbol bm mathit mathsf mathtt mathcal mathfrak mathscr pmb bold symbf underline vec mathnormal "
+    "ensuremath overrightarrow boxed fbox mathop mathord smash"
+)
 _UPRIGHT = "mathrm rm operatorname operatorname* mathup symrm"
 _TEXT = "text textbf textit textrm textnormal textsf texttt textup textsc textmd emph mbox hbox"
 _SWITCHES = (
@@ -20,7 +23,7 @@ _SWITCHES = (
 )
 _COLOURS = ("color", "textcolor", "colorbox", "mathcolor")
 _SAME = {
-    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "nicefrac": r"\frac", "sfrac": r"\frac", "flatfrac": r"\frac",
+    "dfrac": r"\frac", "tfrac": r"\frac", "cfrac": r"\frac", "nicefrac": r"\frac", "sfrac": r"\frac",
     "dbinom": r"\binom", "tbinom": r"\binom", "lbrace": r"\{", "rbrace": r"\}", "lbrack": "[", "rbrack": "]",
     "lparen": "(", "rparen": ")", "langle": "(", "rangle": ")", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|",
     "lVert": r"\|", "rVert": r"\|", "Vert": r"\|", "varnothing": r"\emptyset", "oslash": r"\emptyset",
@@ -36,7 +39,9 @@ _SAME = {
 _COMMAND = re.compile(r"\\(?:([A-Za-z]+)\*?|(.))", re.DOTALL)
 _SPACE = frozenset(" ,;:!>\n\t")
 _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*\.?|\d[\d.,]*|\$|.", re.DOTALL)
-_RUN = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|(?<![A-Za-z\\])[A-Za-z]{2,}(?:['-][A-Za-z]{2,})*")
+_RUN = re.compile(
+    r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+|(?<![A-Za-z\\])[A-Za-z]{2,}(?:['-][A-Za-z]{2,})*"
+)
 _CLOCK = re.compile(r"(\d)\s*([ap])\.?\s?m\.?(?![A-Za-z])", re.IGNORECASE)
 _NOON = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\over(?![A-Za-z])([^{}]*)$")
@@ -100,7 +105,13 @@ def _faces(text: str) -> str:
             position = _argument(text, position)[1]
         elif kind == "math":
             content, position = _argument(text, position)
-            pieces.append(_faces(content) if len(content) < 2 else f"{{{_faces(content)}}}" if _needs_braces(text, position) else f" {_faces(content)}")
+            pieces.append(
+                _faces(content)
+                if len(content) < 2
+                else f"{{{_faces(content)}}}"
+                if _needs_braces(text, position)
+                else f" {_faces(content)}"
+            )
         elif kind == "text" or kind == "upright":
             content, position = _argument(text, position, to_end=name == "rm")
             pieces.append(_upright(content, kind == "text"))
@@ -180,7 +191,14 @@ def _word_or_product(match: re.Match[str], prose: bool) -> str:
         return run if attached and run not in ("cm", "mm", "km", "kg", "mph") else rf"\text{{{run}}}"
     if run in UNITS and len(run) > 3:
         return rf"\text{{{run}}}"
-    prefix = next((name for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "log", "ln", "exp", "sqrt") if run.startswith(name) and len(run) - len(name) < 2), "")
+    prefix = next(
+        (
+            name
+            for name in ("arcsin", "arccos", "arctan", "sin", "cos", "tan", "log", "ln", "exp", "sqrt")
+            if run.startswith(name) and len(run) - len(name) < 2
+        ),
+        "",
+    )
     if prefix:
-        return rf"\{prefix} {run[len(prefix):]}"
+        return rf"\{prefix} {run[len(prefix) :]}"
     return run if is_product(run) else rf"\text{{{run}}}"

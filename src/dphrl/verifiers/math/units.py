@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from dphrl.verifiers.math.words import ADDED, CHANGING, NEUTRAL, PEOPLE, STOP
+from dphrl.verifiers.math.words import ADDED, CHANGING, NEUTRAL, PEOPLE, STOP, words
 
 _UNITS = """
 m meter meters metre metres; km kilometer kilometers kilometre kilometres; cm centimeter centimeters centimetre
@@ -29,9 +29,9 @@ UNITS: dict[str, str] = {
 """How a unit is written -> its name. Two answers in different units differ; nothing is converted."""
 for _name in [name for name in UNITS if len(name) > 3 and name.isalpha()]:
     UNITS.setdefault(_name.capitalize(), UNITS[_name])
-CLEAR = frozenset(
+CLEAR = words(
     "km cm mm kg ft yd lb lbs oz mph min sec hr hrs kph kmh Hz kHz MHz GHz kJ kW kPa MPa MeV GeV keV TeV eV gal mol "
-    "USD EUR Rs rpm in mi deg amp day cup bit nm".split()
+    "rpm USD EUR Rs in mi deg amp day cup bit nm"
 )
 """Units of two and three letters that no product of variables looks like; longer ones are clear, one letter never."""
 
@@ -97,9 +97,10 @@ def read_unit(tail: str) -> tuple[Unit, tuple[str, ...]] | None:
             return None
         position = piece.end()
         word = piece["word"]
-        if piece["letter"] and not (state.last == "deg" and piece["letter"] in ("C", "F")):
+        letter = piece["letter"]
+        if letter and not (state.last == "deg" and letter in ("C", "F")) and not (state.sign < 0 and letter in UNITS):
             return None
-        word = piece["letter"] or word
+        word = letter or word
         if word is not None and word.lower() not in ADDED:
             if word.lower() in ("per", "every", "each", "a"):
                 state.sign = -1

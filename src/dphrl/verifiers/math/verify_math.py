@@ -39,7 +39,7 @@ def verify_math(
         items: with `completion` (see `final_answer.extract_answer` for its final answer) and `gold` (the answer, or a
             solution that ends in "#### ANSWER" or holds \\boxed{ANSWER}).
         deadline_s: CPU seconds one comparison may take, > 0.
-        echo: whether an answer copied out of the item's `prompt` is wrong where the gold answer is a simpler form of it.
+        echo: whether an answer copied out of the item's `prompt` is wrong where the gold answer is another form.
         workers: most processes at work, >= 1; None = one a core, divided among the ranks of this machine.
     Returns:
         One verdict per item: correct, wrong, no_answer, timeout, memory, or gold_error without reward (there is no gold

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from dphrl.verifiers.math.plain_text import plain_number
-from dphrl.verifiers.math.reading import ANY_ORDER, Equation, Group, Named, Reading, Value, read
+from dphrl.verifiers.math.reading import read
+from dphrl.verifiers.math.records import ANY_ORDER, Equation, Group, Named, Reading, Value
 
 LONGEST_COUNTED = 1_000
 """Characters of the longest answer that is read; a longer one is counted as it stands."""

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 SCALES: dict[str, str] = {
     "dozen": "12",
     "dozens": "12",
@@ -19,9 +25,12 @@ SCALES: dict[str, str] = {
     "trillions": "10^{12}",
 }
 """Words after a number that multiply it."""
-_PARTS = "half third quarter fourth fifth sixth seventh eighth ninth tenth hundredth thousandth millionth billionth"
+_PARTS = (
+    "half", "third", "quarter", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "hundredth",
+    "thousandth", "millionth", "billionth",
+)  # fmt: skip
 _SIZES = (2, 3, 4, 4, 5, 6, 7, 8, 9, 10, 100, 1000, 10**6, 10**9)
-for _part, _size in zip(_PARTS.split(), _SIZES, strict=True):
+for _part, _size in zip(_PARTS, _SIZES, strict=True):
     SCALES[_part] = SCALES["halves" if _part == "half" else f"{_part}s"] = rf"\frac{{1}}{{{_size}}}"
 
 OPERATORS: tuple[tuple[str, str], ...] = (
@@ -44,13 +53,13 @@ OPERATORS: tuple[tuple[str, str], ...] = (
 )
 """Words and what they say, tried in turn; a word stands between spaces."""
 
-LABELS = frozenset(
+LABELS = words(
     "the a an so thus hence therefore then we get have find obtain that this it its answer answers result solution "
     "value final correct total is are was be will would should equals equal to of about approximately roughly around "
-    "exactly nearly just simply only option choice there".split()
+    "exactly nearly just simply only option choice there"
 )
 """Words before a value that say nothing more."""
-ADDED = frozenset("in total altogether overall combined exactly only respectively approximately approx".split())
+ADDED = words("in total altogether overall combined exactly only respectively approximately approx")
 """Words behind a value that say nothing more."""
 QUALIFIER = (
     r"(?:for|where|with)\s+(?:all|any|every|some|each|arbitrary|integers?|real|natural|positive|constants?)\b.*"
@@ -69,29 +78,29 @@ SAYINGS = {
 }
 """What is said in words and written in signs as well."""
 SEPARATORS = frozenset({"and", "or"})
-CHANGING = frozenset(
+CHANGING = words(
     "below above under over less more least most than minus plus times squared cubed bc bce short fewer before after "
     "not no perhaps maybe always unless except without doubled halved tripled factorial root power mod modulo choose "
-    "per by or and r remainder".split()
+    "per by or and r remainder"
 )
 """Words that change or doubt the value before them, so that what they say is never left out."""
-STOP = frozenset(
+STOP = words(
     "is at on up for if when where the not of to from in with by as that this which these those then does do did was "
-    "has its perhaps yes plus minus versus thus always besides ours yours less".split()
+    "has its perhaps yes plus minus versus thus always besides ours yours less"
 )
 """No nouns, and none of them makes a formula in a row with others."""
-PEOPLE = frozenset(
+PEOPLE = words(
     "people person child children man men woman women mouse mice goose geese fish sheep deer foot feet tooth teeth "
-    "series species cattle dice data pairs money water cash rice sand paint".split()
+    "series species cattle dice data pairs money water cash rice sand paint"
 )
 """Nouns that do not end in s."""
 NEUTRAL = frozenset({"unit", "piece", "item", "way", "time", "total", "number"})
 """Nouns that stand for any other."""
-WORDS = frozenset("yes no and or if odd even true false none one two on max min am pm pct".split())
+WORDS = words("yes no and or if odd even true false none one two on max min am pm pct")
 """Words of two and three letters that are words wherever they stand alone."""
 SHORT = frozenset(word for word in LABELS | ADDED | CHANGING | STOP if len(word) in (2, 3)) | {"all", "any", "out"}
 """Words of two and three letters that are words beside longer ones; else they are products: at, by, bc."""
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp pi sqrt infty lg max min gcd lcm det".split()
+FUNCTIONS = words(
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp pi sqrt infty lg max min gcd lcm det"
 )
 """What LaTeX knows as a command and people write without its backslash."""
