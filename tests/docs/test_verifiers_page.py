@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dphrl.types import NO_REWARD, STATUSES
+from dphrl.verifiers.math.verify_math import verify_math
 from dphrl.verifiers.sql.query_settings import SCRIPT_RULES
 from dphrl.verifiers.sql.verify_sql import verify_sql
 
@@ -97,3 +98,14 @@ def test_options_and_their_defaults() -> None:
             assert float(shown[option.name].replace(",", "")) == option.default
         elif option.default is not None:
             assert shown[option.name] == str(option.default).lower()
+
+
+def test_each_rule_of_mathematics_has_an_answer_of_both_sides() -> None:
+    lines = PAGE[PAGE.index("| rule | gold answer | paid | not paid |") :].split("\n\n")[0].splitlines()[2:]
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    answers = [[re.findall("`(.*)`", cell)[0].replace("\\|", "|") for cell in row[1:]] for row in rows]
+    assert len(answers) > 30
+    judged = verify_math(
+        [{"gold": gold, "completion": rf"\boxed{{{text}}}"} for gold, *pair in answers for text in pair]
+    )
+    assert [verdict.status for verdict in judged] == ["correct", "wrong"] * len(rows)

@@ -40,7 +40,10 @@ _DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_OF = re.compile(rf"(\d+(?:\.\d+)?|\\pi){_DEGREES.pattern}")
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _OVER_LETTER = re.compile(r"\\(?:hat|widehat|vec|mathbf)\s*\{?\s*(\\?[ijk](?:math)?)\s*\}?")
-_NAMED_INDEX = re.compile(r"_\s*\{?\s*(?:\\text\{([^{}]*)\}|\\(max|min|infty))\s*\}?")
+_NAMED_INDEX = re.compile(r"_\s*(?:\{\s*(?:\\text\{([^{}]*)\}|\\([A-Za-z]+))\s*\}|\\text\{([^{}]*)\}|\\([A-Za-z]+))")
+_E_INDEXED = re.compile(r"(?<![A-Za-z\\])([eE])\s*_\s*(?:\{([^{}]*)\}|(\w))")
+"""The parser knows e and E without an index alone."""
+_E_NAMES = {"e": "q", "E": "Q"}
 _DETERMINANT = re.compile(
     r"(?:\||\\det\s*\(?)\s*\\begin\{(?:array|matrix|pmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?(.*?)\\end\{(?:array|matrix|pmatrix|bmatrix)\}\s*(?:\||\)?)",
     re.DOTALL,
@@ -49,7 +52,9 @@ _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s
 _ORDER = re.compile(r"\\begin\{(?:pmatrix|bmatrix|matrix|vmatrix)\}(.*?)\\end", re.DOTALL)
 _FUNCTION_POWER = re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log)\s*\^\s*(\{[^{}]*\}|\d)\s*")
 _DIFFERENTIAL = re.compile(r"\\i*nt(?![A-Za-z])|\\frac\s*\{\s*d")
-_LETTER_D = re.compile(r"\\[A-Za-z]+|d(?=\s*(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|rho|sigma|mu|lambda|omega)))")
+_LETTER_D = re.compile(
+    r"\\[A-Za-z]+|_\{[^{}]*\}|d(?=\s*(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|rho|sigma|mu|lambda|omega)))"
+)
 """A variable d, not the d of dx."""
 _UNREAD = re.compile(r"\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)")
 
@@ -71,12 +76,13 @@ def formula(latex: str) -> str | None:
     if r"\circ" in text or _SIDE_BY_SIDE.search(text):
         return None
     text = _OVER_LETTER.sub(lambda match: match[1].strip("\\")[0], text)
-    text = _NAMED_INDEX.sub(lambda match: f"_{{{match[1] or match[2]}}}", text)
+    text = _NAMED_INDEX.sub(lambda match: f"_{{{match[1] or match[2] or match[3] or match[4]}}}", text)
+    text = _E_INDEXED.sub(lambda match: f"{_E_NAMES[match[1]]}_{{{match[1]}{match[2] or match[3]}}}", text)
     text = _PRIMES.sub(_primed, text)
     text = _TRANSPOSED.sub("^{1T}", text)
     text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", _DETERMINANT.sub(r"\\begin{vmatrix}\1\\end{vmatrix}", text))
     if not _DIFFERENTIAL.search(text):
-        text = _LETTER_D.sub(lambda match: match[0] if match[0][0] == "\\" else "{d}", text)
+        text = _LETTER_D.sub(lambda match: match[0] if match[0][0] in "\\_" else "{d}", text)
     text = _arguments(text)
     text = _LONE_POINT.sub(r"\1", text)
     return None if _UNREAD.search(text) else text.strip()
