@@ -1,6 +1,7 @@
 """Persistent worker processes that judge items which may be hostile.
 
-A worker that dies, or is killed at its deadline, is replaced, and only the item it was at is blamed.
+A worker that dies, or is killed at its deadline, is replaced, and only the item it was at is blamed. What items that
+take long may cost the rest of their batch is bounded (`slow_items`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 from dphrl.errors import VerifierError
 from dphrl.verifiers.workers.job import Reply, Settings
-from dphrl.verifiers.workers.process import Process, WorkerDied
+from dphrl.verifiers.workers.process import Forked, Process, WorkerDied
+from dphrl.verifiers.workers.slow_items import FIRST, SMALL, Spent, TooSlow, deadline_of_slow, key_of, worth_trying
+from dphrl.verifiers.workers.template import Template
 
 CHUNK = 64
 """Most items in one message."""
@@ -32,6 +35,8 @@ ORPHAN_FACTOR = 2.0
 SHARED_BYTES = 8 << 20
 """Characters of shared values a worker may hold before it is told to forget them all; in memory they take ten times
 as much."""
+GROWN_BYTES = 256 << 20
+"""Memory a worker may grow by before it is replaced, between two chunks."""
 CHUNK_BYTES = 4 << 20
 """Characters of shared values that the items of a chunk may need between them, if it has more than one."""
 
@@ -48,6 +53,10 @@ class Pool:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._workers: list[Process] = []
+        self._template: Template | None = None
+        self._too_slow = TooSlow()
+        self.spent = Spent()
+        """CPU time of all its workers so far."""
         atexit.register(self.close)
 
     @property
@@ -64,8 +73,12 @@ class Pool:
         workers: int | None = None,
         needs: Sequence[str] = (),
         shared: Mapping[str, Sequence[str]] | None = None,
+        adapt: bool = True,
+        grown_bytes: int = GROWN_BYTES,
     ) -> list[Reply]:
         """Judge items.
+
+        An item that needs more than its time is a `timeout`, and is not tried again with no more time than it had.
 
         Args:
             items: what the job's `judge` takes; plain JSON values.
@@ -75,6 +88,9 @@ class Pool:
             needs: for each item the key in `shared` of the value it needs, which is sent once to each worker that gets
                 such an item. Empty = no item needs one. Items that need the same value should stand together.
             shared: key -> texts for the job's `remember`.
+            adapt: in a batch of more than `SMALL` items, those that take long share a bounded part of its time, as
+                `deadline_of_slow` says; False = each has its whole deadline.
+            grown_bytes: what a worker's memory may grow by before it is replaced, >= 0.
         Returns:
             One (status, detail) per item, in order.
         Raises:
@@ -85,14 +101,23 @@ class Pool:
         with self._lock:
             batch = _Batch(items, settings, cpu_s, needs, shared or {})
             most = min(workers or default_workers(), -(-len(items) // LEAST_CHUNK))
+            before = self.spent
+            batch.begin(self._too_slow, adapt=adapt)
             try:
-                while batch.left:
-                    self._hand_out(batch, most)
-                    self._collect(batch)
+                self._work(batch, most, grown_bytes)
+                batch.try_slow_ones(self._too_slow, (self.spent - before).finished_s)
+                self._work(batch, most, grown_bytes)
             except BaseException:  # Ctrl-C too: replies still under way would answer the next call
                 self._stop()
                 raise
+            batch.keep(self._too_slow)
             return batch.replies
+
+    def _work(self, batch: _Batch, most: int, grown_bytes: int) -> None:
+        """Do what is to do."""
+        while batch.left:
+            self._hand_out(batch, most, grown_bytes)
+            self._collect(batch)
 
     def close(self) -> None:
         """Stop the workers; the next `run` starts others. A forked copy, which does not own them, leaves them be."""
@@ -100,21 +125,34 @@ class Pool:
             self._stop()
 
     def _new(self) -> Process:
-        return Process(self.job)
+        if self._template is None or self._template.gone:
+            if self._template is not None:
+                self._template.stop()
+            self._template = Template(self.job)
+        return Forked(self.job, self._template)
 
     def _stop(self) -> None:
         workers, self._workers = self._workers, []
         for worker in workers:
             worker.stop()
+        if self._template is not None:
+            self._template.stop()
+            self._template = None
 
-    def _hand_out(self, batch: _Batch, most: int) -> None:
+    def _hand_out(self, batch: _Batch, most: int, grown_bytes: int) -> None:
         """Give every idle worker a chunk; start more while there is work that none has taken."""
-        size = min(CHUNK, max(LEAST_CHUNK, -(-len(batch.replies) // (SHARES * most))))
+        size = min(CHUNK, max(1 if batch.one_by_one else LEAST_CHUNK, -(-len(batch.replies) // (SHARES * most))))
+        for worker in [worker for worker in self._workers if worker.idle and worker.grown_bytes() > grown_bytes]:
+            self._workers.remove(worker)
+            worker.stop()
         for worker in self._workers[:most]:
             if batch.todo and worker.idle:
                 self._try(batch, worker, batch.take(size))
         while batch.todo and len(self._workers) < most:
-            self._workers.append(self._new())
+            try:
+                self._workers.append(self._new())
+            except WorkerDied as death:
+                self._bad_start(batch, death, self._template.command if self._template else [])
 
     def _try(self, batch: _Batch, worker: Process, chunk: list[int]) -> None:
         try:
@@ -130,24 +168,30 @@ class Pool:
             poll.register(file, select.POLLIN)
         rung = {file for file, _ in poll.poll(1000 * min(worker.patience() for worker in busy.values()))}
         for file, worker in busy.items():
+            before = worker.spent
             try:
                 for index, (status, detail) in worker.receive():
-                    batch.settle(index, (status, detail))
+                    batch.judged(index, (status, detail))
                 if file not in rung:
                     worker.check_deadline()
             except WorkerDied as death:
                 self._bury(batch, worker, death)
+            self.spent += worker.spent - before
 
     def _bury(self, batch: _Batch, worker: Process, death: WorkerDied) -> None:
         self._workers.remove(worker)
         worker.stop()
-        batch.bad_starts += not worker.was_ready
+        if not worker.was_ready:
+            self._bad_start(batch, death, worker.command)
+        batch.requeue(worker.chunk, death)
+
+    def _bad_start(self, batch: _Batch, death: WorkerDied, command: Sequence[str]) -> None:
+        batch.bad_starts += 1
         if batch.bad_starts == TRIES:  # one may have been killed from outside
             raise VerifierError(
                 f"a worker for {self.job} did not start ({death.detail}); its own message stands above; "
-                f"`{' '.join(worker.command)}` should say ready and wait for input"
+                f"`{' '.join(command)}` should say ready and wait for input"
             ) from death
-        batch.requeue(worker.chunk, death)
 
 
 class _Batch:
@@ -166,7 +210,59 @@ class _Batch:
         self.todo = deque(range(len(items)))
         self.left = len(items)
         self.bad_starts = 0
+        self.last_try = True
+        """Whether an item that does not keep `cpu_s` is a timeout; else it is put off."""
+        self.one_by_one = False
+        """Whether items are handed out one at a time: they are slow, and may stand beside idle workers."""
+        self._whole_s = cpu_s
+        self._slow: list[int] = []
+        self._exceeded: dict[int, float] = {}
         self._deaths: Counter[int] = Counter()
+
+    def begin(self, too_slow: TooSlow, *, adapt: bool) -> None:
+        """Settle what is known to need more than the deadline; put off what is known to be slow."""
+        if len(too_slow):
+            known = ((index, too_slow.exceeded(self.key(index))) for index in self.todo)
+            self._exceeded = {index: seconds for index, seconds in known if seconds}
+        small = not adapt or len(self.items) <= SMALL
+        for index in [index for index, seconds in self._exceeded.items() if small or seconds >= self._whole_s]:
+            if self._exceeded[index] >= self._whole_s:
+                self.todo.remove(index)
+                self._give_up(index, self._exceeded.pop(index), "as before")
+        if not small:
+            self.cpu_s, self.last_try = FIRST * self._whole_s, False
+            for index in self._exceeded:
+                self.todo.remove(index)
+                self._put_off(index)
+
+    def try_slow_ones(self, too_slow: TooSlow, finished_s: float) -> None:
+        """Take up again what was put off, with the deadline that the rest of the batch leaves it."""
+        slow, self._slow = self._slow, []
+        self.last_try = self.one_by_one = True
+        if slow:
+            self.cpu_s = deadline_of_slow(len(slow), self._whole_s, finished_s)
+        self.left = len(slow)
+        for index in sorted(slow):
+            exceeded = self._exceeded.pop(index, 0.0)
+            if worth_trying(self.cpu_s, self._whole_s, exceeded):
+                self.todo.append(index)
+            else:
+                self._give_up(index, exceeded, "as before")
+
+    def keep(self, too_slow: TooSlow) -> None:
+        """Remember which items took too long."""
+        for index, seconds in self._exceeded.items():
+            too_slow.put(self.key(index), seconds)
+
+    def key(self, index: int) -> bytes:
+        return key_of(self.items[index], self.settings)
+
+    def _put_off(self, index: int) -> None:
+        self._slow.append(index)
+        self.left -= 1
+
+    def _give_up(self, index: int, seconds: float, how: str) -> None:
+        self.settle(index, ("timeout", f"more than {seconds:.3g} s of CPU time, {how}"))
 
     def take(self, size: int) -> list[int]:
         """The next items: at most `size`, and no more than need CHUNK_BYTES of shared text; at least one."""
@@ -183,6 +279,12 @@ class _Batch:
     def settle(self, index: int, reply: Reply) -> None:
         self.replies[index] = reply
         self.left -= 1
+
+    def judged(self, index: int, reply: Reply) -> None:
+        """A worker's own reply; where it gave the item up, the job's own deadline is over."""
+        if reply[0] == "timeout":
+            self._exceeded[index] = self._whole_s
+        self.settle(index, reply)
 
     def request(self, chunk: Sequence[int], worker: Process) -> bytes:
         """The message for a chunk, with the shared values the worker has not been sent yet."""
@@ -206,7 +308,15 @@ class _Batch:
     def requeue(self, chunk: Sequence[int], death: WorkerDied) -> None:
         """Put what a dead worker left unanswered back in front; only the first item, where it died, can be blamed."""
         rest = list(chunk)
-        if rest:
+        if rest and death.status == "timeout":
+            culprit, *rest = rest
+            if self.last_try:
+                self._exceeded[culprit] = self.cpu_s
+                of = "" if self.cpu_s == self._whole_s else ", its share of what slow items of a batch may take"
+                self.settle(culprit, ("timeout", f"{death.detail}{of}"))
+            else:
+                self._put_off(culprit)
+        elif rest:
             culprit = rest[0]
             self._deaths[culprit] += 1
             if death.status is not None or self._deaths[culprit] == TRIES:
@@ -222,6 +332,11 @@ def default_workers() -> int:
 
 
 _POOLS: dict[tuple[int, str], Pool] = {}
+
+
+def spent_so_far() -> Spent:
+    """CPU time of the workers of all pools of this process."""
+    return sum((pool.spent for (owner, _), pool in list(_POOLS.items()) if owner == os.getpid()), Spent())
 
 
 def pool_of(job: str) -> Pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import signal
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.types import Status
+from dphrl.verifiers.workers.slow_items import Spent
+from dphrl.verifiers.workers.template import START_S, Template, TemplateDied, environment, kept
 
-START_S = 60.0
-"""Wall-clock seconds a worker may take to start; far above what it needs, for a machine that is very busy."""
 WALL_FACTOR = 20.0
 """Wall-clock seconds allowed for each CPU second of a deadline, since other programs may keep the machine busy."""
 GLANCE_S = 1.0
 """Wall-clock seconds after which a silent worker is looked at, whatever its deadline."""
-_PACKAGE_ROOT = Path(__file__).parents[3]
 _READ_BYTES = 1 << 18
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class WorkerDied(Exception):
@@ -44,32 +44,48 @@ class Process:
     """
 
     def __init__(self, job: str) -> None:
-        """Start a process for a job, which is named by the module that holds it."""
+        """Start a process for a job, which is named by the module that holds it.
+
+        Raises:
+            WorkerDied: it cannot be started.
+        """
         self.command = self._command(job)
-        path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
         ours, theirs = socket.socketpair()
-        with ours, theirs:
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=theirs.fileno(),
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                env={**os.environ, "PYTHONPATH": path},
-            )
-            assert self._process.stdout is not None
-            with self._process.stdout as replies:
-                self._socket, self._replies = socket.socket(fileno=_kept(ours.fileno())), _kept(replies.fileno())
+        read, write = os.pipe()
+        try:
+            with ours, theirs:
+                self._start(theirs.fileno(), write)
+                self._socket, self._replies = socket.socket(fileno=kept(ours.fileno())), kept(read)
+        finally:
+            os.close(read)
+            os.close(write)
         os.set_blocking(self._replies, False)
         self._partial: list[bytes] = []
         self.was_ready = False
         self._chunk: deque[int] = deque()
         self.held: dict[str, int] = {}
         """Shared values it has been sent: key -> characters."""
+        self.spent = Spent()
+        """CPU time so far."""
+        self._gave_up = False
+        self._first_resident: int | None = None
         self._cpu_s, self._cpu_mark, self._wall_end = 0.0, 0.0, time.monotonic() + START_S
 
     def _command(self, job: str) -> list[str]:
-        # -P: a file of the current directory must not shadow a module the worker imports
-        return [sys.executable, "-P", "-m", "dphrl.verifiers.workers.worker_main", job, str(os.getpid())]
+        raise NotImplementedError
+
+    def _start(self, requests: int, replies: int) -> None:
+        self._process = subprocess.Popen(self.command, stdin=requests, stdout=replies, bufsize=0, env=environment())
+
+    def _kill(self) -> None:
+        self._process.kill()
+
+    def _wait(self) -> int | None:
+        """Its exit status, once it has ended; None where nobody knows."""
+        return self._process.wait()
+
+    def _has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     @property
     def pid(self) -> int:
@@ -119,8 +135,13 @@ class Process:
         data = self._read()
         if rung == b"" and not data:
             raise self._death()
+        replies = self._answers(data)
         if rung:  # replies alone do not restart the clock: the worker is hardly further than when it rang last
+            self._count_time()
             self._restart_clock()
+        return replies
+
+    def _answers(self, data: bytes) -> list[tuple[int, Any]]:
         if b"\n" not in data:
             self._partial.append(data)
             return []
@@ -131,6 +152,7 @@ class Process:
             self.was_ready = True
             del lines[0]
         replies = json.loads(b"[" + b",".join(lines) + b"]")
+        self._gave_up = self._gave_up or any(status == "timeout" for status, _ in replies)
         return [(self._chunk.popleft(), reply) for reply in replies]
 
     def patience(self) -> float:
@@ -146,16 +168,16 @@ class Process:
             WorkerDied: the item it is at has had its time (the caller stops the worker), or the worker is gone.
         """
         if self.was_ready and self._cpu_used() >= self._cpu_s:
-            raise WorkerDied("timeout", f"more than {self._cpu_s:g} s of CPU time")
-        if self._process.poll() is not None:  # its end of the socket may live on in a fork of this process
+            raise self._timeout(f"more than {self._cpu_s:.3g} s of CPU time")
+        if self._has_ended():  # its end of the socket may live on in a fork of this process
             raise self._death()
         if time.monotonic() >= self._wall_end:  # no job waits for anything, so the machine is at fault
             raise WorkerDied("verifier_error", "no answer, and hardly any CPU time used, for too long")
 
     def stop(self) -> None:
         """Kill it, wait for its end, and close what leads to it."""
-        self._process.kill()
-        self._process.wait()
+        self._kill()
+        self._wait()
         self._socket.close()
         os.close(self._replies)
 
@@ -175,10 +197,31 @@ class Process:
             return b""
 
     def _death(self) -> WorkerDied:
-        code = self._process.wait()
+        code = self._wait()
         if code == -signal.SIGPROF:
-            return WorkerDied("timeout", "more CPU time than the deadline")
+            return self._timeout("more CPU time than the deadline")
         return WorkerDied(None, f"the worker ended with status {code}")
+
+    def _timeout(self, detail: str) -> WorkerDied:
+        self._gave_up = True
+        self._count_time()
+        return WorkerDied("timeout", detail)
+
+    def grown_bytes(self) -> int:
+        """Memory it holds beyond what it held when first asked; 0 where the system does not say (no Linux)."""
+        try:
+            resident = int(Path(f"/proc/{self.pid}/statm").read_bytes().split()[1]) * _PAGE
+        except (OSError, IndexError):
+            return 0
+        if self._first_resident is None:
+            self._first_resident = resident
+        return resident - self._first_resident
+
+    def _count_time(self) -> None:
+        """Put the time since the clock was restarted to what was judged, or given up, meanwhile."""
+        used = max(0.0, self._cpu_used())
+        self.spent += Spent(timeouts_s=used) if self._gave_up else Spent(finished_s=used)
+        self._gave_up = False
 
     def _restart_clock(self) -> None:
         self._cpu_mark = self._cpu_clock()
@@ -198,7 +241,41 @@ class Process:
             return 0.0
 
 
-def _kept(file: int) -> int:
-    """A copy of a file descriptor, with a number above 2. Where the user's process has closed 0, 1 or 2, the original
-    can have that number, and what the process prints would reach a worker."""
-    return int(fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 3))
+class Forked(Process):
+    """A worker that a template forked off; the usual kind."""
+
+    def __init__(self, job: str, template: Template) -> None:
+        self._template = template
+        self._ended = False
+        self._code: int | None = None
+        super().__init__(job)
+
+    def _command(self, job: str) -> list[str]:
+        return self._template.command
+
+    def _start(self, requests: int, replies: int) -> None:
+        try:
+            self._pid = self._template.fork(requests, replies)
+        except TemplateDied as death:
+            raise WorkerDied(None, str(death)) from None
+
+    @property
+    def pid(self) -> int:
+        """Process id; nobody else's before it is reaped."""
+        return self._pid
+
+    def _kill(self) -> None:
+        if not self._ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+
+    def _wait(self) -> int | None:
+        if not self._ended:
+            self._ended, self._code = True, self._template.reap(self._pid)
+        return self._code
+
+    def _has_ended(self) -> bool:
+        if not self._ended:
+            self._code = self._template.reap(self._pid, wait=False)
+            self._ended = self._code is not None
+        return self._ended or self._template.gone

@@ -1,9 +1,12 @@
-"""The process behind `Process`: reads chunks of items from a socket, writes one line for each item once it is judged.
+"""The processes behind `Process`: a template that imports a job and forks, and workers, which judge.
 
-Protocol (JSON lines): the worker says `"ready"`; a request is {"items": [...], "settings": {...}, "orphan_s": seconds,
-"shared": {...}, "forget": whether what was shared before must go first}. Every item is answered by [status, detail]
-before the next one is begun, so the parent always knows which item a dead worker was at. Replies wait in a pipe until
-the worker rings: a byte through the socket, at the end of a chunk, every RING_S, and when the pipe is full.
+The template says `"ready"` and is asked, a line at a time, to `fork` (two file descriptors come along; the answer is
+the worker's id), and to `wait` for or `poll` a worker (the answer is its exit status, empty while it lives).
+
+Protocol of a worker (JSON lines): it says `"ready"`; a request is {"items": [...], "settings": {...}, "orphan_s":
+seconds, "shared": {...}, "forget": whether what was shared before must go first}. Every item is answered by [status,
+detail] before the next one is begun, so the parent always knows which item a dead worker was at. Replies wait in a pipe
+until the worker rings: a byte through the socket, at the end of a chunk, every RING_S, and when the pipe is full.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import json
 import logging
 import os
 import select
+import socket
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 from dphrl.verifiers.workers.job import Job, Reply
@@ -45,18 +50,66 @@ def answer(job: Job, item: Any, settings: Any) -> Reply:
         return "verifier_error", f"{type(error).__name__}: {error}"[:MAX_DETAIL]
 
 
-def serve(module: str, parent: int) -> None:
-    """Do one job until end of input.
+def be_template(module: str, parent: int) -> None:
+    """Import a job, and fork workers for it until the parent is gone.
 
     Args:
-        module: name of the module that holds the job; it is imported here only.
-        parent: id of the process that reads the replies; when it is gone, so is this one.
+        module: name of the module that holds the job.
+        parent: id of the process that asks; when it is gone, so is this one, and with it the workers.
     """
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    replies = _Replies()
     logging.disable(logging.CRITICAL)
     job: Job = importlib.import_module(module).JOB
     lock_down()
+    os.write(1, b'"ready"\n')  # for whoever starts it by hand
+    control = socket.socket(fileno=os.dup(_SOCKET))
+    while os.getppid() == parent:
+        if not select.select([control], [], [], PARENT_CHECK_S)[0]:
+            continue
+        message, files, *_ = socket.recv_fds(control, 64, 2)
+        if not message:
+            return
+        if message == b"fork\n":
+            answer = _fork(job, control, files)
+        else:
+            what, pid = message.split()
+            ended, code = os.waitpid(int(pid), os.WNOHANG if what == b"poll" else 0)
+            answer = str(os.waitstatus_to_exitcode(code)) if ended else ""
+        control.sendall(f"{answer}\n".encode())
+
+
+def _fork(job: Job, control: socket.socket, files: list[int]) -> str:
+    """Fork a worker, which serves and never returns."""
+    template = os.getpid()
+    child = os.fork()  # no thread runs here
+    if child:
+        for file in files:
+            os.close(file)
+        return str(child)
+    code = 1
+    try:
+        control.close()
+        for file, place in zip(files, (_SOCKET, 1), strict=True):
+            os.dup2(file, place)
+            os.close(file)
+        serve(job, template)
+        code = 0
+    except ConnectionError:  # the parent is gone, and so is the reason to go on
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def serve(job: Job, parent: int) -> None:
+    """Do one job until end of input.
+
+    Args:
+        job: what to do.
+        parent: id of the parent process; when it is gone, so is this one.
+    """
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    replies = _Replies()
     replies.write(b'"ready"\n')
     replies.ring()
     with open(_SOCKET, "rb", buffering=_REQUEST_BUFFER, closefd=False) as requests:
@@ -69,6 +122,8 @@ def _answer_all(job: Job, line: bytes, replies: _Replies) -> None:
     request = json.loads(line)
     if job.remember is not None:
         job.remember(request["shared"], forget=request["forget"])
+        if request["shared"]:
+            replies.ring()  # what it took to read it is no item's time
     settings, orphan_s = job.settings(**request["settings"]), request["orphan_s"]
     # the parent keeps the deadline; the kernel's is for a parent that died meanwhile
     arm_cpu_deadline(orphan_s)
@@ -97,10 +152,6 @@ class _Replies:
     """The pipe to the parent, and the bell that says there is something in it."""
 
     def __init__(self) -> None:
-        try:
-            os.fstat(2)
-        except OSError:  # closed in the parent; the lowest free number is 2
-            os.open(os.devnull, os.O_WRONLY)
         self._pipe = os.dup(1)
         os.dup2(2, 1)  # whatever a library prints must not mix with the replies
         os.set_blocking(self._pipe, False)
@@ -129,8 +180,17 @@ def _leave_with(parent: int) -> None:
     os._exit(0)
 
 
+def _open_error_output() -> None:
+    """Where it is closed in the parent, a file that is received would get its number, and what libraries print."""
+    try:
+        os.fstat(2)
+    except OSError:  # the lowest free number is 2
+        os.open(os.devnull, os.O_WRONLY)
+
+
 if __name__ == "__main__":
     try:
-        serve(sys.argv[1], int(sys.argv[2]))
+        _open_error_output()
+        be_template(sys.argv[1], int(sys.argv[2]))
     except ConnectionError:  # the parent is gone, and so is the reason to go on
         os._exit(0)
