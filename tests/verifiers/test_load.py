@@ -183,6 +183,7 @@ def test_the_reward_function_joins_by_id_and_reports_every_status() -> None:
         "verifier/status/correct": 0.5,
         "verifier/status/wrong": 0.25,
         "verifier/status/no_answer": 0.25,
+        "verifier/timeout_share": 0.0,
     }
 
 

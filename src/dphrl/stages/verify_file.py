@@ -19,6 +19,7 @@ from dphrl.progress import Progress, silent
 from dphrl.types import NO_REWARD, Item, Verdict
 from dphrl.verifiers.registry import verifier_of, with_arguments
 from dphrl.verifiers.verifier import Arguments, Verifier
+from dphrl.verifiers.workers.pool import spent_so_far
 
 BATCH_LINES = 1024
 BATCH_BYTES = 32 << 20
@@ -41,6 +42,8 @@ class Summary:
     unjudged: Mapping[str, str]
     """For each status without reward that came: id and detail of its first completion."""
     seconds: float
+    timeout_share: float = 0.0
+    """Share of the workers' CPU time that went into completions that were given up, 0..1."""
 
     def text(self) -> str:
         """Counts per status and the rate, a line each; nothing in it can move a terminal's cursor."""
@@ -50,7 +53,8 @@ class Summary:
             first = f"  first: {self.unjudged[status]}" if status in self.unjudged else ""
             lines.append(f"{status:<14} {count:>9} {100 * count / total:>6.1f} %{first}")
         rate = total / max(self.seconds, 1e-9)
-        return "\n".join([*lines, f"{total} completions in {self.seconds:.2f} s, {rate:.4g} completions/s"])
+        given_up = f"; {100 * self.timeout_share:.0f} % of the CPU time on timeouts" if self.timeout_share else ""
+        return "\n".join([*lines, f"{total} completions in {self.seconds:.2f} s, {rate:.4g} completions/s{given_up}"])
 
 
 def verify_file(
@@ -87,7 +91,7 @@ def verify_file(
     unjudged: dict[str, str] = {}
     with _opened(file) as stream:
         total = _count(stream, file)
-        began = time.monotonic()
+        began, spent = time.monotonic(), spent_so_far()
         with _writer(target) as write:
             done = 0
             for batch in _batches(stream, file):
@@ -101,7 +105,9 @@ def verify_file(
             if not done:
                 raise DataError(f"{_name(file)} holds no line; give one JSON object a line, with a 'completion'")
         progress("verify", done, done)
-    return Summary(dict(statuses.most_common()), unjudged, time.monotonic() - began)
+    return Summary(
+        dict(statuses.most_common()), unjudged, time.monotonic() - began, (spent_so_far() - spent).timeout_share
+    )
 
 
 def verifier_arguments(verifier: Verifier, words: Sequence[str]) -> Arguments:

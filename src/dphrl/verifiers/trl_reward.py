@@ -9,6 +9,7 @@ from typing import Any
 from dphrl.errors import VerifierError
 from dphrl.types import STATUSES, Item, Message, Task, VerifyFn, item_of
 from dphrl.verifiers.registry import load_verifier
+from dphrl.verifiers.workers.pool import spent_so_far
 
 RewardFn = Callable[..., list[float | None]]
 LogMetric = Callable[[str, float], None]
@@ -40,7 +41,8 @@ def reward_from(verify: VerifyFn, name: str) -> RewardFn:
     Returns:
         `reward(completions=..., gold=..., log_metric=None, **columns)` -> one reward per completion, None where the
         verifier could not judge. With `log_metric` it reports the share in 0..1 of every status, at every call, so
-        that all ranks report the same names: verifier/status/correct, ...
+        that all ranks report the same names: verifier/status/correct, ...; and verifier/timeout_share, the share of
+        the workers' CPU time that went into completions that were given up.
     Raises (the function returned):
         VerifierError: a column the verifier needs is missing.
     """
@@ -89,6 +91,7 @@ def task_reward(task: Task) -> RewardFn:
 
 
 def _rewards(verify: VerifyFn, items: list[Item], name: str, log_metric: LogMetric | None) -> list[float | None]:
+    before = spent_so_far()
     verdicts = verify(items)
     if len(verdicts) != len(items):
         raise VerifierError(f"{name!r}: {len(verdicts)} verdicts for {len(items)} completions")
@@ -96,6 +99,7 @@ def _rewards(verify: VerifyFn, items: list[Item], name: str, log_metric: LogMetr
         counts = Counter(verdict.status for verdict in verdicts)
         for status in STATUSES:
             log_metric(f"verifier/status/{status}", counts[status] / max(len(verdicts), 1))
+        log_metric("verifier/timeout_share", (spent_so_far() - before).timeout_share)
     return [verdict.reward for verdict in verdicts]
 
 

@@ -55,7 +55,7 @@ def test_stopping_early_gives_the_sets_of_drawing_everything(whole: RunDir, tmp_
     assert all(c["draws"] == 5 for c in full_sets["counts"].values())
     one = early_sets["counts"][early_sets["near_perfect"][0]]
     assert 0 < one["low"] < one["successes"] / one["draws"] and one["low"] < one["high"] < 1 and one["successes"] == 4
-    assert list(json.loads((whole.presample / "speed.json").read_text())) == ["seconds", "tokens"]
+    assert list(json.loads((whole.presample / "speed.json").read_text())) == ["seconds", "tokens", "timeout_share"]
 
 
 def test_a_finished_run_is_left_alone(whole: RunDir, drawn: list[tuple[str, int]]) -> None:

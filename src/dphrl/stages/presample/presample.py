@@ -28,6 +28,7 @@ from dphrl.stages.presample.partition_file import read_partition, write_partitio
 from dphrl.stages.presample.prompt_share import PromptShare, check_share, prompts_of_share, write_share
 from dphrl.stages.presample.training_prompts import check_filter, partition_settings
 from dphrl.stages.presample.waves import Presamples, draw_in_waves
+from dphrl.verifiers.workers.pool import spent_so_far
 
 TASK = "task"
 """What the anchors of `config.task` are called; keep sets have their own names."""
@@ -128,7 +129,7 @@ def _draw(
     run: RunDir, config: Config, policy: Policy, prompts: Sequence[EncodedPrompts], progress: Progress
 ) -> list[Presamples]:
     """All draws of all tasks; the sampler's memory is given back before the anchors are scored."""
-    rules, speed = rules_of(config.anchor), Speed()
+    rules, speed, spent = rules_of(config.anchor), Speed(), spent_so_far()
     presamples = []
     with closing(make_sampler(config, policy)) as sampler:
         for one in prompts:
@@ -139,7 +140,11 @@ def _draw(
             presamples.append(Presamples(one, outcomes, files))
             speed += cost
     if speed.tokens:
-        write_json(run.presample / "speed.json", {"seconds": round(speed.seconds, 3), "tokens": speed.tokens})
+        share = (spent_so_far() - spent).timeout_share
+        if share:
+            progress("judging", speed.tokens, speed.tokens, f"{100 * share:.0f} % of the verifier's time on timeouts")
+        numbers = {"seconds": round(speed.seconds, 3), "tokens": speed.tokens, "timeout_share": round(share, 4)}
+        write_json(run.presample / "speed.json", numbers)
     return presamples
 
 

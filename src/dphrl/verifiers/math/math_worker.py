@@ -103,4 +103,23 @@ def _gold(text: str) -> _Gold:
     return _Gold(reading, Asked(letters, units), parameters(text))
 
 
-JOB = Job(compare_answers)
+_SAMPLES = (
+    ("2", r"\frac{6}{3}"),
+    (r"\frac{1}{3}", "0.3"),
+    (r"x^2+2x\sqrt{3}", r"x(x+2\sqrt{3})+\sin{x}"),
+    ("(1,2)", "(2,1)"),
+    (r"\{1,2\}", r"\{3,1\}"),
+    (r"(-\infty,2]\cup(3,4)", "[1,2)"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}x\\2\end{pmatrix}"),
+    ("y=2x+1", "2y=4x+2"),
+    ("x<3", r"x \ge e^{i\pi}"),
+)
+"""Answers of every kind: the parser and sympy load and build much when they are first asked."""
+
+
+def _warm_up() -> None:
+    for sample in _SAMPLES:
+        compare_answers(sample, None)
+
+
+JOB = Job(compare_answers, warm_up=_warm_up)

@@ -20,6 +20,8 @@ MATH_WORKER = "dphrl.verifiers.math.math_worker"
 MAX_ANSWER = 2_000
 """Characters of the longest answer that is compared other than as text."""
 ECHOED = "an expression of the question, where a simpler one was asked for"
+GROWN_BYTES = 32 << 20
+"""What a worker's memory may grow by before it is replaced: what sympy and the golds held parsed need."""
 _COSTLY = frozenset({"timeout", "memory"})
 
 Pair = tuple[str, str | None]
@@ -57,7 +59,9 @@ def verify_math(
     ]
     replies = {pair: _decide(*pair) for pair in dict.fromkeys(pairs)}
     unclear: list[Pair] = [pair for pair, reply in replies.items() if reply is None]
-    judged = dict(zip(unclear, pool_of(MATH_WORKER).run(unclear, {}, cpu_s=deadline_s, workers=workers), strict=True))
+    pool = pool_of(MATH_WORKER)
+    ran = pool.run(unclear, {}, cpu_s=deadline_s, workers=workers, grown_bytes=GROWN_BYTES)
+    judged = dict(zip(unclear, ran, strict=True))
     bad = _bad_golds(judged, deadline_s, workers)
     final = [replies[pair] or bad.get(pair[0]) or judged[pair] for pair in pairs]
     if echo:
@@ -114,7 +118,9 @@ def _but_echoes(reply: Reply, pair: tuple[str, str], item: Item) -> Reply:
 def _bad_golds(judged: Mapping[Pair, Reply], deadline_s: float, workers: int | None) -> dict[str, Reply]:
     """Gold answers that take too long or too much memory by themselves, so that no completion is blamed for them."""
     suspects = list(dict.fromkeys(gold for (gold, _), (status, _) in judged.items() if status in _COSTLY))
-    alone = pool_of(MATH_WORKER).run([(gold, None) for gold in suspects], {}, cpu_s=deadline_s, workers=workers)
+    alone = pool_of(MATH_WORKER).run(
+        [(gold, None) for gold in suspects], {}, cpu_s=deadline_s, workers=workers, adapt=False
+    )
     return {
         gold: ("gold_error", f"the gold answer alone: {status}: {detail}")
         for gold, (status, detail) in zip(suspects, alone, strict=True)

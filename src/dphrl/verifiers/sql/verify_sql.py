@@ -174,6 +174,7 @@ def _gold_replies(golds: Sequence[GoldQuery], options: _Options) -> dict[GoldQue
         dataclasses.asdict(options.settings),
         cpu_s=HARD_FACTOR * options.settings.gold_deadline_s,
         workers=options.workers,
+        adapt=False,
     )
     new = dict(zip(to_run, ran, strict=True))
     results = {gold: text for gold, (status, text) in new.items() if status == "correct" and gold.lasting}

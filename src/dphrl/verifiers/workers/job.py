@@ -28,5 +28,7 @@ class Job:
     """(item, settings) -> reply. An exception in it is a `verifier_error`."""
     settings: Callable[..., Any] = _no_settings
     """Makes the settings of `judge` from the keyword arguments in a request."""
+    warm_up: Callable[[], object] | None = None
+    """Called once, before workers are forked: what the first item would take longer for than the others. Trusted."""
     remember: Callable[..., None] | None = None
     """(shared values, forget) takes what later items need; `forget` drops what was taken before."""

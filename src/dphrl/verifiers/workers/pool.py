@@ -18,7 +18,7 @@ from typing import Any
 from dphrl.errors import VerifierError
 from dphrl.verifiers.workers.job import Reply, Settings
 from dphrl.verifiers.workers.process import Forked, Process, WorkerDied
-from dphrl.verifiers.workers.slow_items import FIRST, SMALL, Spent, TooSlow, deadline_of_slow, key_of, worth_trying
+from dphrl.verifiers.workers.slow_items import LEAST, SMALL, Spent, TooSlow, deadline_of_slow, key_of, worth_trying
 from dphrl.verifiers.workers.template import Template
 
 CHUNK = 64
@@ -35,6 +35,7 @@ ORPHAN_FACTOR = 2.0
 SHARED_BYTES = 8 << 20
 """Characters of shared values a worker may hold before it is told to forget them all; in memory they take ten times
 as much."""
+_SHARE = "its share of what slow items of a batch may take"
 GROWN_BYTES = 256 << 20
 """Memory a worker may grow by before it is replaced, between two chunks."""
 CHUNK_BYTES = 4 << 20
@@ -228,10 +229,10 @@ class _Batch:
         for index in [index for index, seconds in self._exceeded.items() if small or seconds >= self._whole_s]:
             if self._exceeded[index] >= self._whole_s:
                 self.todo.remove(index)
-                self._give_up(index, self._exceeded.pop(index), "as before")
+                self._give_up(index, self._exceeded[index], "as before")
         if not small:
-            self.cpu_s, self.last_try = FIRST * self._whole_s, False
-            for index in self._exceeded:
+            self.cpu_s, self.last_try = LEAST * self._whole_s, False
+            for index in [index for index, seconds in self._exceeded.items() if seconds < self._whole_s]:
                 self.todo.remove(index)
                 self._put_off(index)
 
@@ -243,11 +244,11 @@ class _Batch:
             self.cpu_s = deadline_of_slow(len(slow), self._whole_s, finished_s)
         self.left = len(slow)
         for index in sorted(slow):
-            exceeded = self._exceeded.pop(index, 0.0)
+            exceeded = self._exceeded[index]
             if worth_trying(self.cpu_s, self._whole_s, exceeded):
                 self.todo.append(index)
             else:
-                self._give_up(index, exceeded, "as before")
+                self._give_up(index, exceeded, _SHARE)
 
     def keep(self, too_slow: TooSlow) -> None:
         """Remember which items took too long."""
@@ -284,6 +285,8 @@ class _Batch:
         """A worker's own reply; where it gave the item up, the job's own deadline is over."""
         if reply[0] == "timeout":
             self._exceeded[index] = self._whole_s
+        else:
+            self._exceeded.pop(index, None)
         self.settle(index, reply)
 
     def request(self, chunk: Sequence[int], worker: Process) -> bytes:
@@ -310,10 +313,10 @@ class _Batch:
         rest = list(chunk)
         if rest and death.status == "timeout":
             culprit, *rest = rest
+            self._exceeded[culprit] = self.cpu_s
             if self.last_try:
-                self._exceeded[culprit] = self.cpu_s
-                of = "" if self.cpu_s == self._whole_s else ", its share of what slow items of a batch may take"
-                self.settle(culprit, ("timeout", f"{death.detail}{of}"))
+                share = "" if self.cpu_s == self._whole_s else f", {_SHARE}"
+                self.settle(culprit, ("timeout", f"{death.detail}{share}"))
             else:
                 self._put_off(culprit)
         elif rest:

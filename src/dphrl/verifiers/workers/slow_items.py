@@ -14,11 +14,9 @@ from typing import Any
 
 SMALL = 16
 """Items of the largest batch in which every item has the whole deadline, whatever the others take."""
-FIRST = 1 / 100
-"""Share of the deadline that an item of a larger batch has at first; one that needs more is put off to the batch's end.
-It costs time alone: no verdict hangs on it."""
-LEAST = 1 / 20
-"""Share of the deadline that every item has before it is called a timeout."""
+LEAST = 1 / 40
+"""Share of the deadline that every item of a larger batch has at once; one that needs more is put off to the batch's
+end."""
 ALLOWED = 2.0
 """Whole deadlines that the items put off may take between them, however quick the rest of the batch was."""
 FURTHER = 2.0
@@ -57,10 +55,9 @@ def deadline_of_slow(count: int, cpu_s: float, finished_s: float) -> float:
         cpu_s: the whole deadline, > 0.
         finished_s: what the rest of the batch took, >= 0.
     Returns:
-        Their equal share of what the rest took or of `ALLOWED` deadlines, whichever is more; from `LEAST` of the
-        deadline to all of it.
+        Their equal share of what the rest took or of `ALLOWED` deadlines, whichever is more; at most the deadline.
     """
-    return min(cpu_s, max(LEAST * cpu_s, max(ALLOWED * cpu_s, finished_s) / count))
+    return min(cpu_s, max(ALLOWED * cpu_s, finished_s) / count)
 
 
 def worth_trying(deadline_s: float, cpu_s: float, exceeded_s: float) -> bool:

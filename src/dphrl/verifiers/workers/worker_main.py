@@ -60,6 +60,8 @@ def be_template(module: str, parent: int) -> None:
     logging.disable(logging.CRITICAL)
     job: Job = importlib.import_module(module).JOB
     lock_down()
+    if job.warm_up is not None:
+        job.warm_up()
     os.write(1, b'"ready"\n')  # for whoever starts it by hand
     control = socket.socket(fileno=os.dup(_SOCKET))
     while os.getppid() == parent:
