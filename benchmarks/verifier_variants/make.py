@@ -26,7 +26,7 @@ from verifier_variants.variant import MathGold, Variant, fitting
 CLASSES_A_GOLD = 3
 """Classes on each side that are tried on a gold; which ones is drawn."""
 RARE = 200
-"""A class that fits fewer golds than this is tried on each of them."""
+"""A class that fits fewer golds than this, and than a tenth of all, is tried on each of them."""
 _ENDS = ("; -- note", ";;", ";\n/* done */", " -- x", ";")
 
 
@@ -52,10 +52,12 @@ def math_variants(golds: Sequence[MathGold], seed: int) -> Iterator[Variant]:
 
 def _rare(written: Iterable[Mapping[str, object]]) -> set[str]:
     counts: dict[str, int] = {}
+    total = 0
     for classes in written:
+        total += 1
         for rule in classes:
             counts[rule] = counts.get(rule, 0) + 1
-    return {rule for rule, count in counts.items() if count < RARE}
+    return {rule for rule, count in counts.items() if count < min(RARE, total // 10)}
 
 
 def sql_variants(gold: SqlGold, seed: str) -> Iterator[Variant]:

@@ -157,7 +157,7 @@ class Pool:
 
     def _try(self, batch: _Batch, worker: Process, chunk: list[int]) -> None:
         try:
-            worker.send(chunk, batch.request(chunk, worker), batch.cpu_s)
+            worker.send(chunk, batch.request(chunk, worker), batch.cpu_s, batch.whole_s)
         except WorkerDied as death:
             self._bury(batch, worker, death)
 
@@ -215,7 +215,7 @@ class _Batch:
         """Whether an item that does not keep `cpu_s` is a timeout; else it is put off."""
         self.one_by_one = False
         """Whether items are handed out one at a time: they are slow, and may stand beside idle workers."""
-        self._whole_s = cpu_s
+        self.whole_s = cpu_s
         self._slow: list[int] = []
         self._exceeded: dict[int, float] = {}
         self._deaths: Counter[int] = Counter()
@@ -226,13 +226,13 @@ class _Batch:
             known = ((index, too_slow.exceeded(self.key(index))) for index in self.todo)
             self._exceeded = {index: seconds for index, seconds in known if seconds}
         small = not adapt or len(self.items) <= SMALL
-        for index in [index for index, seconds in self._exceeded.items() if small or seconds >= self._whole_s]:
-            if self._exceeded[index] >= self._whole_s:
+        for index in [index for index, seconds in self._exceeded.items() if small or seconds >= self.whole_s]:
+            if self._exceeded[index] >= self.whole_s:
                 self.todo.remove(index)
                 self._give_up(index, self._exceeded[index], "as before")
         if not small:
-            self.cpu_s, self.last_try = LEAST * self._whole_s, False
-            for index in [index for index, seconds in self._exceeded.items() if seconds < self._whole_s]:
+            self.cpu_s, self.last_try = LEAST * self.whole_s, False
+            for index in [index for index, seconds in self._exceeded.items() if seconds < self.whole_s]:
                 self.todo.remove(index)
                 self._put_off(index)
 
@@ -241,11 +241,11 @@ class _Batch:
         slow, self._slow = self._slow, []
         self.last_try = self.one_by_one = True
         if slow:
-            self.cpu_s = deadline_of_slow(len(slow), self._whole_s, finished_s)
+            self.cpu_s = deadline_of_slow(len(slow), self.whole_s, finished_s)
         self.left = len(slow)
         for index in sorted(slow):
             exceeded = self._exceeded[index]
-            if worth_trying(self.cpu_s, self._whole_s, exceeded):
+            if worth_trying(self.cpu_s, self.whole_s, exceeded):
                 self.todo.append(index)
             else:
                 self._give_up(index, exceeded, _SHARE)
@@ -284,7 +284,7 @@ class _Batch:
     def judged(self, index: int, reply: Reply) -> None:
         """A worker's own reply; where it gave the item up, the job's own deadline is over."""
         if reply[0] == "timeout":
-            self._exceeded[index] = self._whole_s
+            self._exceeded[index] = self.whole_s
         else:
             self._exceeded.pop(index, None)
         self.settle(index, reply)
@@ -315,7 +315,7 @@ class _Batch:
             culprit, *rest = rest
             self._exceeded[culprit] = self.cpu_s
             if self.last_try:
-                share = "" if self.cpu_s == self._whole_s else f", {_SHARE}"
+                share = "" if self.cpu_s == self.whole_s else f", {_SHARE}"
                 self.settle(culprit, ("timeout", f"{death.detail}{share}"))
             else:
                 self._put_off(culprit)

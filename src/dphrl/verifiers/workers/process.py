@@ -69,7 +69,8 @@ class Process:
         """CPU time so far."""
         self._gave_up = False
         self._first_resident: int | None = None
-        self._cpu_s, self._cpu_mark, self._wall_end = 0.0, 0.0, time.monotonic() + START_S
+        self._cpu_s, self._cpu_mark = 0.0, 0.0
+        self._wall_s, self._wall_end = START_S, time.monotonic() + START_S
 
     def _command(self, job: str) -> list[str]:
         raise NotImplementedError
@@ -111,14 +112,19 @@ class Process:
         """Characters of the shared values it holds."""
         return sum(self.held.values())
 
-    def send(self, chunk: Sequence[int], request: bytes, cpu_s: float) -> None:
+    def send(self, chunk: Sequence[int], request: bytes, cpu_s: float, whole_s: float) -> None:
         """Give an idle worker a chunk of items.
 
+        Args:
+            chunk: their numbers.
+            request: the message.
+            cpu_s: CPU seconds each of them may take.
+            whole_s: CPU seconds by which the wall clock's limit is reckoned, >= `cpu_s`.
         Raises:
             WorkerDied: it is gone; none of the items is to blame.
         """
         self._chunk.extend(chunk)
-        self._cpu_s = cpu_s
+        self._cpu_s, self._wall_s = cpu_s, WALL_FACTOR * whole_s
         self._restart_clock()
         try:
             self._socket.sendall(request)
@@ -225,7 +231,7 @@ class Process:
 
     def _restart_clock(self) -> None:
         self._cpu_mark = self._cpu_clock()
-        self._wall_end = time.monotonic() + WALL_FACTOR * self._cpu_s
+        self._wall_end = time.monotonic() + self._wall_s
 
     def _cpu_used(self) -> float:
         return self._cpu_clock() - self._cpu_mark
