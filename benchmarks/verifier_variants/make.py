@@ -26,7 +26,7 @@ from verifier_variants.variant import MathGold, Variant, fitting
 CLASSES_A_GOLD = 3
 """Classes on each side that are tried on a gold; which ones is drawn."""
 RARE = 200
-"""A class that fits fewer golds than this, and than a tenth of all, is tried on each of them."""
+"""A class that fits fewer golds than this, and than a tenth of all, or than 20, is tried on each of them."""
 _ENDS = ("; -- note", ";;", ";\n/* done */", " -- x", ";")
 
 
@@ -57,7 +57,7 @@ def _rare(written: Iterable[Mapping[str, object]]) -> set[str]:
         total += 1
         for rule in classes:
             counts[rule] = counts.get(rule, 0) + 1
-    return {rule for rule, count in counts.items() if count < min(RARE, total // 10)}
+    return {rule for rule, count in counts.items() if count < max(20, min(RARE, total // 10))}
 
 
 def sql_variants(gold: SqlGold, seed: str) -> Iterator[Variant]:
