@@ -45,7 +45,7 @@ def root_item(number: int) -> Item:
 def sql_item(number: int, slow: bool, db: str) -> Item:
     gold = f"SELECT count(*), {number} FROM t JOIN t AS u ON u.a = t.a + 1"
     bomb = f"WITH RECURSIVE r(n) AS (SELECT {number} UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
-    return {"gold": gold, "db": db, "completion": bomb if slow else f"{gold} WHERE t.a > 0"}
+    return {"gold": gold, "db": db, "completion": bomb if slow else f"{gold} WHERE t.a >= 0"}
 
 
 def measured(verifier: str, item: Callable[[int, bool], Item]) -> dict[str, float]:
