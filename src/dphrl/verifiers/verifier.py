@@ -27,6 +27,9 @@ class Verifier:
     judge: Callable[..., list[Verdict]]
     """(items, **arguments) -> one verdict for each item, in order. Its keyword-only parameters are the arguments that
     `task.verifier_args` may hold."""
+    rules: int = 1
+    """Number of its rules, raised when they judge a completion otherwise than before: verdicts of other rules are not
+    stored among each other (`stages/presample/draw_origin.py`)."""
     columns: tuple[str, ...] = ()
     """Columns that every item needs beside `completion`; "db" names a SQLite database."""
     optional: tuple[str, ...] = ()

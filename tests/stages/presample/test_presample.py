@@ -20,6 +20,7 @@ from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.tasks import load_task
+from dphrl.verifiers.registry import verifier_of
 
 
 @pytest.fixture
@@ -226,6 +227,15 @@ def test_draws_of_other_weights_are_not_mixed(whole: RunDir, tmp_path: Path) -> 
     with pytest.raises(
         RunDirError, match=r"(?s)draws of another origin:\n  fingerprint.weights: there '0.*another --out"
     ):
+        made(config_of(run.root, anchor={"threshold": 3}))
+
+
+def test_verdicts_by_other_rules_are_not_mixed(whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newer dphrl judges otherwise than the one that made the presamples."""
+    run = RunDir(shutil.copytree(whole.root, tmp_path / "run"))
+    newer = lambda name: replace(verifier_of(name), rules=verifier_of(name).rules + 1)  # noqa: E731
+    monkeypatch.setattr("dphrl.stages.presample.draw_origin.verifier_of", newer)
+    with pytest.raises(RunDirError, match=r"(?s)another origin:\n  verifier_rules: there .*, now '.*another --out"):
         made(config_of(run.root, anchor={"threshold": 3}))
 
 

@@ -13,6 +13,7 @@ from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.runs.run_dir import Sections, changed_settings
 from dphrl.sampling.encoded_prompts import EncodedPrompts
+from dphrl.verifiers.registry import verifier_of
 
 ORIGIN = "drawn.json"
 
@@ -22,12 +23,19 @@ def task_origin(fingerprint: Mapping[str, str], prompts: EncodedPrompts) -> Sect
     digest = hashlib.sha256()
     for prompt_id, ids in prompts.encoded.items():
         digest.update(json.dumps([prompt_id, ids]).encode())
-    return {"fingerprint": dict(fingerprint), "prompts": digest.hexdigest()[:32]}
+    return {"fingerprint": dict(fingerprint), "prompts": digest.hexdigest()[:32], **_judged_by(prompts)}
 
 
-def keep_set_origin(task: TaskConfig) -> Sections:
+def keep_set_origin(task: TaskConfig, prompts: EncodedPrompts) -> Sections:
     """Whose the draws of a keep set are; the policy is that of the task."""
-    return {"task": asdict(task)}
+    return {"task": asdict(task), **_judged_by(prompts)}
+
+
+def _judged_by(prompts: EncodedPrompts) -> Sections:
+    """The rules of the verifier; its first ones are not said, nor those of one that a config cannot name."""
+    name = prompts.task.verifier
+    rules = verifier_of(name).rules if name else 1
+    return {"verifier_rules": f"{name} {rules}"} if rules > 1 else {}
 
 
 def claim_draws(folder: Path, origin: Sections, remedy: str) -> None:

@@ -61,9 +61,9 @@ def presample(
         prompts = load_all_prompts(config, policy, base_dir, progress)
         policy_fingerprint = fingerprint(policy, config)
         claim_draws(run.draws(TASK), task_origin(policy_fingerprint, prompts[0]), "give another --out")
-        for keep in config.anchor.also:
+        for keep, chosen in zip(config.anchor.also, prompts[1:], strict=True):
             remedy = "give another --out, or the keep set another `name`"
-            claim_draws(run.draws(keep.label), keep_set_origin(keep.task), remedy)
+            claim_draws(run.draws(keep.label), keep_set_origin(keep.task, chosen), remedy)
         if shard is not None:
             write_share(run, shard, base_dir)
         presamples = _draw(run, config, policy, [prompts_of_share(p, shard) for p in prompts], progress)

@@ -222,6 +222,7 @@ def _fault(gold: GoldQuery, reply: GoldReply) -> str:
 
 VERIFIER = Verifier(
     name="sql",
+    rules=2,
     judge=verify_sql,
     columns=("gold", "db"),
     optional=("mode",),
