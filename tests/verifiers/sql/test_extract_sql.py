@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
-from dphrl.verifiers.sql.extract_sql import _behind_thoughts, _extracted, extract_sql
+from dphrl.verifiers.sql.extract_sql import _extracted, _spoken, extract_sql
 
 QUERY = "SELECT name FROM singer WHERE age >= 40 AND town <> 'it''s'"
 
@@ -42,6 +42,11 @@ FORMS = [
     "Not `SELECT 1 FROM singer` but `{}`",
     '{{"sql": "{}"}}',
     '{{"thought": "of {{", "query" : "{}"}}',
+    '{{"SQLQuery": "{};", "why": "SELECT 1"}}',
+    "`sql {}`",
+    "{}<|im_end|>",
+    "{}</s>\nSELECT 1",
+    "```sql\n{}\n```<|eot_id|>",
     '```json\n{{"answer": "{}"}}\n```',
     "```sql\n{}\n```",
     "```sql\n{};\n```",
@@ -195,7 +200,7 @@ TEXT = st.lists(PIECES, max_size=16).map("".join) | st.lists(PIECES, max_size=16
 def test_the_usual_form_is_read_as_any_other(completion: str) -> None:
     """The short way and the long way find one query; it is a part of the text, and the answer to itself."""
     query = extract_sql(completion)
-    assert query == _extracted(_behind_thoughts(completion))
+    assert query == _extracted(_spoken(completion))
     assert query == query.strip()
     assert extract_sql(f"So:\n```sql\nSELECT a FROM t WHERE a < 'x' AND {len(query)}\n```\nDone.") == (
         f"SELECT a FROM t WHERE a < 'x' AND {len(query)}"

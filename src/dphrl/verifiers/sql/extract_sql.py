@@ -34,7 +34,11 @@ _PLAIN = frozenset({"", "text", "txt", "plain", "plaintext", "code", "query"})
 """Languages of blocks that hold a query where their text is one."""
 _LANGUAGE = re.compile(r"[A-Za-z][\w+#/.-]*+")
 _INLINE = re.compile(r"(?<!`)(`{1,2})(?!`)([^\n]+?)(?<!`)\1(?!`)")
-_JSON = re.compile(rf'"{_TAGS}" \s*+ : \s*+ ("(?:[^"\\]|\\.)*+")', re.IGNORECASE | re.VERBOSE | re.DOTALL)
+_JSON = re.compile(r'"(?P<key>[\w -]{1,40})" \s*+ : \s*+ (?P<value>"(?:[^"\\]|\\.)*+")', re.VERBOSE | re.DOTALL)
+_ANSWERS = re.compile(r"sql|query|answer|solution", re.IGNORECASE)
+"""In the name of a value that is an answer."""
+_END = re.compile(r"<\|(?:im_end|endoftext|end_of_text|eot_id|eom_id|end)\|>|</s>|<end_of_turn>|<eos>")
+"""Tokens that end an answer, where they were left in its text."""
 _FROM = re.compile(r"\bfrom\b", re.IGNORECASE)
 
 
@@ -65,7 +69,7 @@ def extract_sql(completion: str) -> str:
         last block of SQL where no block is a query: SQLite will say what is wrong with it.
     """
     usual = _USUAL.fullmatch(completion)
-    return usual[1].strip() if usual else _extracted(_behind_thoughts(completion))
+    return usual[1].strip() if usual else _extracted(_spoken(completion))
 
 
 def _extracted(text: str) -> str:
@@ -111,10 +115,12 @@ class _Part:
     closed: bool = False
 
 
-def _behind_thoughts(completion: str) -> str:
-    """The text without its thoughts; an end without a beginning (the prompt had that) ends what was before it."""
+def _spoken(completion: str) -> str:
+    """The text up to its end, without thoughts; their end without a beginning (the prompt had that) ends what was
+    before it."""
     if "<" not in completion:
         return completion
+    completion = _END.split(completion, maxsplit=1)[0]
     kept: list[str] = []
     start, thinking = 0, False
     for match in _THOUGHT.finditer(completion):
@@ -204,9 +210,9 @@ def _query(text: str, *, closed: bool) -> str | None:
     query = last_statement(text, closed=closed)
     if query is None and "`" in text:
         snippets = [match[2].strip() for match in _INLINE.finditer(text)]
-        queries = [last_statement(snippet, closed=True) for snippet in snippets if begins_statement(snippet, 0)]
+        queries = [one for one in (last_statement(snippet, closed=True) for snippet in snippets) if one]
         # a part of a query is quoted too where it is explained
-        query = next((one for one in reversed(queries) if one and _FROM.search(one)), queries[-1] if queries else None)
+        query = next((one for one in reversed(queries) if _FROM.search(one)), queries[-1] if queries else None)
     return query
 
 
@@ -214,7 +220,7 @@ def _in_json(text: str) -> str | None:
     """The last query that is a value of JSON."""
     for match in reversed(list(_JSON.finditer(text))):
         try:
-            query = last_statement(json.loads(match[1]), closed=True)
+            query = last_statement(json.loads(match["value"]), closed=True) if _ANSWERS.search(match["key"]) else None
         except ValueError:
             continue
         if query is not None:
