@@ -26,6 +26,8 @@ def is_whole(number: Number) -> bool:
 
 def has_fractions(rows: Rows) -> bool:
     """Whether any number is not whole; without one, near and equal are the same."""
+    if float not in map(type, chain.from_iterable(rows)):  # most results; a tenth of the time
+        return False
     return any(type(cell) is float and not is_whole(cell) for cell in chain.from_iterable(rows))
 
 

@@ -22,7 +22,7 @@ class Result:
     ties: tuple[tuple[int, int], ...] = ()
     """Begin and end of the runs of two rows or more that its ORDER BY leaves equal."""
     tables: frozenset[str] = frozenset()
-    """The tables and views it reads, in lower case; known where the rows say nothing (`equal_results.says_nothing`)."""
+    """The tables and views it reads, in lower case."""
 
 
 def encode(result: Result) -> str:

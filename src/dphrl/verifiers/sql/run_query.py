@@ -39,7 +39,7 @@ MOST_FETCHED = 4096
 STEPS = 10_000
 """Steps of SQLite's machine between two looks at the clock: less than a millisecond."""
 
-_ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
+_ALLOWED = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})  # and reading, which is noted
 _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: 1_000_000,
@@ -140,6 +140,7 @@ def run_query(
     if word not in QUERIES:
         raise QueryFailed("blocked" if word in _NOT_QUERIES else "invalid", f"begins with {word[:40]!r}, not a query")
     _deadline.start(deadline_s)
+    _read.clear()
     lenient = roomy = False  # what few queries need, and costs the others time, is tried second
     try:
         while True:
@@ -169,22 +170,10 @@ def run_query(
         raise QueryFailed("memory", "out of memory") from None
 
 
-def tables_read(database: tuple[str, str], sql: str, settings: QuerySettings, *, mode: str) -> frozenset[str]:
-    """Names, in lower case, of the tables and views that a query reads, which `run_query` has run."""
-    connection = _connection((*database, False))
-    tables = set()
-
-    def record(action: int, first: str | None, second: str | None, *others: str | None) -> int:
-        if action == sqlite3.SQLITE_READ and first:
-            tables.add(first.lower())
-        return _authorize(action, first, second, *others)
-
-    connection.set_authorizer(record)
-    try:
-        _prepare(connection, _rewritten(sql, settings, mode)[1])
-    finally:
-        connection.set_authorizer(_authorize)
-    return frozenset(tables)
+def tables_read() -> frozenset[str]:
+    """Names, in lower case, of the tables and views that the query which was run last reads: real ones, not what it
+    calls so itself."""
+    return frozenset(name.lower() for name in _read if name)
 
 
 def _rewritten(sql: str, settings: QuerySettings, mode: str) -> tuple[str, str]:
@@ -326,7 +315,14 @@ def _begin(path: Path) -> bool:
         return any(file.read(8))
 
 
+_read: set[str | None] = set()
+"""What the query that is run, or was run last, reads; SQLite asks when it prepares it."""
+
+
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+    if action == sqlite3.SQLITE_READ:
+        _read.add(first)
+        return sqlite3.SQLITE_OK
     if action in _ALLOWED:
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION:

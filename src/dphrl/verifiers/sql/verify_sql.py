@@ -134,10 +134,10 @@ def _golds(items: Sequence[Item], options: _Options) -> tuple[list[GoldQuery], l
     numbers: list[int] = []
     for item in items:
         mode = str(item.get("mode") or options.mode)
-        check_choice("mode", mode, MODES, f" (item {item.get('id')!r})")
         key = (str(column("sql", item, "db")), mode, str(column("sql", item, "gold") or ""))
         number = met.setdefault(key, len(golds))
         if number == len(golds):
+            check_choice("mode", mode, MODES, f" (item {item.get('id')!r})")
             db = path_of(key[0])
             golds.append(
                 GoldQuery(
