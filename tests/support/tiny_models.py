@@ -101,12 +101,12 @@ FAMILIES: dict[str, Any] = {
 """Models whose prompts are shared, with windows that are shorter than the rows."""
 
 
-def tiny(name: str, dtype: torch.dtype = torch.float32, **how: Any) -> Any:
+def tiny(name: str, dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY, **how: Any) -> Any:
     """A random model whose logits are some nats apart, with a head bias that acts if it has one."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(
-        copy.deepcopy((CONFIGS | FAMILIES)[name]), dtype=torch.float32, **how
-    ).eval()
+    config = copy.deepcopy((CONFIGS | FAMILIES)[name])
+    config.vocab_size = vocabulary
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **how).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2.0 if "shared-keys" in name else 4.0)  # their rounding would be blown up

@@ -23,7 +23,7 @@ from dphrl.runs.checkpoints import last_checkpoint
 from dphrl.runs.run_dir import RunDir
 from dphrl.runs.training_start import Digested, TrainingStart
 from dphrl.stages.presample.presample import presample
-from dphrl.stages.train.check_resume import changes_between, prepare_to_go_on
+from dphrl.stages.train.check_resume import Found, changes_between, prepare_to_go_on
 from dphrl.stages.train.train import train
 
 VALUES: dict[str, Any] = {
@@ -317,10 +317,10 @@ def test_a_torn_checkpoint_goes_and_lines_of_steps_to_come(tmp_path: Path) -> No
         if whole:
             (run.train / f"checkpoint-{step}" / "dphrl-complete").touch()
     run.metrics.write_text('{"step": 9}\n\n{"step": 10, "a": "\u2028"}\n{"step": 11}\n{"step": 1')
-    prepare_to_go_on(run, last_checkpoint(run.train))
+    prepare_to_go_on(run, Found(last_checkpoint(run.train)))
     assert sorted(p.name for p in run.train.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-8"]
     assert run.metrics.read_text() == '{"step": 9}\n{"step": 10, "a": "\u2028"}\n' and run.warnings.read_text() == ""
-    prepare_to_go_on(run, None)
+    prepare_to_go_on(run, Found())
     assert run.metrics.read_text() == ""
 
 

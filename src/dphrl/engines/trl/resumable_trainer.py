@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 
 from dphrl.engines.common.anchor_term import AnchorTerm
 from dphrl.engines.common.checkpoint_extras import GivenSettings, InFlight, pass_over
 from dphrl.engines.common.processes import Processes
 from dphrl.engines.common.step_guard import StepGuard
-from dphrl.runs.checkpoints import CHECKPOINT_DONE
+from dphrl.engines.common.weights_check import check_weights, weight_digests
+from dphrl.runs.checkpoints import Seal, checksums, remove_old_checkpoints
 
 
 class ResumableTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -26,11 +29,52 @@ class ResumableTrainer(GRPOTrainer):  # type: ignore[misc]
     _sampler: Any
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """transformers: writes output_dir/checkpoint-STEP; when it returns, this process's files are whole."""
-        super()._save_checkpoint(model, trial)
+        """transformers: writes output_dir/checkpoint-STEP; when it returns, this process's files are whole.
+
+        It would also remove older ones, by their times and before this one is marked whole.
+        """
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
-        if self._processes.is_main:
-            (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / CHECKPOINT_DONE).touch()
+        folder = Path(self.args.output_dir)
+        self._seal(folder / f"checkpoint-{self.state.global_step}")
+        if self._processes.is_main and limit and limit > 0:
+            best = self.state.best_model_checkpoint
+            remove_old_checkpoints(folder, limit, also=Path(best) if best else None)
+
+    def _seal(self, checkpoint: Path) -> None:
+        """Write down what the checkpoint holds, each process having read a share of its files; marks it whole."""
+        mine = self._processes
+        compared = not self.is_deepspeed_enabled and (mine.is_main or self.is_fsdp_enabled)
+        own = weight_digests(self.accelerator.unwrap_model(self.model)) if compared else {}
+        files = checksums(checkpoint, rank=mine.rank, count=mine.count)
+        shares = mine.gather_objects([(files, own)])
+        if mine.is_main:
+            whole = {name: written for part, _ in shares for name, written in part.items()}
+            Seal(dict(sorted(whole.items())), [weights for _, weights in shares if weights]).write(checkpoint)
+        self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """transformers: reads the weights, passing over names that the model in memory does not have.
+
+        Those of mixtures of experts and of GPT-NeoX are saved under other names than in memory; `from_pretrained`
+        knows both.
+        """
+        if model is None and isinstance(self.model, PreTrainedModel):
+            as_saved = type(self.model).from_pretrained(
+                resume_from_checkpoint, config=deepcopy(self.model.config), dtype=self.model.dtype
+            )
+            self.model.load_state_dict(as_saved.state_dict())
+            del as_saved
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        checkpoint, mine = Path(resume_from_checkpoint), self._processes
+        found = weight_digests(self.accelerator.unwrap_model(self.model))
+        part = (mine.rank, mine.count) if self.is_fsdp_enabled else (0, 1)
+        check_weights(found, Seal.read(checkpoint).weights, checkpoint, part)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """transformers: writes into the checkpoint on every process, at a step's end."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,58 @@ from typing import Any
 from dphrl.anchors.manifest import read_manifest
 from dphrl.config.load import flat, stored_config, to_dict
 from dphrl.config.root import Config
+from dphrl.engines.common.processes import Processes
 from dphrl.errors import RunDirError
 from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import Policy
-from dphrl.progress import Progress
-from dphrl.runs.checkpoints import checkpoint_step, remove_torn_checkpoints
+from dphrl.progress import Progress, silent
+from dphrl.runs.checkpoints import (
+    all_damaged,
+    checkpoint_step,
+    damage,
+    marked_checkpoints,
+    put_aside,
+    remove_torn_checkpoints,
+)
 from dphrl.runs.run_dir import ALLOW, FREE_KEYS, TRAINED_FROM, RunDir, is_fixed
 from dphrl.runs.training_log import TrainingChange, append_change, keep_until
 from dphrl.runs.training_start import Digested, TrainingStart, read_training_start, write_training_start
 from dphrl.types import Anchor, Prompt
 
 
-def prepare_to_go_on(run: RunDir, checkpoint: Path | None) -> None:
-    """Remove torn checkpoints, and lines of steps that are trained again."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a training goes on: the last checkpoint whose files are as they were written, and those behind it."""
+
+    checkpoint: Path | None = None
+    damaged: Mapping[Path, str] = field(default_factory=dict)
+    """Damaged checkpoint of a higher step -> what is wrong with it."""
+
+
+def find_checkpoint(folder: Path, processes: Processes) -> Found:
+    """Every process must call it: each reads a share of the files, and all find the same.
+
+    Raises:
+        RunDirError: there are checkpoints, and all of them are damaged; names the files.
+    """
+    damaged: dict[Path, str] = {}
+    for checkpoint in marked_checkpoints(folder):
+        harm = processes.gather_objects(damage(checkpoint, rank=processes.rank, count=processes.count))
+        if not harm:
+            return Found(checkpoint, damaged)
+        damaged[checkpoint] = "; ".join(dict.fromkeys(harm))
+    if damaged:
+        raise all_damaged(list(damaged.values()))
+    return Found()
+
+
+def prepare_to_go_on(run: RunDir, found: Found, progress: Progress = silent) -> None:
+    """Put damaged checkpoints aside and say so; remove torn ones, and lines of steps that are trained again."""
     run.train.mkdir(parents=True, exist_ok=True)
+    checkpoint = found.checkpoint
+    for path, harm in found.damaged.items():
+        where = put_aside(path)
+        progress("warning", 0, 0, f"{harm}: damaged, so it is {where.name} now, and {checkpoint} is gone on from")
     remove_torn_checkpoints(run.train)
     for path in (run.metrics, run.warnings):
         keep_until(path, checkpoint_step(checkpoint))

@@ -71,6 +71,15 @@ def asked_ranks(environment: Mapping[str, str] = os.environ) -> int:
     return SEVERAL if alone and "LOCAL_RANK" not in environment else 1
 
 
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is the first of the processes that were launched together, or the only one; known before they meet.
+
+    As accelerate reads what launchers set.
+    """
+    names = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+    return next((environment[name] for name in names if name in environment), "0") == "0"
+
+
 def check_alone(stage: str, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a stage other than training that was started several times over: each would write the same files.
 

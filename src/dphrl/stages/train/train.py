@@ -18,12 +18,14 @@ from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
-from dphrl.runs.run_dir import RunDir, base_of, open_run
+from dphrl.runs.lock import exclusive
+from dphrl.runs.run_dir import RunDir, base_of, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.presample.training_prompts import training_ids
-from dphrl.stages.train.check_resume import check_unchanged, prepare_to_go_on, training_start
+from dphrl.stages.train.check_resume import check_unchanged, find_checkpoint, prepare_to_go_on, training_start
 from dphrl.stages.train.final_model import save_final
+from dphrl.stages.train.launch import is_first
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -39,13 +41,28 @@ def train(
         allow_change: go on with other settings, data or processes than it was begun with, where its checkpoint can.
     Raises:
         Stopped: SIGINT, SIGTERM or SIGUSR1 came; a checkpoint was saved at the end of the running optimiser step.
+        RunDirError: another training or pre-sampling is at work in the run.
         DphrlError: bad input, see the parts; or a loss that stays not finite.
     """
-    run = open_run(config, allow_change=allow_change)
-    if (run.final / "config.json").exists():
+    run = run_dir_of(config)
+    if not is_first():  # the first process holds the run for all that were launched with it
+        _train(run, config, base_dir, progress, allow_change=allow_change)
         return run
+    run.root.mkdir(parents=True, exist_ok=True)
+    with exclusive(run.root):
+        open_run(config, allow_change=allow_change)
+        _train(run, config, base_dir, progress, allow_change=allow_change)
+    return run
+
+
+def _train(run: RunDir, config: Config, base_dir: Path, progress: Progress, *, allow_change: bool) -> None:
+    """As `train`, in a run that no other training writes to."""
+    if (run.final / "config.json").exists():
+        return
     check_installed()
     from transformers import PrinterCallback
+
+    from dphrl.engines.trl.accelerated import processes_of
 
     policy = load_policy(config)
     task = task_for_policy("task", config.task, policy, base_dir=base_dir)
@@ -56,11 +73,12 @@ def train(
     start = training_start(config, policy, base, prompts, anchors, ranks=1)  # before an adapter renames the weights
     trainer = make_trainer(config, run, task, policy, ids, anchors, progress)
     main = trainer.accelerator.is_main_process
-    checkpoint = last_checkpoint(run.train)
+    found = find_checkpoint(run.train, processes_of(trainer.accelerator))
+    checkpoint = found.checkpoint
     start = replace(start, ranks=trainer.accelerator.num_processes)
     check_unchanged(run, start, checkpoint, allow=allow_change, write=main, progress=progress)
     if main:
-        prepare_to_go_on(run, checkpoint)
+        prepare_to_go_on(run, found, progress)
     if anchors and main:
         count = len(anchors)
         trainer.report_log_u = lambda log_u: progress("check anchors", count, count, f"mean |log u| {log_u:.1e} nats")
@@ -76,7 +94,6 @@ def train(
     if trainer.step_guard.stopped and trainer.state.global_step < trainer.state.max_steps:
         raise _stopped(trainer.step_guard.stopped, last_checkpoint(run.train))
     save_final(config, run, policy, trainer)
-    return run
 
 
 def _stopped(number: int, checkpoint: Path | None) -> Stopped:
