@@ -38,7 +38,7 @@ from dphrl.stages.train.launch import is_first
 from dphrl.stages.train.train import train
 
 FAMILIES = ("neox", "mixtral-router", "gpt-oss-sinks", "deepseek-v3-latent", "llama")
-"""The first four are saved under other names than they have in memory."""
+"""Without gpt-oss and llama, models that are saved under other names than they have in memory."""
 
 TASK = {"data": "d.jsonl", "template": "{q}", "verifier": "lengths_modulo:f"}
 
