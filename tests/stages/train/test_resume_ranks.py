@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from dphrl.config.load import build_config
 from dphrl.engines.trl.trainer import DPHTrainer
 from dphrl.errors import Stopped
 from dphrl.runs.checkpoints import last_checkpoint
+from dphrl.runs.lock import exclusive
 from dphrl.runs.run_dir import RunDir
 from dphrl.stages.presample.presample import presample
 from dphrl.stages.train.train import train
@@ -147,6 +149,17 @@ def test_two_ranks_go_on_to_the_bit(name: str, two_ranks: Any) -> None:
         assert facts["stopped"] == [signal.SIGTERM, "ended by SIGTERM; step 5 is saved"]
     else:
         assert facts["killed at"] == ["checkpoint-4", False]
+
+
+@pytest.mark.slow
+def test_a_second_launch_in_a_run_ends_on_all_ranks(two_ranks: Any, tmp_path: Path) -> None:
+    """The first rank finds the run held, and torchrun ends the other, which waits for it."""
+    shutil.copytree(two_ranks[0] / "base", tmp_path / "base")
+    (tmp_path / "killed").mkdir()
+    with exclusive(tmp_path / "killed"):
+        assert launched(tmp_path, "again") != 0
+    log = (tmp_path / "log-again.txt").read_text(encoding="utf-8")
+    assert "RunDirError: another process is at work in" in log and list((tmp_path / "killed").iterdir()) == []
 
 
 @pytest.mark.slow
