@@ -7,10 +7,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dphrl.errors import RunDirError
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -64,9 +68,38 @@ def damage_refused(path: Path, remedy: str) -> Iterator[None]:
         path: the file that is read in the block.
         remedy: what to do, e.g. "delete it and evaluate again".
     Raises:
-        RunDirError: the content is no JSON, or lacks what the block looks for.
+        RunDirError: the file cannot be read, its content is no JSON, or lacks what the block looks for.
     """
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {error}); {remedy}") from None
+    except OSError as error:
+        raise RunDirError(f"{path} cannot be read ({error.strerror or error}); make it readable, or {remedy}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise RunDirError(f"{path} is damaged ({type(error).__name__}: {_first(error)}); {remedy}") from None
+
+
+def checked(record: T) -> T:
+    """A record that was made from what a file holds, once every value in it is known to be of its type.
+
+    Args:
+        record: a dataclass instance; records in it are checked too.
+    Raises:
+        ValueError: a value of another type; names the first.
+    """
+    kept: T = _adapter(type(record)).validate_python(asdict(record))  # type: ignore[call-overload, arg-type]
+    return kept
+
+
+@cache
+def _adapter(cls: type) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _first(error: Exception) -> str:
+    """The error in one line: of pydantic's, the first value that is wrong."""
+    if not hasattr(error, "errors"):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

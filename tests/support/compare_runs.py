@@ -77,7 +77,7 @@ def write_run(
     """A run directory; `right` None leaves the trained model unmeasured."""
     extra = {name: config.pop(name) for name in ("dataset", "solutions") if name in config}
     path.mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump({"out": str(path), **config}))
+    (path / "config.yaml").write_text(yaml.safe_dump({"out": str(path), "method": "dph", "eval": {}, **config}))
     if base is not None:
         write_eval(path / "eval" / "base", base, None, **extra)
     if right is not None:

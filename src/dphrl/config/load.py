@@ -16,7 +16,7 @@ from dphrl.config.overrides import UniqueKeys, with_overrides
 from dphrl.config.places import copied, foreign_settings
 from dphrl.config.root import Config
 from dphrl.config.train import TrainerSettings
-from dphrl.errors import ConfigError, nearest
+from dphrl.errors import ConfigError, RunDirError, nearest
 
 
 def build_config(values: Mapping[str, Any]) -> Config:
@@ -61,16 +61,28 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, ba
     values = _read_yaml(path)
     if path.name == "config.yaml" and path.with_name("versions.json").is_file():
         values = _as_stored_now(values)  # of a run directory
-    return _located(build_config(with_overrides(values, overrides or {})), base_dir)
+    try:
+        return _located(build_config(with_overrides(values, overrides or {})), base_dir)
+    except RecursionError:
+        raise ConfigError(f"config {path} is nested too deeply") from None
 
 
 def read_stored_config(path: Path) -> Config:
     """The settings that a run holds, also of a dphrl that stored settings that the run's method does not read.
 
     Raises:
-        ConfigError: the file is missing, is no YAML mapping, or holds what `build_config` refuses.
+        RunDirError: the file cannot be read, or does not hold the settings of a run.
     """
-    return build_config(_as_stored_now(_read_yaml(path)))
+    try:
+        values = _read_yaml(path)
+        if lacking := [name for name in ("out", "method", "eval") if name not in values]:
+            raise ConfigError(f"it lacks {', '.join(lacking)}")
+        return build_config(_as_stored_now(values))
+    except ConfigError as error:
+        raise RunDirError(
+            f"{path} is damaged, or of another version of dphrl ({error}); copy the settings of the run into it again, "
+            "or give another --out"
+        ) from None
 
 
 def stored_config(values: Mapping[str, Any]) -> Config:
@@ -116,8 +128,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config {path} does not exist; `dphrl recipes` lists examples") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise ConfigError(f"config {path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"config {path} is nested too deeply to be read") from None
     if values is not None and not isinstance(values, dict):
         raise ConfigError(f"config {path} holds a {type(values).__name__}; it must be a mapping of settings")
     return values or {}

@@ -126,7 +126,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=config.revision, trust_remote_code=config.trust_remote_code, padding_side="left"
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # `tokenizers` raises no narrower class for a file that is damaged
         raise ModelError(f"the tokenizer of model.path={path} cannot be loaded: {_first_line(error)}") from None
     if tokenizer.eos_token_id is None:
         raise ModelError(
@@ -169,11 +169,15 @@ def load_policy(config: Config, path: str | None = None, *, trained: bool = True
     revision = None if path else config.model.revision
     try:
         shape = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=config.model.trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged config.json raises whatever its model's class does
         raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
     try:
         defaults = GenerationConfig.from_pretrained(source, revision=revision)
-    except OSError:  # as the library does for a model that ships none
+    except Exception as error:
+        shipped = Path(source, "generation_config.json")
+        if shipped.exists() or not isinstance(error, OSError):
+            raise ModelError(f"{shipped} is damaged: {_first_line(error)}; fetch or save the model again") from None
+        # as the library does for a model that ships none
         defaults = GenerationConfig.from_model_config(shape)
     stop_ids = _stop_ids(defaults, tokenizer, config.sampling.stop_tokens)
     precision = config.trained_precision if trained else DTYPES[config.model.dtype].drawn
@@ -194,6 +198,7 @@ def _load_weights(
     source: str, revision: str | None, config: ModelConfig, dtype: str, stop_ids: tuple[int, ...], tokenizer: Any
 ) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     try:
@@ -203,7 +208,7 @@ def _load_weights(
             dtype=getattr(torch, dtype),
             trust_remote_code=config.trust_remote_code,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
     # `generate` falls back on what the model ships (top_k, penalties ...): draws must follow the policy itself.
     model.generation_config = GenerationConfig(

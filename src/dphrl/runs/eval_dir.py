@@ -17,7 +17,7 @@ from dphrl.config.load import stored_config
 from dphrl.config.root import Config
 from dphrl.config.setting import FILE_NAME
 from dphrl.errors import RunDirError, nearest
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.metrics.intervals import RESAMPLES
 from dphrl.metrics.summary import TaskSummary
 from dphrl.metrics.voting import Answer
@@ -161,17 +161,17 @@ def read_evaldir(root: Path) -> EvalDir:
         RunDirError: missing, damaged, or of a later version of dphrl.
     """
     path = root / FILE
-    if not path.is_file():
+    if not path.exists():
         raise RunDirError(f"{root} is no evaluation directory (it has no {FILE}); `dphrl eval --model` makes one")
     with damage_refused(path, "mend it, or evaluate into another folder"):
         values = read_json(path)
         schema = values["schema"]
-        models = tuple(Model(**model) for model in values["models"])
+        models = tuple(checked(Model(**model)) for model in values["models"])
         tasks, made = tuple(map(str, values["tasks"])), dict(values["made"])
     if schema != SCHEMA:
         raise RunDirError(f"{path} has schema {schema!r}, and this version of dphrl reads {SCHEMA}; update dphrl")
     for name in (*(model.name for model in models), *tasks):
-        _check_name(name)
+        _check_name(name, f"{path}: ")
     return EvalDir(root, models, tasks, made)
 
 
@@ -250,9 +250,9 @@ def _write(evaldir: EvalDir) -> None:
     )
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, where: str = "") -> None:
     if not NAME.fullmatch(name) or name == "summary":
         raise RunDirError(
-            f"{name!r} is no name of a model or task: it becomes a file's; use letters, digits and . _ - (first a "
+            f"{where}{name!r} is no name of a model or task: it names a file; use letters, digits and . _ - (first a "
             "letter or digit)"
         )

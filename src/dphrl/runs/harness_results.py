@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.errors import RunDirError
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 
 Arguments = Mapping[str, Any]
 """Keyword arguments of lm_eval, as YAML has them."""
@@ -60,7 +60,7 @@ def read_harness_results(folder: Path) -> HarnessResults:
         RunDirError: damaged, or of a later version of dphrl.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return HarnessResults()
     with damage_refused(path, "delete it and evaluate again"):
         values = read_json(path)
@@ -68,4 +68,4 @@ def read_harness_results(folder: Path) -> HarnessResults:
             raise RunDirError(
                 f"{path} has schema {values['schema']!r}, and this version of dphrl reads {SCHEMA}; update dphrl"
             )
-        return HarnessResults(dict(values["settings"]), tuple(HarnessRow(**row) for row in values["rows"]))
+        return checked(HarnessResults(dict(values["settings"]), tuple(HarnessRow(**row) for row in values["rows"])))

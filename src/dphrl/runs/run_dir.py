@@ -229,7 +229,7 @@ def read_versions(run: RunDir) -> dict[str, str]:
     Raises:
         RunDirError: the file is damaged.
     """
-    if not run.versions.is_file():
+    if not run.versions.exists():
         return {}
     with damage_refused(run.versions, "delete it"):
         return {str(name): str(version) for name, version in read_json(run.versions).items()}

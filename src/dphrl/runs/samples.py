@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dphrl.errors import RunDirError
-from dphrl.files import replaced
+from dphrl.files import damage_refused, replaced
 from dphrl.method.verdict_counts import is_right
 from dphrl.metrics.voting import Answer
 from dphrl.types import Completion, Verdict
@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
 )
 FORMS = pa.schema([("solution", pa.string()), ("answer", pa.string())])
 """What evaluations store besides: the canonical form of a right completion, and what majority voting compares."""
+MAY_BE_NULL = ("reward", "detail")
+_FIELDS = {field.name: field for field in (*SCHEMA, *FORMS)}
 HEAVY = ("token_ids", "text")
 """Columns that most readers do without."""
 DRAW_AGAIN = "if it is damaged, delete it and run again: its draws are made again"
@@ -72,8 +74,8 @@ def write_samples(
     if answer is not None:
         columns["answer"] = [*map(functools.cache(answer), (c.text for c in rows))]
         schema = schema.append(FORMS.field("answer"))
-    with replaced(path) as staging:
-        pq.write_table(pa.table(columns, schema=schema), staging)
+    with replaced(path) as staging:  # statistics would say which rows to read, and nothing says whether they are right
+        pq.write_table(pa.table(columns, schema=schema), staging, write_page_checksum=True, write_statistics=False)
 
 
 def read_samples(
@@ -93,10 +95,10 @@ def read_samples(
         RunDirError: the file is missing, unreadable, lacks a column, or holds a verdict that cannot be.
     """
     names = [name for name in SCHEMA.names if name not in without]
-    rows = _read_columns(path, names, remedy, prompt_ids).to_pylist()
+    table = _read_columns(path, names, remedy, prompt_ids)
     try:
-        return [_completion({"token_ids": (), "text": "", **row}) for row in rows]
-    except ValueError as error:
+        return [_completion({"token_ids": (), "text": "", **row}) for row in table.to_pylist()]
+    except (ValueError, TypeError, OverflowError) as error:
         raise RunDirError(f"{path} holds a verdict that cannot be: {error}; {remedy}") from None
 
 
@@ -116,7 +118,9 @@ def read_forms(path: Path, *, remedy: str = DRAW_AGAIN) -> Forms:
     Raises:
         RunDirError: the file is missing or unreadable.
     """
-    columns = _read_columns(path, ["text"], remedy, optional=FORMS.names).to_pydict()
+    table = _read_columns(path, ["text"], remedy, optional=FORMS.names)
+    with damage_refused(path, remedy):
+        columns = table.to_pydict()
     answer = dict(zip(columns["text"], columns["answer"], strict=True)).get if "answer" in columns else None
     if "solution" not in columns:
         return Forms(None, answer)
@@ -178,8 +182,15 @@ def _read_columns(
         held = pq.read_schema(path).names
         if lacking := [name for name in names if name not in held]:
             raise RunDirError(f"{path} lacks the columns {', '.join(lacking)}; {remedy}")
-        return pq.read_table(path, columns=[*names, *(o for o in optional if o in held)], filters=rows)
-    except (OSError, pa.ArrowException) as error:
+        wanted = [*names, *(o for o in optional if o in held)]
+        table = pq.read_table(path, columns=wanted, filters=rows, page_checksum_verification=True)
+        table = table.cast(pa.schema([_FIELDS[name] for name in wanted]))
+        empty = [name for name in names if name not in MAY_BE_NULL and table[name].null_count]
+        if empty:
+            raise RunDirError(f"{path} has no {empty[0]} in some rows; {remedy}")
+        table.validate(full=True)
+        return table
+    except (OSError, pa.ArrowException, ValueError, LookupError, TypeError, OverflowError) as error:
         raise RunDirError(f"{path} cannot be read ({error}); {remedy}") from None
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dphrl.errors import RunDirError
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.metrics.summary import TaskSummary, summarise
 from dphrl.metrics.voting import Answer
 from dphrl.runs.samples import write_samples
@@ -53,10 +53,10 @@ def read_summaries(path: Path) -> dict[str, TaskSummary]:
     Raises:
         RunDirError: damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         return {}
     with damage_refused(path, "delete it and run `dphrl eval` again"):
-        rows = [TaskSummary.from_json(row) for row in read_json(path)["rows"]]
+        rows = [checked(TaskSummary.from_json(row)) for row in read_json(path)["rows"]]
     names = [row.dataset for row in rows]
     odd = [name for name in names if not isinstance(name, str) or Path(name).name != name or names.count(name) > 1]
     if odd:

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.errors import RunDirError
-from dphrl.files import damage_refused, write_text
+from dphrl.files import checked, damage_refused, write_text
 from dphrl.method.collapse import TrainingWarning
 from dphrl.types import MetricsRow
+
+MEND_METRICS = "mend or delete the line that is wrong, or train again"
+"""What to do about a damaged file of lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +44,11 @@ def read_metrics(path: Path, *, running: bool = False) -> list[MetricsRow]:
     Args:
         running: the last line may still be in the making, and is left out if it is no JSON.
     Raises:
-        RunDirError: a line is no JSON.
+        RunDirError: a line is no JSON object of numbers with a step.
     """
-    return list(_lines(path, running=running))
+    rows = list(_lines(path, running=running))
+    with damage_refused(path, MEND_METRICS):
+        return [_metrics(row) for row in rows]
 
 
 def append_warning(path: Path, warning: TrainingWarning) -> None:
@@ -59,7 +64,7 @@ def read_warnings(path: Path) -> list[TrainingWarning]:
     """
     with damage_refused(path, "delete it: only its warnings are lost"):
         return [
-            TrainingWarning(row["step"], row["metric"], row.get("value"), row.get("limit"), row["text"])
+            checked(TrainingWarning(row["step"], row["metric"], row.get("value"), row.get("limit"), row["text"]))
             for row in _lines(path)
         ]
 
@@ -77,39 +82,62 @@ def read_changes(path: Path) -> list[TrainingChange]:
         RunDirError: a line is no JSON or lacks a key.
     """
     with damage_refused(path, "delete it: only the record of changes is lost"):
-        return [
-            TrainingChange(row["step"], row["time"], {key: (v["old"], v["new"]) for key, v in row["changes"].items()})
-            for row in _lines(path)
-        ]
+        return [checked(_change(row)) for row in _lines(path)]
+
+
+def _change(row: Mapping[str, Any]) -> TrainingChange:
+    return TrainingChange(
+        row["step"], row["time"], {key: (pair["old"], pair["new"]) for key, pair in row["changes"].items()}
+    )
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop lines of later steps, which are trained again, and those that are not whole."""
+    """Drop lines of later steps, which are trained again, and a last one that is not whole.
 
-    def stays(line: str) -> bool:
-        try:
-            return bool(json.loads(line)["step"] <= step)
-        except ValueError:  # empty, or cut off by a kill
-            return False
-
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    write_text(path, "".join(f"{line}\n" for line in lines if stays(line)))
+    Raises:
+        RunDirError: another line is no JSON object with a step.
+    """
+    rows = list(_lines(path, running=True))
+    with damage_refused(path, MEND_METRICS):
+        kept = [row for row in rows if row["step"] <= step]
+    write_text(path, "".join(_line(row) for row in kept))
 
 
 def _append(path: Path, row: Mapping[str, object]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.write(_line(row))
+
+
+def _line(row: Mapping[str, object]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _metrics(row: dict[str, Any]) -> MetricsRow:
+    """A line of metrics.jsonl as it should be.
+
+    Raises:
+        TypeError: no number of steps, or a metric that is no number.
+    """
+    odd = [key for key, value in row.items() if value is not None and not isinstance(value, int | float)]
+    if odd or not isinstance(row.get("step"), int | float):
+        raise TypeError(f"step {row.get('step')!r}: {odd[0] if odd else 'step'} is no number")
+    return row
 
 
 def _lines(path: Path, *, running: bool = False) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines. Only a line feed ends a line: a text may hold other separators."""
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path.is_file() else []
+    if not path.exists():
+        return
+    with damage_refused(path, MEND_METRICS):
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line or "null")
-        except ValueError as error:
+            row = json.loads(line.decode() or "{}")
+            if not isinstance(row, dict):
+                raise ValueError(f"but {type(row).__name__}, where an object is wanted")
+        except (ValueError, RecursionError) as error:
             if running and number == len(lines):
                 return
             raise RunDirError(f"{path} line {number} is no JSON ({error}); delete the line or train again") from None
-        if isinstance(row, dict):
+        if row:
             yield row

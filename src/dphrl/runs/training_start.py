@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.config.load import stored_config
+from dphrl.errors import ConfigError
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.runs.run_dir import Sections
 
 
@@ -68,4 +70,9 @@ def read_training_start(path: Path) -> TrainingStart:
         RunDirError: it is damaged.
     """
     with damage_refused(path, "delete it to go on without comparing settings and data"):
-        return TrainingStart.from_json(read_json(path))
+        start = checked(TrainingStart.from_json(read_json(path)))
+        try:
+            stored_config(start.settings)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    return start

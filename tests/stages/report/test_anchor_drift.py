@@ -105,6 +105,6 @@ def test_a_run_without_anchors_says_so(tmp_path: Path) -> None:
     final = RunDir(tmp_path).final
     final.mkdir(parents=True)
     (final / "config.json").write_text("{}")
-    (tmp_path / "config.yaml").write_text(f"out: {tmp_path}\nmethod: grpo\n")
+    (tmp_path / "config.yaml").write_text(f"out: {tmp_path}\nmethod: grpo\neval: {{}}\n")
     assert anchor_drift(tmp_path) == "it has no anchors"
     assert "no run directory" in str(anchor_drift(tmp_path / "nowhere"))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dphrl.errors import RunDirError
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.method.difficulty import Difficulty
 from dphrl.runs.run_dir import RunDir, Sections
 
@@ -71,7 +71,7 @@ def read_partition(run: RunDir) -> PartitionFile:
     with damage_refused(run.partition, "delete it and run `dphrl presample` again: the draws are kept"):
         content = read_json(run.partition)
         effect = content.get("filter")
-        return PartitionFile(
+        made = PartitionFile(
             **_sets(content),
             threshold=content["threshold"],
             presamples=content["presamples"],
@@ -80,6 +80,7 @@ def read_partition(run: RunDir) -> PartitionFile:
             settings=dict(content["settings"]),
             filter=effect and FilterEffect(band=tuple(effect["band"]), kept=effect["kept"], of=effect["of"]),
         )
+        return checked(made)
 
 
 def _sets(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 
@@ -78,4 +78,4 @@ def read_share(run: RunDir) -> tuple[PromptShare, Path] | None:
         return None
     with damage_refused(run.shard, "delete the run, or take shard.json from a copy of it"):
         content = read_json(run.shard)
-        return PromptShare(content["index"], content["of"]), Path(content["base_dir"])
+        return checked(PromptShare(content["index"], content["of"])), Path(content["base_dir"])

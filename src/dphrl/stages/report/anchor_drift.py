@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dphrl.errors import DphrlError
-from dphrl.files import damage_refused, read_json, write_json
+from dphrl.files import checked, damage_refused, read_json, write_json
 from dphrl.progress import Progress, silent
 from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
 from dphrl.types import as_json
@@ -150,7 +150,7 @@ def _key(final: Path, anchors: Path) -> dict[str, list[object]]:
 
 def _saved(path: Path) -> AnchorDrift | None:
     """drift.json as it is, whatever the model says now; None where there is none or it is of another schema."""
-    if not path.is_file():
+    if not path.exists():
         return None
     with damage_refused(path, "delete it"):
         values = read_json(path)
@@ -159,4 +159,4 @@ def _saved(path: Path) -> AnchorDrift | None:
             for row in values["rows"]
         )
         saved = AnchorDrift(values["key"], values["store"], values["complete"], rows)
-        return saved if values["schema"] == SCHEMA else None
+        return checked(saved) if values["schema"] == SCHEMA else None
