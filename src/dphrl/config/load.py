@@ -75,7 +75,7 @@ def read_stored_config(path: Path) -> Config:
     """
     try:
         values = _read_yaml(path)
-        if lacking := [name for name in ("out", "method", "eval") if name not in values]:
+        if lacking := [name for name in ("out", "eval") if name not in values]:
             raise ConfigError(f"it lacks {', '.join(lacking)}")
         return build_config(_as_stored_now(values))
     except ConfigError as error:
