@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -162,17 +162,28 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
     run = run_dir_of(config)
     if run.config.exists():
         _check_same(run, config, allow_change=allow_change)
-    try:
+    with cannot_be_made(run):
         run.root.mkdir(parents=True, exist_ok=True)
         write_text(run.config, to_yaml(config))
         if not run.versions.exists():
             write_json(run.versions, installed_versions())
+    return run
+
+
+@contextmanager
+def cannot_be_made(run: RunDir) -> Iterator[None]:
+    """Around the making of a run directory.
+
+    Raises:
+        RunDirError: the system refuses it.
+    """
+    try:
+        yield
     except OSError as error:
         raise RunDirError(
-            f"out={config.out!r} cannot be made or written: {error}; give another --out, or make room "
-            "and mend the rights of the folder"
+            f"out={str(run.root)!r} cannot be made or written: {error}; give another --out, or make room and mend the "
+            "rights of the folder"
         ) from None
-    return run
 
 
 def run_dir_of(config: Config) -> RunDir:

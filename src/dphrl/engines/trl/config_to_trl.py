@@ -12,6 +12,7 @@ from dphrl.config.root import Config
 from dphrl.config.train import TRAINER_SETTINGS
 from dphrl.engines.common.generation.rollouts import check_sharing
 from dphrl.engines.trl.refused_options import SET_BY_THE_STAGE
+from dphrl.engines.trl.tried_options import try_options, typed_options
 from dphrl.engines.trl.vllm_options import check_vllm
 from dphrl.errors import ConfigError, nearest
 
@@ -24,8 +25,12 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
             one that train.share_prompts=on rules out; a `model.dtype` that is not trained in.
     """
     _check_dtype(config)
+    return _settings(config, output_dir, *_micro_batches(config, processes))
+
+
+def _settings(config: Config, output_dir: Path, micro: int, accumulation: int) -> dict[str, Any]:
+    """As `trainer_settings`, with `accumulation` forwards of `micro` completions on each process an optimiser step."""
     train, sampling = config.train, config.sampling
-    micro, accumulation = _micro_batches(config, processes)
     ours = {
         "output_dir": str(output_dir),
         "method": config.method,
@@ -72,6 +77,15 @@ def trainer_settings(config: Config, output_dir: Path, *, processes: int = 1) ->
     settings = ours | _extra_settings(config, ours)
     check_sharing(settings)
     return settings
+
+
+def check_options_of_trl(config: Config) -> None:
+    """Refuse options of `train.trl` before anything is drawn, whatever number of processes will train.
+
+    Raises:
+        ConfigError: an option that TRL does not know, takes or could honour; by name.
+    """
+    try_options(config, _settings(config, Path(config.out, "train"), 1, _completions(config)), alone=False)
 
 
 def _check_dtype(config: Config) -> None:
@@ -156,7 +170,8 @@ def _extra_settings(config: Config, ours: dict[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"train.trl.{key} is set by dphrl itself; use the setting of dphrl (`dphrl train --help`)"
             )
-    _check_trackers(extra.get("report_to", "none"))
+    extra = typed_options(extra)
+    _check_trackers(extra.get("report_to") or "none")
     return _check_push(config, extra)
 
 

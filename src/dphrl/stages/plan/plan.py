@@ -14,6 +14,7 @@ from dphrl.config.objective import DapoObjective
 from dphrl.config.root import Config
 from dphrl.engines.trl import INSTALL, missing_packages
 from dphrl.engines.trl.config_to_trl import anchors_per_step, trainer_settings
+from dphrl.engines.trl.tried_options import try_options
 from dphrl.errors import ConfigError, DataError
 from dphrl.progress import Progress, silent
 from dphrl.sampling.backends import BACKENDS, missing_modules
@@ -161,7 +162,10 @@ def _micro_batch(config: Config, gpus: int, checklist: Checklist) -> int | None:
         return None
     what = "train on one process" if gpus == 1 else f"train on {gpus} processes (--gpus N for another number)"
     settings = checklist.attempt(what, lambda: trainer_settings(config, Path(config.out, "train"), processes=gpus))
-    return None if settings is None else int(settings["per_device_train_batch_size"])
+    if settings is None:
+        return None
+    checklist.attempt("train", lambda: try_options(config, settings, alone=gpus == 1))
+    return int(settings["per_device_train_batch_size"])
 
 
 def _check_group_of_prompts(config: Config, task: TaskSize | None, checklist: Checklist) -> None:

@@ -10,6 +10,8 @@ from dphrl.anchors import is_sealed
 from dphrl.anchors.manifest import Made
 from dphrl.config.load import to_dict
 from dphrl.config.root import Config
+from dphrl.engines.trl import missing_packages
+from dphrl.engines.trl.config_to_trl import check_options_of_trl
 from dphrl.files import write_json
 from dphrl.method.partition import require_anchors, select
 from dphrl.models.fingerprint import fingerprint
@@ -55,6 +57,8 @@ def presample(
     check_share(run, shard)
     if is_done(run, config):
         return run
+    if not missing_packages():
+        check_options_of_trl(config)  # training would refuse them after the draws
     with exclusive(run.root), disk_errors(run.root):
         sweep(run.presample)
         policy = load_policy(config)

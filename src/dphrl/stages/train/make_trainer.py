@@ -51,6 +51,7 @@ def make_trainer(
 
     from dphrl.engines.trl.dph_config import DPHConfig
     from dphrl.engines.trl.trainer import DPHTrainer
+    from dphrl.engines.trl.tried_options import refused_by_libraries
     from dphrl.verifiers import task_reward
 
     prompts = [p for p in task.prompts if p.id in ids]
@@ -64,11 +65,13 @@ def make_trainer(
         for p in prompts
     ]
     settings = _settings(config, run, policy)
+    with refused_by_libraries(config):
+        args = DPHConfig(**settings)
     with _refused_by_libraries(config):
         trainer = DPHTrainer(
             model=policy.model,
             reward_funcs=task_reward(task),
-            args=DPHConfig(**settings),
+            args=args,
             train_dataset=Dataset.from_list(rows),
             processing_class=policy.tokenizer,
             peft_config=adapter(config),
@@ -123,11 +126,11 @@ def _settings(config: Config, run: RunDir, policy: Policy) -> dict[str, Any]:
 @contextmanager
 def _refused_by_libraries(config: Config) -> Iterator[None]:
     """What PEFT, TRL and the hub refuse in the user's settings, as the user's mistake."""
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     try:
         yield
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+    except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
         raise ConfigError(
             f"train.trl.push_to_hub: the repository cannot be made: {error}; log in, or leave it out"
         ) from None

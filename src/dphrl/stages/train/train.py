@@ -13,19 +13,20 @@ from typing import Any
 
 from dphrl.config.root import Config
 from dphrl.engines.trl import check_installed
+from dphrl.engines.trl.config_to_trl import check_options_of_trl
 from dphrl.errors import Stopped
 from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
 from dphrl.runs.lock import exclusive
-from dphrl.runs.run_dir import RunDir, base_of, open_run, run_dir_of
+from dphrl.runs.run_dir import RunDir, base_of, cannot_be_made, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.stages.train.check_resume import check_unchanged, find_checkpoint, prepare_to_go_on, training_start
 from dphrl.stages.train.final_model import save_final
-from dphrl.stages.train.launch import is_first
+from dphrl.stages.train.launch import asked_ranks, is_first
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -48,7 +49,8 @@ def train(
     if not is_first():  # the first process holds the run for all that were launched with it
         _train(run, config, base_dir, progress, allow_change=allow_change)
         return run
-    run.root.mkdir(parents=True, exist_ok=True)
+    with cannot_be_made(run):
+        run.root.mkdir(parents=True, exist_ok=True)
     with exclusive(run.root):
         open_run(config, allow_change=allow_change)
         _train(run, config, base_dir, progress, allow_change=allow_change)
@@ -60,6 +62,8 @@ def _train(run: RunDir, config: Config, base_dir: Path, progress: Progress, *, a
     if (run.final / "config.json").exists():
         return
     check_installed()
+    if asked_ranks() == 1:
+        check_options_of_trl(config)
     from transformers import PrinterCallback
 
     from dphrl.engines.trl.accelerated import processes_of
