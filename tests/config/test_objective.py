@@ -132,6 +132,7 @@ def test_the_words_on_and_off_stay_words_whatever_yaml_makes_of_them(word: str, 
 
 def test_settings_that_an_earlier_version_stored_for_every_method_are_read(tmp_path: Path) -> None:
     old = {"method": "grpo", "objective": {"eta": 0.2, "alpha": 0.5, "beta": 0.1, "log_u_cap": 5.0, "eta_end": None}}
+    old |= {"out": "", "eval": {}}  # as every stored config has them
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({**old, "train": {"max_resample": 3, "pass_k": None}}))
     assert read_stored_config(path) == build_config({"method": "grpo"})
