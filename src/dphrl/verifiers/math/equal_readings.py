@@ -47,7 +47,7 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
         values = [side.value.latex.strip() if isinstance(side.value, Value) else "" for side in (gold, answer)]
         return gold.name == values[1] and answer.name == values[0]
     if isinstance(gold, Named):
-        return same(gold.value, answer)
+        return not isinstance(answer, Equation) and same(gold.value, answer)
     assert isinstance(answer, Named)
     return same(gold, answer.value)
 
@@ -195,6 +195,8 @@ def _any_order(gold: Sequence[Reading], answer: Sequence[Reading]) -> bool:
 def _same_values(gold: Reading, answer: Reading) -> bool:
     assert isinstance(gold, Value) and isinstance(answer, Value)
     if not same_unit(gold.unit, answer.unit) or not _understood(gold, answer):
+        return False
+    if (gold.unit and answer.percent) or (gold.percent and answer.unit):
         return False
     if any(
         left and right and left != right for left, right in ((gold.base, answer.base), (gold.modulus, answer.modulus))

@@ -125,10 +125,11 @@ def _same_numbers(
 
 def _rounding(left: sympy.Expr, right: sympy.Expr, size: Any) -> Any:
     """How far apart a decimal and what it rounds may be: `ROUNDED`; or one of the last written place, if that is more
-    and still `ROUNDED` of the value; or half of it, where six places are written."""
+    and less than `ROUNDED` of the value; or half of it, where six places are written."""
     relative = sympy.Rational(ROUNDED.numerator, ROUNDED.denominator) * size
     places = [side for side in (left, right) if side.is_Rational and side.q > 1 and 10**15 % side.q == 0]
     last = max((sympy.Rational(1, 10 ** _places(side)) for side in places), default=0)
+    last = last if size > 10**ROUNDED_PLACES * last else 0
     half = max(
         (sympy.Rational(1, 2 * 10 ** _places(side)) for side in places if _places(side) >= ROUNDED_PLACES), default=0
     )

@@ -50,6 +50,7 @@ _DETERMINANT = re.compile(
 )
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s*[)\]]", re.DOTALL)
 _ORDER = re.compile(r"\\begin\{(?:pmatrix|bmatrix|matrix|vmatrix)\}(.*?)\\end", re.DOTALL)
+_NATURAL = re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e)")
 _FUNCTION_POWER = re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log)\s*\^\s*(\{[^{}]*\}|\d)\s*")
 _DIFFERENTIAL = re.compile(r"\\i*nt(?![A-Za-z])|\\frac\s*\{\s*d")
 _LETTER_D = re.compile(
@@ -61,7 +62,7 @@ _UNREAD = re.compile(r"\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'
 
 def formula(latex: str) -> str | None:
     """A formula for the parser, or None where a part of it would be misread."""
-    text = latex.replace(r"\cdot", r" \cdot ")
+    text = _NATURAL.sub(r"\\ln ", latex.replace(r"\cdot", r" \cdot "))
     for pattern in _REPEATING:
         text = pattern.sub(_repeated, text)
     text = _FRACTION.sub(_two_groups, _FRACTION.sub(_two_groups, text))

@@ -11,7 +11,7 @@ from dphrl.verifiers.math.words import SCALES
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _BASE = re.compile(
-    r"\(?\s*([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-F]{2,})\s*\)?\s*_\s*\{?\s*(?:\\text\{)?\s*(\d+|[a-z]+)\s*\}*"
+    r"\(?\s*([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-F]{2,})\s*\)?\s*_\s*\{?\s*\(?(?:\\text\{)?\s*(\d+|[a-z]+)\s*\)?\}*"
 )
 _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASES = {word: str(base) for base, word in enumerate(_BASE_NAMES, 2)}

@@ -28,6 +28,8 @@ _OPERATORS = tuple(
     (re.compile(r"\s*" + re.sub(r"(?<![\\(?:=])\b([a-z]{2,})\b", r"\\\\text\\{\1\\}", words) + r"\s*"), sign)
     for words, sign in OPERATORS
 )
+_IN_BRACKETS = re.compile(r"(?<=[\d} ])\(\s*((?:\\text\{[^{}]*\}\s*)+)\)$")
+_ALL_BUT = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|-)\s*\\\{([^{}]*)\\\}")
 _RELATIONS = (
     "<", ">", r"\le", r"\ge", r"\ne", r"\ll", r"\gg", r"\subset", r"\subseteq", r"\notin", r"\not", r"\propto", r"\sim",
     r"\perp", r"\parallel", r"\to", r"\iff", r"\implies", "<=", ">=", "!=",
@@ -80,6 +82,8 @@ def is_ambiguous(answer: str) -> bool:
 
 
 def _operators(text: str) -> str:
+    """Words between numbers as signs; words in brackets as words."""
+    text = _IN_BRACKETS.sub(r"\1", text)
     for pattern, sign in _OPERATORS if r"\text" in text else ():
         text = pattern.sub(f" {sign} ", text)
     return text
@@ -96,6 +100,10 @@ def _read(text: str, asked: Asked) -> Reading:
         words = _plain_words(text)
         return _read(SAYINGS[words], asked) if words in SAYINGS else Words(words)
     text = _without_label(text)
+    if re.fullmatch(r"\\mathbb\s*\{?R\}?", text):
+        return _read(SAYINGS["real numbers"], asked)
+    all_but = _ALL_BUT.fullmatch(text)
+    text = rf"x \ne {all_but[1]}" if all_but and "," not in all_but[1] else text
     for idle in _IDLE:
         match = idle.fullmatch(text)
         text = match[1] if match else text

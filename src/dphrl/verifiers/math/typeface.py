@@ -68,7 +68,8 @@ def plain_typeface(text: str) -> str:
     text = _CLOCK.sub(lambda match: rf"{match[1]} \text{{{match[2].lower()}m}}", text)
     text = _OVER.sub(lambda match: rf"\frac{{{match[1] or match[3]}}}{{{match[2] or match[4]}}}", text)
     text = re.sub(r"\^\s*'", "'", _faces(text).replace("~", " "))
-    prose = any(len(run) > 3 and run[0] != "\\" and not is_product(run) for run in _RUN.findall(text))
+    runs = [run for run in _RUN.findall(text) if run[0] != "\\"]
+    prose = any((len(run) > 3 and not is_product(run)) or run in CLEAR for run in runs)
     marked = _RUN.sub(lambda match: _word_or_product(match, prose), text)
     return re.sub(r"\s+", " ", marked).strip()
 

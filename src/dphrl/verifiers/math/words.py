@@ -75,6 +75,12 @@ SAYINGS = {
     "all reals": r"(-\infty, \infty)",
     "real numbers": r"(-\infty, \infty)",
     "infinity": r"\infty",
+    **{
+        word: str(number)
+        for number, word in enumerate(
+            ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+        )
+    },
 }
 """What is said in words and written in signs as well."""
 SEPARATORS = frozenset({"and", "or"})
