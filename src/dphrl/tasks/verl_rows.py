@@ -199,12 +199,13 @@ def verifier_of_rows(rows: Iterable[Row], chosen: str) -> RowVerifier | None:
 
 
 def _read_columns(prompt: Prompt, spec: str) -> dict[str, Any]:
-    """The columns that a verifier reads, and the gold; a user's function gets all of them, and the prompt."""
+    """The columns that a verifier reads, the prompt among them, and the gold; a user's function gets all of them."""
+    given = {**prompt.columns, "prompt": prompt.prompt}
     if ":" in spec:
-        return {**prompt.columns, "prompt": prompt.prompt}
+        return given
     verifier = verifier_of(spec)
-    where_there = (name for name in ("gold", *verifier.optional) if name in prompt.columns)
-    return {name: prompt.columns[name] for name in dict.fromkeys((*verifier.columns, *where_there))}
+    where_there = (name for name in ("gold", *verifier.optional) if name in given)
+    return {name: given[name] for name in dict.fromkeys((*verifier.columns, *where_there))}
 
 
 def _lasting(args: Arguments) -> dict[str, Any]:

@@ -40,15 +40,17 @@ def reward_from(verify: VerifyFn, name: str) -> RewardFn:
         name: what TRL calls the function in its logs.
     Returns:
         `reward(completions=..., gold=..., log_metric=None, **columns)` -> one reward per completion, None where the
-        verifier could not judge. With `log_metric` it reports the share in 0..1 of every status, at every call, so
-        that all ranks report the same names: verifier/status/correct, ...; and verifier/timeout_share, the share of
-        the workers' CPU time that went into completions that were given up.
+        verifier could not judge. TRL's `prompts` are the items' `prompt`. With `log_metric` it reports the share in
+        0..1 of every status, at every call, so that all ranks report the same names: verifier/status/correct, ...; and
+        verifier/timeout_share, the share of the workers' CPU time that went into completions that were given up.
     Raises (the function returned):
         VerifierError: a column the verifier needs is missing.
     """
 
     def reward(*, completions: Completions, log_metric: LogMetric | None = None, **columns: Any) -> list[float | None]:
         texts = _texts(completions)
+        if "prompts" in columns:
+            columns.setdefault("prompt", columns["prompts"])
         lists = {key: values for key, values in columns.items() if _is_column(key, values, len(texts))}
         items: list[Item] = [
             {**{key: values[index] for key, values in lists.items()}, "completion": text}

@@ -6,6 +6,7 @@ import pytest
 
 from dphrl.types import Prompt, item_of
 from dphrl.verifiers.math.verify_math import verify_math
+from dphrl.verifiers.trl_reward import math_reward
 
 ECHOES = [
     ("Simplify $7a+2-3a-9$.", "4a-7", "7a+2-3a-9"),
@@ -56,3 +57,10 @@ def test_messages_of_the_user_are_read() -> None:
     assert judged([{"role": "assistant", "content": prompt}], gold, answer)
     item = item_of(Prompt("p", messages, {"gold": gold}), rf"\boxed{{{answer}}}")
     assert not verify_math([item])[0].correct
+
+
+def test_trl_hands_over_its_prompts() -> None:
+    prompt, gold, answer = ECHOES[0]
+    rows = {"completions": [rf"\boxed{{{answer}}}", rf"\boxed{{{gold}}}"], "gold": [gold] * 2}
+    assert math_reward(**rows, prompts=[prompt] * 2) == [0.0, 1.0]
+    assert math_reward(**rows) == [1.0, 1.0]
