@@ -121,6 +121,13 @@ RULES: dict[str, tuple[Row, ...]] = {
         (r"\frac14", ("0.25",), (r"\int_0^1 x^3 dx", r"\lim_{x\to 0} \frac{x}{4x}", r"\sum_{k=1}^{1} \frac14")),
         (r"\int_0^1 x^3 dx", (r"\frac14",), ("1",)),
     ),
+    "beside and about": (
+        (r"\sqrt{6}", (r"\sqrt{6} \approx 2.449",), (r"\sqrt{7} \approx 2.449", "2.449")),
+        ("8", (), (r"8 \approx 9",)),
+        (r"(\pm 3, 1)", ("(3,1), (-3,1)",), ("(3,1)",)),
+        (r"\frac{a}{b}c", (r"\frac{ac}{b}",), (r"\frac{a}{bc}",)),
+        (r"\sqrt{uv}", (r"\sqrt{u}\sqrt{v}",), (r"\sqrt{u}+\sqrt{v}",)),
+    ),
     "piecewise": (
         (
             r"f(x)=\begin{cases} 1 & x<0 \\ x+1 & x \ge 0 \end{cases}",

@@ -66,7 +66,7 @@ _ASCII = _Characters(
         **{ord(character): text for character, text in map(str.split, _OTHERS.split(";"))},
         ord("√"): " sqrt ",
         ord("€"): r"\text{ euro}",
-        ord("£"): r"\text{ sterling}",
+        ord("£"): r"\text{ pound}",
         ord("。"): ". ",
         ord("、"): ", ",
     }

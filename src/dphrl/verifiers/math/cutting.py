@@ -60,6 +60,19 @@ def bracketed(text: str) -> tuple[str, str, str] | None:
     return (left, text[len(left) : -len(right)], right) if not depth else None
 
 
+def without_braces(text: str) -> str:
+    """The text without braces that group the whole of it."""
+    text = text.strip()
+    while text.startswith("{") and text.endswith("}") and not text.endswith(r"\}"):
+        depth = 0
+        for match in _TOKEN.finditer(text):
+            depth += (match[0] == "{") - (match[0] == "}")
+            if not depth and match.end() < len(text):
+                return text
+        text = text[1:-1].strip()
+    return text
+
+
 def environment(text: str) -> tuple[str, list[str]] | None:
     """Kind (`matrix` or `cases`) and lines of a text that one environment holds; None for determinants and others."""
     match = _ENVIRONMENT.fullmatch(text)

@@ -15,7 +15,10 @@ from dphrl.verifiers.math.records import ANY_ORDER, Equation, Group, Named, Read
 from dphrl.verifiers.math.units import is_noun, same_unit
 
 _OPEN_FORMS = re.compile(r"\\(?:i*nt|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}\s*\{\s*d")
-_IDLE = re.compile(r"\s+|\\text\b|[{}]|\\cdot(?![A-Za-z])")
+_IDLE = re.compile(r"\s+|\\text\b|\\cdot(?![A-Za-z])")
+_SINGLE = re.compile(r"([\^_])\s*\{\s*(\w)\s*\}")
+_NEAR = 50
+"""The part of a value by which what it is said to be about may differ from it."""
 _EMPTY = r"\emptyset"
 _INTERVALS = frozenset({"()", "[]", "[)", "(]"})
 
@@ -29,7 +32,11 @@ def same(gold: Reading, answer: Reading) -> bool:
     if isinstance(gold, Named) or isinstance(answer, Named):
         return _same_named(gold, answer)
     if isinstance(gold, Words) or isinstance(answer, Words):
-        return isinstance(gold, Words) and isinstance(answer, Words) and _same_words(gold.text, answer.text)
+        return _same_words(*(_as_words(side) for side in (gold, answer)))
+    if isinstance(gold, Group) and gold.kind == "about":
+        return any(same(side, answer) for side in gold.items)
+    if isinstance(answer, Group) and answer.kind == "about":
+        return same(gold, answer.items[0]) and _near(*answer.items)
     if isinstance(gold, Equation) or isinstance(answer, Equation):
         return _same_equations(gold, answer)
     if isinstance(gold, Group) or isinstance(answer, Group):
@@ -52,12 +59,29 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
     return same(gold, answer.value)
 
 
+def _near(value: Reading, about: Reading) -> bool:
+    """Whether a value is about what it is said to be about."""
+    first, second = (parsed(side.latex) if isinstance(side, Value) else None for side in (value, about))
+    if first is None or second is None or not (first.is_number and second.is_number):
+        return False
+    return bool(abs(first - second) * _NEAR <= abs(first))
+
+
+def _as_words(side: Reading) -> str:
+    """Words, and letters that may be one; '' for all else."""
+    if isinstance(side, Words):
+        return side.text
+    return side.latex.lower() if isinstance(side, Value) and len(side.latex) > 1 and side.latex.isalpha() else ""
+
+
 def _same_words(gold: str, answer: str) -> bool:
     """3:00 and 3:00 pm are the same time; 3:00 am and 3:00 pm are not. No words are no answer."""
     if not gold or not answer:
         return False
     clocks = {words.removesuffix(" am").removesuffix(" pm") for words in (gold, answer)}
-    return gold == answer or (len(clocks) == 1 and clocks <= {gold, answer} and clocks.pop()[0].isdigit())
+    return gold.removesuffix("s") == answer.removesuffix("s") or (
+        len(clocks) == 1 and clocks <= {gold, answer} and clocks.pop()[0].isdigit()
+    )
 
 
 def _same_equations(gold: Reading, answer: Reading) -> bool:
@@ -235,7 +259,7 @@ def _same_percent(gold: Value, answer: Value, *values: Any) -> bool:
 
 def _bare(latex: str) -> str:
     """The text without what is idle; a space between digits stays."""
-    return _IDLE.sub("", re.sub(r"(?<=\d)\s+(?=\d)", "\0", latex))
+    return _IDLE.sub("", _SINGLE.sub(r"\1\2", re.sub(r"(?<=\d)\s+(?=\d)", "\0", latex)))
 
 
 def relation(value: Any) -> bool:

@@ -109,6 +109,8 @@ def _same_numbers(
     digits = DIGITS if exact else DIGITS + 2 * max(_magnitude(left), _magnitude(right))
     if digits > MAX_DIGITS:
         raise TooBig
+    if not strict and (_leaves_the_reals(left, point) or _leaves_the_reals(right, point)):
+        return None
     values = [_value(expression, point, digits) for expression in (left, right)]
     if None in values:
         return None if values == [None, None] else False
@@ -121,6 +123,16 @@ def _same_numbers(
     if rounded:
         return bool(gap <= _rounding(left, right, size))
     return bool(gap <= size * sympy.Float(10, digits) ** (10 - digits))
+
+
+def _leaves_the_reals(expression: sympy.Expr, point: dict[Any, Any]) -> bool:
+    """Whether a root or logarithm within is of a negative number, though the whole may be real: sqrt(a) sqrt(b)."""
+    for part in expression.atoms(sympy.Pow, sympy.log):
+        inner = part.args[0]
+        even_root = isinstance(part, sympy.log) or (part.exp.is_Rational and part.exp.q % 2 == 0)
+        if even_root and inner.free_symbols and inner.xreplace(point).is_negative:
+            return True
+    return False
 
 
 def _rounding(left: sympy.Expr, right: sympy.Expr, size: Any) -> Any:

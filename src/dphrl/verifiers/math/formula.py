@@ -35,7 +35,7 @@ _SIDE_BY_SIDE = re.compile(
     rf"(?<![\d^_.{{])\d+(?:\.\d+)?\s+\d|\\(?:frac|binom){_BRACED}{_BRACED}\s*\d|\\sqrt{_BRACED}\s*\d"
 )
 _PRIMES = re.compile(r"([A-Za-z]|\\[A-Za-z]+)(_\{[^{}]*\}|_\w)?\s*(?:\^\s*\{\s*('+)\s*\}|('+))")
-_TRANSPOSED = re.compile(r"\^\s*(?:\{\s*T\s*\}|T)")
+_TRANSPOSED = re.compile(r"(?<!matrix\})\^\s*(?:\{\s*T\s*\}|T)")
 _DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?")
 _DEGREES_OF = re.compile(rf"(\d+(?:\.\d+)?|\\pi){_DEGREES.pattern}")
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
@@ -50,6 +50,7 @@ _DETERMINANT = re.compile(
 )
 _ARRAY = re.compile(r"[(\[]\s*\\begin\{array\}\s*\{[^{}]*\}(.*?)\\end\{array\}\s*[)\]]", re.DOTALL)
 _ORDER = re.compile(r"\\begin\{(?:pmatrix|bmatrix|matrix|vmatrix)\}(.*?)\\end", re.DOTALL)
+_UPRIGHT_LETTER = re.compile(r"\\text\{([A-Za-z])\}")
 _NATURAL = re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e)")
 _FUNCTION_POWER = re.compile(r"\\(sin|cos|tan|cot|sec|csc|ln|log)\s*\^\s*(\{[^{}]*\}|\d)\s*")
 _DIFFERENTIAL = re.compile(r"\\i*nt(?![A-Za-z])|\\frac\s*\{\s*d")
@@ -63,6 +64,7 @@ _UNREAD = re.compile(r"\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'
 def formula(latex: str) -> str | None:
     """A formula for the parser, or None where a part of it would be misread."""
     text = _NATURAL.sub(r"\\ln ", latex.replace(r"\cdot", r" \cdot "))
+    text = _UPRIGHT_LETTER.sub(r"\1", text)
     for pattern in _REPEATING:
         text = pattern.sub(_repeated, text)
     text = _FRACTION.sub(_two_groups, _FRACTION.sub(_two_groups, text))

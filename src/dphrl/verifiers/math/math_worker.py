@@ -67,8 +67,9 @@ def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
 def _same(gold: _Gold, answer: str) -> bool:
     """A comma between digits is a thousand's, or a list's where the gold answer is one."""
     own = parameters(answer)
-    if len(gold.parameters) == len(own) == 1 and gold.parameters != own:
-        answer = _renamed(answer, *own, *gold.parameters)
+    theirs = gold.parameters or gold.asked.variables or frozenset()
+    if len(theirs) == len(own) == 1 and theirs != own:
+        answer = _renamed(answer, *own, *theirs)
     if same(gold.reading, read(answer, asked=gold.asked)):
         return True
     is_list = isinstance(gold.reading.value if isinstance(gold.reading, Named) else gold.reading, Group)

@@ -17,9 +17,9 @@ _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", 
 _BASES = {word: str(base) for base, word in enumerate(_BASE_NAMES, 2)}
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{(?:percent|percentage|pct)\}|\\text\{per\}\s*\\text\{cent\})\s*$")
 _CURRENCY = re.compile(
-    r"\s*([-+]?)\s*(?:(?:US|U\.S\.)?\\\$|\\text\{(euro|pound|USD|EUR|Rs|yen)\})\s*([-+]?)(?=\s*[\d.\\])"
+    r"\s*([-+]?)\s*(?:(?:US|U\.S\.)?\\\$|\\text\{(euro|pound|USD|EUR|Rs|yen)\.?\}\.?)\s*([-+]?)(?=\s*[\d.\\])"
 )
-_TAIL = re.compile(r"\\text\{|\^\s*\{?\s*\\circ|\\mu\s*\\text")
+_TAIL = re.compile(r"\\text\{|\\Omega(?![A-Za-z])|\^\s*\{?\s*\\circ|\\mu\s*\\text")
 _LETTER_UNIT = re.compile(r"(.*[\d})])(\s*)((?:[A-Za-zµ]{1,3}(?:\s*\^\s*\{?-?\d\}?)?\s*/?\s*)+)", re.DOTALL)
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th))\s*\}?")
 _NEXT_NUMBER = re.compile(r"(?<![\d^{_.])(?:\d|\\frac|\\sqrt)")

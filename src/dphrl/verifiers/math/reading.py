@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from dphrl.verifiers.math.cutting import bracketed, comma_groups, cut, environment, join_thousands
+from dphrl.verifiers.math.cutting import bracketed, comma_groups, cut, environment, join_thousands, without_braces
 from dphrl.verifiers.math.quantity import opaque, quantity
 from dphrl.verifiers.math.records import AS_GOLD, Asked, Equation, Group, Named, Reading, Value, Words
 from dphrl.verifiers.math.typeface import plain_typeface
@@ -90,7 +90,7 @@ def _operators(text: str) -> str:
 
 
 def _read(text: str, asked: Asked) -> Reading:
-    text = text.strip().strip(";,").strip()
+    text = without_braces(text.strip().strip(";,"))
     while text.endswith(".") and not text.endswith(".."):
         text = text[:-1].rstrip()
     clock = _CLOCK.fullmatch(text)
@@ -182,6 +182,8 @@ def _single(text: str, asked: Asked) -> Reading:
         value = inner.value if isinstance(inner, Named) else inner
         return replace(value, modulus=modulus[1].strip()) if isinstance(value, Value) else Words(opaque(text))
     signs = _both_signs(text)
+    if text.count(r"\pm") == 1 and (pair := bracketed(text)) and pair[0] == "(" and cut(pair[1], (",",))[1:]:
+        signs = tuple(re.sub(r"([(,]\s*)\+", r"\1", text.replace(r"\pm", sign)) for sign in "+-")
     if len(signs) == 2:
         return _list(list(signs), text, asked)
     worded = _WORD_NAME.fullmatch(text)
@@ -190,6 +192,9 @@ def _single(text: str, asked: Asked) -> Reading:
     sides = [side.strip() for side in cut(text, ("=", r"\in"), spare_relations=True)]
     if len(sides) > 1:
         return _equation(sides, text, asked)
+    about = cut(text, (r"\approx", r"\simeq"))
+    if len(about) == 2 and all(side.strip() for side in about):
+        return Group("about", tuple(_read(side, asked) for side in about), text)
     for sign, kind in ((r"\cup", "cup"), (r"\cap", "cap")):
         parts = cut(text, (sign,))
         if len(parts) > 1:

@@ -39,7 +39,7 @@ class Equation:
 @dataclass(frozen=True, slots=True)
 class Group:
     """Several readings: `list` and `set` in any order, as are `cup` and `cap`; by place a pair of brackets, `compound`
-    (5 feet 6 inches), `matrix`, `cases`, `row`."""
+    (5 feet 6 inches), `matrix`, `cases`, `row`; `about` = a value and what it is about."""
 
     kind: str
     items: tuple[Reading, ...]

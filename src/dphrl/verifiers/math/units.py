@@ -38,7 +38,7 @@ CLEAR = words(
 Unit = tuple[tuple[str, int], ...]
 """Names and their powers, sorted; a noun counts as a unit."""
 _PIECE = re.compile(
-    r"(?P<degree>\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z]))|\\text\{(?P<word>[^{}]*)\}|\\(?P<micro>mu)(?![A-Za-z])\s*"
+    r"(?P<degree>\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z]))|\\text\{(?P<word>[^{}]*)\}|\\(?P<micro>mu)(?![A-Za-z])\s*|\\(?P<ohm>Omega)(?![A-Za-z])"
     r"|\^\s*\{?\s*(?P<power>-?\d)\s*\}?|(?P<over>/)|(?P<open>\()|(?P<close>\))|(?P<idle>\s+|\\cdot(?![A-Za-z])|[-.,*~])"
     r"|(?P<letter>[A-Za-z]+)"
 )
@@ -110,6 +110,8 @@ def read_unit(tail: str) -> tuple[Unit, tuple[str, ...]] | None:
                 state.unit(word)
         elif piece["degree"]:
             state.unit("deg")
+        elif piece["ohm"]:
+            state.unit("ohm")
         elif piece["micro"]:
             state.micro = True
         elif piece["power"]:
