@@ -26,7 +26,8 @@ RULES: dict[str, tuple[Row, ...]] = {
         (r"\$6", ("6", r"6\text{ dollars}", "6 dollars"), (r"6 \text{ cents}", r"6 \text{ euros}", "€6")),
         (r"3\pi", (r"3\pi \text{ inches}", r"3\pi meters"), (r"3\pi x",)),
         (r"4 \mu\text{m}", ("4",), (r"4 \text{ m}",)),
-        ("60", ("60 mph",), ()),
+        ("60", ("60 mph", r"60 \text{ in total}"), ()),
+        (r"5 \mathrm{in}^{2}", (r"5 \mathrm{in}^2", "5"), (r"5 \mathrm{in}",)),
         ("z^\\circ", (), ("z",)),
     ),
     "every quantity counts": (

@@ -101,7 +101,8 @@ def read_unit(tail: str) -> tuple[Unit, tuple[str, ...]] | None:
         if letter and not (state.last == "deg" and letter in ("C", "F")) and not (state.sign < 0 and letter in UNITS):
             return None
         word = letter or word
-        if word is not None and word.lower() not in ADDED:
+        inches = word == "in" and not tail[position:].lstrip().startswith(r"\text")  # and not "in total"
+        if word is not None and (inches or word.lower() not in ADDED):
             if word.lower() in ("per", "every", "each", "a"):
                 state.sign = -1
             elif word.lower() in _POWERS:
