@@ -69,7 +69,8 @@ def test_messages_and_golds_that_are_no_text(tmp_path: Path, math_task: Task) ->
     rows = through_parquet(tmp_path, rows_of(math_task))
     assert rows[1]["prompt"] == [{"role": "system", "content": "Add."}, {"role": "user", "content": "1 + 1?"}]
     assert [row["reward_model"]["ground_truth"] for row in rows] == ["$0$", "2", "$4$", "6"]
-    assert row_columns(rows[1]["extra_info"], "2") == {"gold": 2}
+    asked = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1 + 1?"}]
+    assert row_columns(rows[1]["extra_info"], "2") == {"gold": 2, "prompt": asked}
     assert [judged(row, f"\\boxed{{{2 * i}}}").correct for i, row in enumerate(rows)] == [True] * 4
 
 

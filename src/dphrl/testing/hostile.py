@@ -120,14 +120,17 @@ def hostile_texts(item: Item) -> dict[str, str]:
         item: with `completion`; `gold` and `prompt`, where it has them, are used against the verifier.
     Returns:
         Name -> text. None is a right answer, unless the gold is as odd as they are. Among them the prompt echoed, and
-        "spam": the gold within many other answers, the last and the first of which are wrong.
+        "spam": the gold within many other answers of its kind (queries where it is one), the last and the first of
+        which are wrong.
     """
     gold = str(item.get("gold", item["completion"]))
     texts = dict(_TEXTS)
     prompt = item.get("prompt")
     if prompt:
         texts["the prompt echoed"] = prompt if isinstance(prompt, str) else "\n".join(str(m["content"]) for m in prompt)
-    answers = [DECOYS[0], *(f"{ODD}{n:03d}" for n in range(50)), gold, *(f"{ODD}{n}" for n in range(50)), DECOYS[1]]
+    kind = "SELECT {}" if gold.lstrip().lower().startswith(("select", "with ")) else "{}"
+    before, behind = ([kind.format(f"{ODD}{n:{width}}") for n in range(50)] for width in ("03d", "d"))
+    answers = [kind.format(DECOYS[0]), *before, gold, *behind, kind.format(DECOYS[1])]
     for name, form in _FORMS.items():
         texts[f"spam of {name}"] = "\n".join(form.format(answer) for answer in answers)
     texts["spam on a line"] = ", ".join(answers)

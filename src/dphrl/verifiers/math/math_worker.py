@@ -48,7 +48,7 @@ def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
     try:
         wanted = _gold(gold)
         if answer is None:
-            same(wanted.reading, wanted.reading)
+            _same(wanted, "0")  # any answer will do: whatever takes long beside 0 is not the completion's fault
             return "correct", ""
         if _is_deep(answer):
             return "wrong", "nested deeper than an answer is"
