@@ -107,7 +107,7 @@ def test_verl_takes_every_method(variant: str) -> None:
         },
         {"method": "rkl", "model": {"dtype": "float32"}, "objective": {"kl_estimator": "k2"}},
         {"objective": {"eta_schedule": "target", "drift_target": 0.05, "divergence": "alpha"}},
-        {"eval_tasks": {"it's": {"data": "a.jsonl"}, "a,b": {"data": "a.jsonl"}}},
+        {"eval_tasks": {"a.b": {"data": "a.jsonl"}, "c-d": {"data": "a.jsonl"}}},
         {"train": {"trl": {"vllm_importance_sampling_correction": True}}},
         {"train": {"trl": {"loss_type": "dr_grpo", "scale_rewards": "none", "adam_beta2": 0.95, "adam_epsilon": 1e-6}}},
         {"train": {"trl": {"report_to": ["wandb"], "run_name": "7", "top_k": 5, "save_total_limit": 3}}},
