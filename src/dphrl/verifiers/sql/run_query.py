@@ -317,14 +317,16 @@ def _begin(path: Path) -> bool:
 
 _read: set[str | None] = set()
 """What the query that is run, or was run last, reads; SQLite asks when it prepares it."""
+_note = _read.add
+_READ, _OK = sqlite3.SQLITE_READ, sqlite3.SQLITE_OK  # looked up here once: SQLite asks for each column
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    if action == sqlite3.SQLITE_READ:
-        _read.add(first)
-        return sqlite3.SQLITE_OK
+    if action == _READ:
+        _note(first)
+        return _OK
     if action in _ALLOWED:
-        return sqlite3.SQLITE_OK
+        return _OK
     if action == sqlite3.SQLITE_FUNCTION:
         allowed = (second or "").lower() not in _FORBIDDEN_FUNCTIONS
     else:
