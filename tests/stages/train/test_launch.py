@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from made_once import made_once
 from safetensors.torch import load_file
 
@@ -120,10 +122,11 @@ def test_other_stages_are_one_process(
 
 def launched(launcher: list[str], *arguments: str) -> str:
     """Run a command to its end; what it said."""
-    # The folder of a test must not be on the path: it holds a folder called vllm.
-    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1"}
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    if launcher:  # The folder of a test must not be on the path: it holds a folder called vllm.
+        quiet["PYTHONSAFEPATH"] = "1"
     done = subprocess.run(
-        [sys.executable, "-m", *launcher, *arguments],
+        [sys.executable, *(["-m", *launcher] if launcher else []), *arguments],
         env={**os.environ, **quiet},
         capture_output=True,
         text=True,
@@ -145,7 +148,16 @@ def accelerate(recipe: str, *script: str, precision: str = "no") -> list[str]:
     return ["accelerate.commands.launch", "--config_file", file, *changes, *script]
 
 
+def environment(launcher: list[str]) -> dict[str, str]:
+    """What `accelerate launch` sets for its ranks, without starting them."""
+    arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(launcher[1:]))
+    found = prepare_multi_gpu_env(arguments)
+    return {name: value for name, value in found.items() if os.environ.get(name) != value}
+
+
 FSDP2_ON_CPU = str(ROOT / "tests" / "support" / "fsdp2_on_cpu.py")
+FORKED_RANKS = str(ROOT / "tests" / "support" / "forked_ranks.py")
+BFLOAT16 = ("--model.dtype", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -172,25 +184,32 @@ def launch_all(folder: Path) -> None:
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(values))
     assert main(["presample", "--config", str(config)]) == 0
-    launches = {
-        "torchrun": (torchrun(), []),
-        "fsdp2": (accelerate("fsdp2", FSDP2_ON_CPU), []),
-        "lora": (accelerate("ddp", "-m", "dphrl"), ["--lora.r", "4"]),
-        "ddp-bfloat16": (accelerate("ddp", "-m", "dphrl", precision="bf16"), ["--model.dtype", "bfloat16"]),
-        "fsdp2-bfloat16": (accelerate("fsdp2", FSDP2_ON_CPU, precision="bf16"), ["--model.dtype", "bfloat16"]),
-    }
     half = folder / "half"
     assert main(["presample", "--config", str(config), "--model.dtype", "bfloat16", "--out", str(half)]) == 0
-    for name, (launcher, more) in launches.items():
+
+    def train(name: str, *more: str) -> list[str]:
         base = half if "bfloat16" in name else folder / "base"
-        arguments = ["train", "--config", str(config), "--base_run", str(base), "--out", str(folder / name)]
-        (folder / f"{name}.txt").write_text(launched(launcher, *arguments, *more))
+        return ["train", "--config", str(config), "--base_run", str(base), "--out", str(folder / name), *more]
+
+    launches = {"torchrun": torchrun(), "fsdp2": accelerate("fsdp2", FSDP2_ON_CPU)}
+    for name, launcher in launches.items():
+        (folder / f"{name}.txt").write_text(launched(launcher, *train(name)))
     resumed = folder / "resumed"
     shutil.copytree(folder / "fsdp2", resumed)
     shutil.rmtree(resumed / "train" / "final")
     shutil.rmtree(resumed / "train" / "checkpoint-4")
-    arguments = ["train", "--config", str(config), "--base_run", str(folder / "base"), "--out", str(resumed)]
-    (folder / "resumed.txt").write_text(launched(accelerate("fsdp2", FSDP2_ON_CPU), *arguments))
+    forked = [
+        ("lora", accelerate("ddp", "dphrl"), train("lora", "--lora.r", "4")),
+        ("ddp-bfloat16", accelerate("ddp", "dphrl", precision="bf16"), train("ddp-bfloat16", *BFLOAT16)),
+        ("fsdp2-bfloat16", accelerate("fsdp2", "dphrl", precision="bf16"), train("fsdp2-bfloat16", *BFLOAT16)),
+        ("resumed", accelerate("fsdp2", "dphrl"), train("resumed")),
+    ]
+    listed = [
+        {"environment": environment(launcher), "arguments": arguments, "said": str(folder / f"{name}.txt")}
+        for name, launcher, arguments in forked
+    ]
+    (folder / "launches.json").write_text(json.dumps(listed))
+    launched([], FORKED_RANKS, str(folder / "launches.json"))
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
