@@ -55,7 +55,7 @@ def near_numbers(_: random.Random, gold: MathGold) -> Iterable[str]:
         return []
     if gold.kind == "whole":
         n = int(number)
-        return boxes(f"{n}.5", f"{n}.01", f"{n}0", f"0.{abs(n)}" if n else "0.1")
+        return boxes(f"{n}.5", f"{n}.01", *([f"{n}0", f"0.{abs(n)}"] if n else ["0.1"]))
     rough = [f"{float(number):.{digits}f}" for digits in (1, 2, 3)]
     return [box(text) for text in rough if abs(Fraction(text) - number) > Fraction(1, 100_000) * max(1, abs(number))]
 
@@ -125,7 +125,8 @@ def words_that_change(rng: random.Random, gold: MathGold) -> Iterable[str]:
     number = value(gold) if gold.kind == "whole" else None
     if number is None or number < 2:
         return []
-    n, k = int(number), rng.randint(2, 9)
+    n = int(number)
+    k = rng.choice([k for k in range(2, 10) if k != n - 1])  # 7 choose 6 is 7
     behind = (
         "dozen", f"plus {k}", f"minus {k}", "squared", "cubed", f"choose {k}", "hundredths", "tenths", "thousand",
         "million", "quarters", "halves", "thirds", f"times {k}", f"divided by {k}", f"to the power of {k}",
@@ -318,7 +319,8 @@ def end_of_an_expression(rng: random.Random, gold: MathGold) -> Iterable[str]:
     number = value(gold) if gold.kind == "whole" else None
     if number is None or number < 2:
         return []
-    n, k = int(number), rng.randint(2, 9)
+    n = int(number)
+    k = rng.choice([k for k in range(2, 10) if k * k != n])  # 6 sqrt(36) is 36
     return [
         f"So the probability is {k}/{n}.", rf"So the probability is $\frac{{{k}}}{{{n}}}$.",
         f"The length is {k}sqrt({n}).", rf"The distance is ${k}\sqrt{{{n}}}$.", f"<answer>x + {n}</answer>",

@@ -178,7 +178,9 @@ def unicode_signs(_: random.Random, gold: MathGold) -> Iterable[str]:
         factor, inside = gold.parts
         return boxes(f"{factor}√{inside}", rf"{factor}√{{{inside}}}", f"{factor}√({inside})")
     if gold.kind == "expression":
-        written = re.sub(r"\^\{?(\d)\}?(?!\d)", lambda match: match[1].translate(_SUPERSCRIPTS), text)
+        written = re.sub(
+            r"\^(?:\{(\d)\}|(\d)(?!\d))", lambda match: (match[1] or match[2]).translate(_SUPERSCRIPTS), text
+        )
         written = re.sub(r"\\pi(?![a-z])", "π", re.sub(r"\\cdot(?![a-z])", "·", written)).replace("-", "−")
         return [box(written)] if written != text else []
     return []

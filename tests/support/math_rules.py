@@ -129,6 +129,13 @@ RULES: dict[str, tuple[Row, ...]] = {
         (r"\frac{a}{b}c", (r"\frac{ac}{b}",), (r"\frac{a}{bc}",)),
         (r"\sqrt{uv}", (r"\sqrt{u}\sqrt{v}",), (r"\sqrt{u}+\sqrt{v}",)),
     ),
+    "conditions of a piecewise formula": (
+        (
+            r"\begin{cases} x & x>0\\ 0 & x\le 0\end{cases}",
+            (r"\begin{cases} x, & \text{if } x>0\\ 0, & \text{if } x\le 0\end{cases}",),
+            (r"\begin{cases} x & \text{if } x<0\\ 0 & \text{if } x\ge 0\end{cases}",),
+        ),
+    ),
     "piecewise": (
         (
             r"f(x)=\begin{cases} 1 & x<0 \\ x+1 & x \ge 0 \end{cases}",
@@ -252,5 +259,34 @@ RULES: dict[str, tuple[Row, ...]] = {
         ),
         (r"\frac14", (), (r"\frac142",)),
     ),
+    "rates": (
+        (
+            r"30 \text{ m/s}",
+            (r"30\frac{\text{m}}{\text{s}}", r"30 \mathrm{\frac{m}{s}}"),
+            (r"30\frac{\text{m}}{\text{min}}",),
+        ),
+        (
+            r"\$12.50 \text{ per hour}",
+            ("12.50", r"\$12.50", "12.5 dollars/hour", r"\$12.50/hour"),
+            (r"\$12.50 per day", r"12.50 \text{ cents}", r"12.50 \text{ hours}"),
+        ),
+        ("10 m/s", (), ("10 m",)),
+    ),
+    "names of a function's graph": (
+        ("g(x)=x^2", ("y=x^2",), ("f(x)=x^2", "g(y)=x^2", "y=x^3")),
+        ("y=2x+1", ("f(x)=2x+1",), ("f(t)=2x+1", "f(2)=2x+1")),
+    ),
+    "the constant of an integral": (
+        ("2x+C", ("2x+c",), ("2x+d", "2x-c", "2x", "2cx+C")),
+        ("A+C", (), ("A+B",)),
+        ("cx+C", (), ("cx+c",)),
+    ),
+    "matrices": (
+        (
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+            ("[[1,2],[3,4]]", r"\frac12\begin{pmatrix}2&4\\6&8\end{pmatrix}"),
+            ("[[1,3],[2,4]]", "[1,2,3,4]", r"2\begin{pmatrix}1&2\\3&4\end{pmatrix}"),
+        ),
+    ),
+    "double factorials": (("7!!", ("105",), ("5040", "7!")), ("(2n-1)!!", (), ("(2n-1)!", "(2n)!!"))),
 }
-"""Own examples, and siblings of those that were found to be judged wrongly."""

@@ -32,6 +32,7 @@ FAILED = ("p_1_0",)
 
 def row(uid: str, reward: float, status: str, tokens: int) -> dict[str, Any]:
     info = {"status": status, "unjudged": float(status == "verifier_error"), "detail": "no server"}
+    info |= {"verifier_s": 2.0, "timeouts_s": 0.5}
     scores = torch.zeros(tokens)
     scores[-1] = reward
     return {
@@ -83,7 +84,9 @@ def test_the_others_of_its_group_are_as_without_it(monkeypatch: pytest.MonkeyPat
     assert rows["p_0_0"]["response_mask"].tolist() == [1, 1]
     assert {row["uid"] for row in rows.values()} == {"p", "q"}
     assert metrics["verifier/unjudged"] == 1 / 8 and metrics["verifier/status/verifier_error"] == 1 / 8
-    assert {name.rpartition("/")[2] for name in metrics} == {*STATUSES, "unjudged"}
+    assert {name.rpartition("/")[2] for name in metrics} == {*STATUSES, "unjudged", "timeout_share"} and metrics[
+        "verifier/timeout_share"
+    ] == 0.25
 
 
 def test_without_failures_advantages_are_verls_own(monkeypatch: pytest.MonkeyPatch) -> None:

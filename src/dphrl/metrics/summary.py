@@ -17,7 +17,7 @@ from dphrl.metrics.lengths import p90
 from dphrl.metrics.pass_at_k import report_ks
 from dphrl.metrics.per_prompt import draws_per_prompt, per_prompt, status_counts
 from dphrl.metrics.voting import Answer
-from dphrl.types import Completion, as_json
+from dphrl.types import RARELY_THERE, Completion, as_json
 
 ONE_NUMBER = ("greedy", "mean_at_n", "keep", "explore", "distinct_correct", "style_entropy")
 """Metrics that a summary gives as one number, their intervals apart."""
@@ -99,6 +99,8 @@ class TaskSummary:
     """Ids of prompts that the model's context cannot hold."""
     drift: BaseDrift | None = None
     contaminated: SeenInTraining | None = None
+    verifier_rules: str | None = field(default=None, metadata=RARELY_THERE)
+    """Verifier and number of its rules, where they are not its first ones; None also where that is not known."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the row that dphrl does not know."""
 

@@ -39,6 +39,12 @@ def verifier_of(spec: str) -> Verifier:
     return record
 
 
+def rules_of(spec: str) -> str | None:
+    """Verifier and number of its rules ("math 3"); None for first rules, and where no config can name the verifier."""
+    rules = verifier_of(spec).rules if spec else 1
+    return f"{spec} {rules}" if rules > 1 else None
+
+
 def load_verifier(spec: str, args: Arguments) -> VerifyFn:
     """The verifier a task names, with its arguments.
 

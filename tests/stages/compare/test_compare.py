@@ -23,6 +23,7 @@ from dphrl.report.labels import METHODS, dph_label
 from dphrl.report.setting_names import config_label, setting_names
 from dphrl.runs.eval_dir import Model, add_samples, write_evaldir
 from dphrl.runs.samples import read_samples
+from dphrl.runs.summary_file import put_summary, read_summaries
 from dphrl.stages.compare.evaluations import counted
 from dphrl.stages.report.write_report import write_report
 
@@ -99,6 +100,18 @@ def test_the_base_stands_once_a_seed_and_rows_keep_their_fields(runs: list[Path]
     assert not any(value for key, value in summary["rows"][2].items() if key not in on_disk), "not known: null or empty"
     assert summary["notes"] == [] and summary["baseline"] == "grpo"
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_other_rules_of_the_verifier_are_noted(runs: list[Path], tmp_path: Path) -> None:
+    for folder in (runs[2] / "eval/final", runs[2] / "eval/base"):
+        for name in read_summaries(folder / "summary.json"):
+            put_summary(
+                folder / "summary.json",
+                read_summaries(folder / "summary.json")[name].with_facts({"verifier_rules": "math 3"}),
+            )
+    assert any(
+        "the verifier's rules differ (" in note for note in compared(runs, tmp_path / "out", resamples=100)["notes"]
+    )
 
 
 def test_identical_runs_differ_by_exactly_zero(tmp_path: Path) -> None:

@@ -219,3 +219,11 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").unlink()
     with pytest.raises(ConfigError, match="no task is named"):
         evaluate_models(build_config({"out": str(tmp_path)}), [BASE], base_dir=Path())
+
+
+def test_a_base_judged_by_other_rules_is_no_base(tmp_path: Path, moved: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluated(tmp_path / "e", BASE, eval={"n": 1})["base"]
+    assert "verifier_rules" not in first
+    monkeypatch.setattr(stage, "rules_of", lambda spec: f"{spec} 2")
+    with pytest.raises(RunDirError, match=r"other rules of the verifier: there earlier ones, now \S+ 2"):
+        evaluated(tmp_path / "e", moved, eval={"n": 1})

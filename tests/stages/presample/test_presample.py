@@ -234,7 +234,7 @@ def test_verdicts_by_other_rules_are_not_mixed(whole: RunDir, tmp_path: Path, mo
     """A newer dphrl judges otherwise than the one that made the presamples."""
     run = RunDir(shutil.copytree(whole.root, tmp_path / "run"))
     newer = lambda name: replace(verifier_of(name), rules=verifier_of(name).rules + 1)  # noqa: E731
-    monkeypatch.setattr("dphrl.stages.presample.draw_origin.verifier_of", newer)
+    monkeypatch.setattr("dphrl.verifiers.registry.verifier_of", newer)
     with pytest.raises(RunDirError, match=r"(?s)another origin:\n  verifier_rules: there .*, now '.*another --out"):
         made(config_of(run.root, anchor={"threshold": 3}))
 

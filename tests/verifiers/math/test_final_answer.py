@@ -207,3 +207,7 @@ def test_the_last_box_counts(before: str, value: int, after: str) -> None:
 def test_a_model_that_corrects_itself_is_judged_by_its_last_word(first: int, last: int) -> None:
     assert extract_answer(f"The answer is {first}. Wait. The answer is {last}.") == str(last)
     assert extract_answer(rf"\boxed{{{first}}} \boxed{{{last}}}") == str(last)
+
+
+def test_emphasis_around_label_and_answer_is_no_part_of_it() -> None:
+    assert extract_answer("**Answer: 3**") == "3"

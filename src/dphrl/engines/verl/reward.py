@@ -16,6 +16,8 @@ from dphrl.errors import DphrlError, VerifierError, nearest
 from dphrl.tasks.verl_rows import ExtraInfo, row_verifier, verifier_item
 from dphrl.types import Item, Verdict, VerifyFn
 from dphrl.verifiers.registry import load_verifier
+from dphrl.verifiers.workers.pool import spent_so_far
+from dphrl.verifiers.workers.slow_items import Spent
 
 OURS = ("verifier", "verifier_args", "functions")
 """What `reward_kwargs` may hold."""
@@ -46,7 +48,8 @@ async def compute_score(
     Returns:
         `score`: the reward, 0.0 where there is none. `acc`: 1.0 for a right completion. `unjudged`: 1.0 where the
         verifier could not judge; with `trainer_mode=dph` the completion then has no part in the gradient. `status` and
-        `detail`: in words.
+        `detail`: in words. `verifier_s`, `timeouts_s`: CPU seconds of verifier workers, an equal part of what the
+        completion's batch took, and of that what went into completions given up.
     Raises:
         VerifierError: no verifier is named, or a keyword argument that nothing reads.
     """
@@ -57,15 +60,17 @@ async def compute_score(
         )
     try:
         judge = _judge_of(*named_verifier(verifier, verifier_args, extra_info, data_source, functions))
-        verdict = await judge(verifier_item(extra_info, ground_truth, solution_str))
+        verdict, spent = await judge(verifier_item(extra_info, ground_truth, solution_str))
     except DphrlError as error:  # verl would drop the whole group and go on; so it is counted, and shown with its text
-        verdict = Verdict(False, None, "verifier_error", str(error))
+        verdict, spent = Verdict(False, None, "verifier_error", str(error)), Spent()
     return {
         "score": 0.0 if verdict.reward is None else float(verdict.reward),
         "acc": float(verdict.correct),
         "unjudged": float(verdict.reward is None),
         "status": verdict.status,
         "detail": verdict.detail[:DETAIL],
+        "verifier_s": spent.finished_s + spent.timeouts_s,
+        "timeouts_s": spent.timeouts_s,
     }
 
 
@@ -106,12 +111,12 @@ class GatheringJudge:
 
     def __init__(self, verify: VerifyFn) -> None:
         self._verify = verify
-        self._waiting: list[tuple[Item, asyncio.Future[Verdict]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[tuple[Verdict, Spent]]]] = []
         self._at_work: asyncio.Task[None] | None = None
 
-    async def __call__(self, item: Item) -> Verdict:
-        """The verdict; `verifier_error` where the verifier fails at this completion."""
-        answer: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    async def __call__(self, item: Item) -> tuple[Verdict, Spent]:
+        """The verdict (`verifier_error` where the verifier fails at it), and its part of the batch's time."""
+        answer: asyncio.Future[tuple[Verdict, Spent]] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, answer))
         if self._at_work is None or self._at_work.done():
             self._at_work = asyncio.create_task(self._work())
@@ -120,10 +125,13 @@ class GatheringJudge:
     async def _work(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
+            before = spent_so_far()
             verdicts = await asyncio.to_thread(judged, self._verify, [item for item, _ in batch])
+            whole = spent_so_far() - before
+            part = Spent(whole.finished_s / len(batch), whole.timeouts_s / len(batch))
             for (_, answer), verdict in zip(batch, verdicts, strict=True):
                 if not answer.done():  # the one who asked may have been cancelled
-                    answer.set_result(verdict)
+                    answer.set_result((verdict, part))
 
 
 def judged(verify: VerifyFn, items: Sequence[Item]) -> list[Verdict]:

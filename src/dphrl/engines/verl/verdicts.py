@@ -67,13 +67,18 @@ class Verdicts:
 
 
 def shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """verifier/status/STATUS and verifier/unjudged, each in 0..1; empty where the reward function is not ours."""
+    """verifier/status/STATUS, verifier/unjudged and verifier/timeout_share, each in 0..1; empty where the reward
+    function is not ours."""
     judged = [row for row in rows if "status" in row and "unjudged" in row]
     if not judged:
         return {}
     counts = Counter(str(row["status"]) for row in judged)
     found = {f"verifier/status/{status}": counts[status] / len(judged) for status in STATUSES}
-    return found | {"verifier/unjudged": sum(float(row["unjudged"]) for row in judged) / len(judged)}
+    whole, timeouts = (sum(float(row.get(name, 0.0)) for row in judged) for name in ("verifier_s", "timeouts_s"))
+    return found | {
+        "verifier/unjudged": sum(float(row["unjudged"]) for row in judged) / len(judged),
+        "verifier/timeout_share": timeouts / whole if whole > 0 else 0.0,
+    }
 
 
 def validation_shares(sources: Sequence[str], infos: Mapping[str, Sequence[Any]]) -> dict[str, float]:

@@ -85,6 +85,10 @@ def _dataset_notes(dataset: str, groups: Sequence[SeedGroup]) -> list[str]:
         if one.scores.ids != other.scores.ids:
             sentences.append(f"{dataset}: {one.run} and {other.run} were evaluated on different prompts.")
             break
+    rules = {e.summary.verifier_rules or "earlier or unknown": e for g in groups for e in g.seeds}
+    if len(rules) > 1:
+        sides = "; ".join(f"{name} in {rules[name].run}" for name in sorted(rules))
+        sentences.append(f"{dataset}: the verifier's rules differ ({sides}); so some differences are the rules'.")
     unjudged = {g.name: sum(e.summary.unjudged or 0 for e in g.seeds) for g in groups}
     if any(unjudged.values()):
         counts = "; ".join(f"{name}: {count}" for name, count in unjudged.items() if count)

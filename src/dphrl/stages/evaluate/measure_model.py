@@ -22,6 +22,7 @@ from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.evaluate.policy_drift import DriftTask, check_vocabulary, measure_drift
 from dphrl.types import GREEDY_DRAW, Completion, Task
+from dphrl.verifiers.registry import rules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,15 @@ def measure_model(subject: Subject, progress: Progress) -> None:
     """Draw and measure what is missing, then score what drift needs.
 
     Raises:
-        RunDirError: the base was not measured on a task. ModelError: drift between models of different vocabularies.
+        RunDirError: the base was not measured on a task, or judged by other rules.
+        ModelError: drift between models of different vocabularies.
     """
     missing, unscored = subject.tasks_to_draw(), subject.tasks_to_score()
     base = subject.base
     if unscored and base is not None:
         check_vocabulary(subject.policy, base.policy)  # before hours of drawing, not after
+    if base is not None:
+        _check_rules(base.folder, [subject.tasks[name] for name in missing])
     base_samples = {name: None if base is None else base.samples(name) for name in missing}
     if missing:
         with closing(make_sampler(subject.config, subject.policy)) as sampler:  # one: an engine takes long to start
@@ -102,6 +106,23 @@ def measure_model(subject: Subject, progress: Progress) -> None:
     if unscored:
         _add_drift(subject, unscored, progress)
     subject.policy.release()  # the next model needs the memory
+
+
+def _check_rules(base: Path, tasks: Sequence[Task]) -> None:
+    """Refuse to measure against a base that the verifier judged by other rules than it has now.
+
+    Raises:
+        RunDirError: names the task and both.
+    """
+    known = read_summaries(base / "summary.json")
+    for task in tasks:
+        now = rules_of(task.verifier)
+        if task.name in known and known[task.name].verifier_rules != now:
+            there = known[task.name].verifier_rules or "earlier ones"
+            raise RunDirError(
+                f"{base} was judged on {task.name!r} by other rules of the verifier: there {there}, now "
+                f"{now or 'its first ones'}; keep and explore would compare rules as well; evaluate into another folder"
+            )
 
 
 def _draw_and_store(
@@ -135,6 +156,7 @@ def _draw_and_store(
             "tokens_per_second": _tokens_per_second(speed),
             "too_long": list(prompts.dropped),
             "contaminated": subject.contaminated(task),
+            "verifier_rules": rules_of(task.verifier),
         },
     )
     shutil.rmtree(parts.folder, ignore_errors=True)

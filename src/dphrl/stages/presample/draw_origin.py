@@ -13,7 +13,7 @@ from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, read_json, write_json
 from dphrl.runs.run_dir import Sections, changed_settings
 from dphrl.sampling.encoded_prompts import EncodedPrompts
-from dphrl.verifiers.registry import verifier_of
+from dphrl.verifiers.registry import rules_of
 
 ORIGIN = "drawn.json"
 
@@ -33,9 +33,8 @@ def keep_set_origin(task: TaskConfig, prompts: EncodedPrompts) -> Sections:
 
 def _judged_by(prompts: EncodedPrompts) -> Sections:
     """The rules of the verifier; its first ones are not said, nor those of one that a config cannot name."""
-    name = prompts.task.verifier
-    rules = verifier_of(name).rules if name else 1
-    return {"verifier_rules": f"{name} {rules}"} if rules > 1 else {}
+    rules = rules_of(prompts.task.verifier)
+    return {"verifier_rules": rules} if rules else {}
 
 
 def claim_draws(folder: Path, origin: Sections, remedy: str) -> None:

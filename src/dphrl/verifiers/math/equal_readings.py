@@ -17,6 +17,8 @@ from dphrl.verifiers.math.units import is_noun, same_unit
 _OPEN_FORMS = re.compile(r"\\(?:i*nt|oint|sum|prod|lim|det)(?![A-Za-z])|\\frac\s*\{\s*d\s*\}\s*\{\s*d")
 _IDLE = re.compile(r"\s+|\\text\b|\\cdot(?![A-Za-z])")
 _SINGLE = re.compile(r"([\^_])\s*\{\s*(\w)\s*\}")
+_FUNCTION_OF_X = re.compile(r"[A-Za-z]\(x\)")
+_INTEGRATED = re.compile(r"\+\s*C$")
 _NEAR = 50
 """The part of a value by which what it is said to be about may differ from it."""
 _EMPTY = r"\emptyset"
@@ -49,7 +51,7 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
     if isinstance(gold, Equation):
         return isinstance(answer, Named) and _same_equations(gold, answer)
     if isinstance(gold, Named) and isinstance(answer, Named):
-        if gold.name == answer.name:
+        if gold.name == answer.name or _of_a_graph(gold.name, answer.name):
             return same(gold.value, answer.value)
         values = [side.value.latex.strip() if isinstance(side.value, Value) else "" for side in (gold, answer)]
         return gold.name == values[1] and answer.name == values[0]
@@ -57,6 +59,11 @@ def _same_named(gold: Reading, answer: Reading) -> bool:
         return not isinstance(answer, Equation) and same(gold.value, answer)
     assert isinstance(answer, Named)
     return same(gold, answer.value)
+
+
+def _of_a_graph(*names: str) -> bool:
+    """y and f(x)."""
+    return "y" in names and any(_FUNCTION_OF_X.fullmatch(name) for name in names)
 
 
 def _near(value: Reading, about: Reading) -> bool:
@@ -124,6 +131,8 @@ def _same_groups(gold: Reading, answer: Reading) -> bool:
         return _any_order(gold.items, answer.items)
     if set(kinds) == {"matrix", "()"}:
         gold, answer = (_column(side) for side in (gold, answer))
+    if set(kinds) == {"matrix", "[]"}:
+        gold, answer = (_grid(side) for side in (gold, answer))
     if gold.kind != answer.kind and not set(kinds) <= {"list", "compound"}:
         return set(kinds) <= {"cup", "list"} and gold.kind == "cup" and _any_order(gold.items, answer.items)
     if gold.kind in ANY_ORDER | {"cases"}:
@@ -199,6 +208,14 @@ def _column(group: Group) -> Group:
     return Group("()", tuple(row[0] for row in cells), group.latex)
 
 
+def _grid(group: Group) -> Group:
+    """[[1, 2], [3, 4]] as the matrix that it is beside one."""
+    rows = [row for row in group.items if isinstance(row, Group) and row.kind == "[]"]
+    if group.kind != "[]" or len(rows) != len(group.items):
+        return group
+    return Group("matrix", tuple(Group("row", row.items, row.latex) for row in rows), group.latex)
+
+
 def _by_place(gold: Sequence[Reading], answer: Sequence[Reading]) -> bool:
     return len(gold) == len(answer) and all(same(a, b) for a, b in zip(gold, answer, strict=True))
 
@@ -232,10 +249,18 @@ def _same_values(gold: Reading, answer: Reading) -> bool:
         return False  # a value was asked for, not an integral that has it
     if _bare(gold.latex) == _bare(answer.latex) and gold.percent == answer.percent:
         return bool(_bare(gold.latex))
-    values = parsed(gold.latex), parsed(answer.latex)
+    values = parsed(gold.latex), parsed(_with_constant(answer.latex, gold.latex))
     if values[0] is None or values[1] is None:
         return False
     return _same_percent(gold, answer, *values)
+
+
+def _with_constant(answer: str, gold: str) -> str:
+    """x^2 + c as x^2 + C, beside a gold answer that ends so and has the letter nowhere else."""
+    letters = re.sub(r"\\[A-Za-z]+", "", gold)
+    if not _INTEGRATED.search(gold) or letters.count("C") > 1 or "c" in letters:
+        return answer
+    return re.sub(r"\+\s*c$", "+C", answer)
 
 
 def _understood(gold: Value, answer: Value) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
@@ -58,7 +59,8 @@ _LETTER_D = re.compile(
     r"\\[A-Za-z]+|_\{[^{}]*\}|d(?=\s*(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|phi|rho|sigma|mu|lambda|omega)))"
 )
 """A variable d, not the d of dx."""
-_UNREAD = re.compile(r"\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)")
+_DOUBLE_FACTORIAL = re.compile(r"(?<![\d.\w])(\d{1,2})\s*!\s*!(?!\s*!)")
+_UNREAD = re.compile(r"!\s*!|\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)")
 
 
 def formula(latex: str) -> str | None:
@@ -86,6 +88,7 @@ def formula(latex: str) -> str | None:
     text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", _DETERMINANT.sub(r"\\begin{vmatrix}\1\\end{vmatrix}", text))
     if not _DIFFERENTIAL.search(text):
         text = _LETTER_D.sub(lambda match: match[0] if match[0][0] in "\\_" else "{d}", text)
+    text = _DOUBLE_FACTORIAL.sub(lambda match: str(math.prod(range(int(match[1]), 0, -2))), text)
     text = _arguments(text)
     text = _LONE_POINT.sub(r"\1", text)
     return None if _UNREAD.search(text) else text.strip()

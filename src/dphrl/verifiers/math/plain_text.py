@@ -48,6 +48,8 @@ def clean_answer(answer: str) -> str:
             inner = answer[len(left) : -len(right)]
             if inner and answer == left + inner + right and left not in inner and not inner.endswith("\\"):
                 answer = inner
+        if answer.endswith("**") and "**" not in answer[:-2]:  # **Answer: 5**
+            answer = answer[:-2]
         if answer.startswith("$") and "$" not in answer[1:]:  # a currency sign; in pairs it marks mathematics
             answer = "\\" + answer
         if answer == before:

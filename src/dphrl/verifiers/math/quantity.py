@@ -13,6 +13,7 @@ _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _BASE = re.compile(
     r"\(?\s*([0-9A-Fa-f]*[0-9][0-9A-Fa-f]*|[A-F]{2,})\s*\)?\s*_\s*\{?\s*\(?(?:\\text\{)?\s*(\d+|[a-z]+)\s*\)?\}*"
 )
+_BASE_IN_WORDS = re.compile(r"\s*\(?\s*(?:\\text\{in\}\s*)?\\text\{base\}\s*(?:(\d+)|\\text\{([a-z]+)\})\s*\)?$")
 _BASE_NAMES = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _BASES = {word: str(base) for base, word in enumerate(_BASE_NAMES, 2)}
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{(?:percent|percentage|pct)\}|\\text\{per\}\s*\\text\{cent\})\s*$")
@@ -20,6 +21,8 @@ _CURRENCY = re.compile(
     r"\s*([-+]?)\s*(?:(?:US|U\.S\.)?\\\$|\\text\{(euro|pound|USD|EUR|Rs|yen)\.?\}\.?)\s*([-+]?)(?=\s*[\d.\\])"
 )
 _TAIL = re.compile(r"\\text\{|\\Omega(?![A-Za-z])|\^\s*\{?\s*\\circ|\\mu\s*\\text")
+_UNIT_WORDS = r"((?:\\text\{[^{}]*\}|\^\s*\{?\s*-?\d\s*\}?|\\cdot(?![A-Za-z])|\s)+)"
+_UNIT_FRACTION = re.compile(rf"\\frac\s*\{{{_UNIT_WORDS}\}}\s*\{{{_UNIT_WORDS}\}}")
 _LETTER_UNIT = re.compile(r"(.*[\d})])(\s*)((?:[A-Za-zµ]{1,3}(?:\s*\^\s*\{?-?\d\}?)?\s*/?\s*)+)", re.DOTALL)
 _ORDINAL = re.compile(r"(\d+)\s*\^?\s*\{?\s*(?:\\text\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th))\s*\}?")
 _NEXT_NUMBER = re.compile(r"(?<![\d^{_.])(?:\d|\\frac|\\sqrt)")
@@ -30,6 +33,7 @@ _CONSTANT = re.compile(
 
 def quantity(text: str, asked: Asked) -> Reading:
     """A formula with percent sign, unit, base, or words beside it."""
+    text = _BASE_IN_WORDS.sub(r"_{\1\2}", text)
     based = _BASE.fullmatch(text)
     if based and not re.fullmatch(r"[A-Za-z]", based[1]):
         base = _BASES.get(based[2], based[2])
@@ -47,17 +51,19 @@ def quantity(text: str, asked: Asked) -> Reading:
     if currency:
         value = quantity(currency[1] + currency[3] + text[currency.end() :], asked)
         name = UNITS[currency[2] or "dollar"]
-        return replace(value, unit=((name, 1),)) if isinstance(value, Value) and not value.unit else value
+        if isinstance(value, Value) and all(power < 0 for _, power in value.unit):
+            return replace(value, unit=tuple(sorted(((name, 1), *value.unit))))
+        return value
+    text = _UNIT_FRACTION.sub(r"\1/(\2)", text)
     tail = next((match for match in _TAIL.finditer(text) if not _inside(text, match.start())), None)
     if tail is None:
         return _letter_unit(text, asked) or Value(text)
     if not tail.start():
         return _bare_letters(text) or Words(opaque(text))
-    return (
-        _with_words(text[: tail.start()].strip().rstrip("~-"), text[tail.start() :].strip(), asked)
-        or _bare_letters(text)
-        or Words(opaque(text))
-    )
+    head, words = text[: tail.start()].strip().rstrip("~-"), text[tail.start() :].strip()
+    if head.endswith("/"):
+        head, words = head[:-1].strip(), f"/{words}"
+    return _with_words(head, words, asked) or _bare_letters(text) or Words(opaque(text))
 
 
 def _inside(text: str, place: int) -> bool:

@@ -28,6 +28,8 @@ _OPERATORS = tuple(
     (re.compile(r"\s*" + re.sub(r"(?<![\\(?:=])\b([a-z]{2,})\b", r"\\\\text\\{\1\\}", words) + r"\s*"), sign)
     for words, sign in OPERATORS
 )
+_CONDITION = re.compile(r"^\\text\{(?:if|for|when|where)\}\s*(?=[^\s])|,$")
+"""What a line of a piecewise formula may have about its condition."""
 _IN_BRACKETS = re.compile(r"(?<=[\d} ])\(\s*((?:\\text\{[^{}]*\}\s*)+)\)$")
 _ALL_BUT = re.compile(r"\\mathbb\s*\{?R\}?\s*(?:\\setminus|-)\s*\\\{([^{}]*)\\\}")
 _RELATIONS = (
@@ -238,6 +240,8 @@ def _enclosed(text: str, asked: Asked) -> Reading | None:
     if rows is not None:
         kind, lines = rows
         cells = [[cell.strip() for cell in cut(line, ("&",))] for line in lines if line.strip()]
+        if kind == "cases":
+            cells = [[_CONDITION.sub("", cell) for cell in line] for line in cells]
         if kind == "cases" and all(len(line) == 1 for line in cells):
             return _list([line[0] for line in cells], text, asked)
         grid = tuple(Group("row", tuple(_read(cell, asked) for cell in line), text) for line in cells)

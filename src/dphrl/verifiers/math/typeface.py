@@ -44,6 +44,7 @@ _RUN = re.compile(
 )
 _CLOCK = re.compile(r"(\d)\s*([ap])\.?\s?m\.?(?![A-Za-z])", re.IGNORECASE)
 _NOON = re.compile(r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])")
+_LETTERS = re.compile(r"(?<![A-Za-z\\])[A-Za-z]+(?![A-Za-z])(?=[^{}]*\})")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\over(?![A-Za-z])([^{}]*)$")
 _VOWEL = re.compile(r"[aeiouyAEIOUY]")
 _KINDS = {
@@ -157,13 +158,17 @@ def _upright(content: str, is_text: bool) -> str:
     """The words of upright text marked one by one; numbers and signs as they are."""
     content = _faces(content)
     if "\\" in content:
-        return f" {content} "
+        return f" {content if is_text else _LETTERS.sub(_marked_unit, content)} "
     letters = content.strip()
     if not is_text and letters.isalpha() and len(letters) < 4 and not _known(letters):
         return letters
     if letters.isalnum() and not letters.isalpha() and not letters[0].isdigit():
         return letters  # A3, a numeral to the base 16
     return "".join(_marked(piece) for piece in _WORD.findall(content))
+
+
+def _marked_unit(match: re.Match[str]) -> str:
+    return rf"\text{{{match[0]}}}" if match[0] in UNITS else match[0]
 
 
 def _known(word: str) -> bool:

@@ -35,6 +35,7 @@ CLEAR = words(
 )
 """Units of two and three letters that no product of variables looks like; longer ones are clear, one letter never."""
 
+MONEY = words("dollar cent euro pound yen rupee")
 Unit = tuple[tuple[str, int], ...]
 """Names and their powers, sorted; a noun counts as a unit."""
 _PIECE = re.compile(
@@ -143,6 +144,8 @@ def same_unit(gold: Unit, answer: Unit) -> bool:
     """Whether two units do not contradict each other: equal, one left out, or one that stands for anything."""
     if gold == answer or not gold or not answer:
         return True
+    if len(answer) == 1 and answer[0] in gold and answer[0][0] in MONEY:  # $12 for $12 per hour
+        return all(power < 0 for part, power in gold if part != answer[0][0])
     names, others = ({name for name, _ in unit} for unit in (gold, answer))
     if names <= NEUTRAL or others <= NEUTRAL:
         return True

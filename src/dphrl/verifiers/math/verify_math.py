@@ -130,7 +130,7 @@ def _bad_golds(judged: Mapping[Pair, Reply], deadline_s: float, workers: int | N
 
 VERIFIER = Verifier(
     name="math",
-    rules=2,
+    rules=3,
     judge=verify_math,
     columns=("gold",),
     optional=("prompt",),
