@@ -108,7 +108,8 @@ def test_figures_and_tables_are_files_beside_the_page(folder: Path) -> None:
     assert METHODS["dph_f"].light in found["pass_at_k.svg"].decode()
     assert json.loads((folder / "summary.json").read_text()) == comparison(THREE, notes=["Seeds differ."]).to_json()
     assert {p.name for p in (folder / "tables").iterdir()} == {
-        *("numbers.csv", "numbers.md", "pass_at_k.csv", "pass_at_k.md", "training.csv", "training.md")
+        *("numbers.csv", "numbers.md", "pass_at_k.csv", "pass_at_k.md", "training.csv", "training.md"),
+        *("verdict.csv", "verdict.md", "verdict.tex"),
     }
 
 

@@ -17,7 +17,7 @@ from dphrl.report.comparison import Entry
 from dphrl.report.page.cut_text import cut
 from dphrl.report.page.drift_view import ANCHORS_SHOWN, AnchorDrift, DriftedAnchor, drift_views, shade
 from dphrl.report.page.sample_browser import CELLS, AskedPrompt, browse, state
-from dphrl.report.tables import ReportTable, as_csv, markdown
+from dphrl.report.table_text import ReportTable, as_csv, markdown
 from dphrl.runs.samples import write_samples
 from dphrl.types import Completion, Status, Verdict
 

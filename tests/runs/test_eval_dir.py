@@ -74,7 +74,9 @@ def test_compare_reads_it_as_runs(evaldir: EvalDir, tmp_path: Path) -> None:
     assert found["distinct_correct"]["difference"]["low"] is not None
     assert found["keep@4"]["mean"] == found["keep"]["mean"] and found["keep@1"]["mean"] != found["keep"]["mean"]
     assert found["maj@4"]["low"] is not None and found["truncated"]["mean"] == 0.0 and "tokens" not in found
-    assert {c["metric"] for c in summary["forgetting"]} == {"greedy", "mean_at_n", "pass@n"}
+    assert {c["metric"] for c in summary["forgetting"]} == {
+        *("greedy", "mean_at_n", "pass@1", "pass@2", "pass@4", "pass@n", "distinct_correct")
+    }
     assert compared([evaldir.root], tmp_path / "out", resamples=200, baseline="dph")["baseline"] == "dph"
     json.dumps(summary, allow_nan=False)
 

@@ -70,7 +70,29 @@ def summary_of(
         for d in datasets
         for a in aggregate(like, setting, d, seeds)
     ]
-    return {"rows": rows, "aggregate": found, "baseline": "grpo", "notes": [], **more}
+    changes = [c for method, setting, like in keys for d in datasets for c in against_base(method, setting, like, d)]
+    return {
+        "rows": rows,
+        "aggregate": found,
+        "forgetting": changes if "base" in entries else [],
+        "baseline": "grpo",
+        "notes": [],
+        **more,
+    }
+
+
+def against_base(method: str, setting: str, like: str, dataset: str) -> list[dict[str, Any]]:
+    """Differences to the base with half-widths 0.02, 0.5 of the different solutions; none of the base."""
+    if method == "base":
+        return []
+    key = {"method": method, "setting": setting, "dataset": dataset}
+    gaps = {m: LEVELS[like][m] - LEVELS["base"][m] for m in ("greedy", "mean_at_n", "pass@8", "pass@64")}
+    halves = dict.fromkeys(gaps, 0.02) | {"distinct_correct": 0.5}
+    gaps["distinct_correct"] = DISTINCT[like] - DISTINCT["base"]
+    changes = [
+        key | {"metric": m, "value": gap, "low": gap - halves[m], "high": gap + halves[m]} for m, gap in gaps.items()
+    ]
+    return [*changes, changes[3] | {"metric": "pass@n"}]
 
 
 def comparison(entries: Mapping[str, str], **more: Any) -> Comparison:
@@ -95,9 +117,6 @@ def comparison_of(summary: Mapping[str, Any]) -> Comparison:
         baseline=summary["baseline"],
         notes=tuple(summary["notes"]),
     )
-
-
-NO_HARNESS = {"asked": "", "shots": None, "version": None}
 
 
 NO_HARNESS = {"asked": "", "shots": None, "version": None}

@@ -34,12 +34,15 @@ def _all_runs(runs: tuple[Path, ...], config: Path | None) -> tuple[list[Path], 
 def report(runs: tuple[Path, ...], config: Path | None, out: Path | None, no_drift: bool) -> None:
     """Write the page and figures of one or several runs."""
     from dphrl.progress import shown
-    from dphrl.stages.report.write_report import write_report
+    from dphrl.report.terminal import show_verdict
+    from dphrl.stages.report.write_report import report_comparison, write_report
 
     paths, base_dir = _all_runs(runs, config)
     with shown() as progress:
-        page = write_report(paths, out, base_dir=base_dir, drift=not no_drift, progress=progress)
-    click.echo(page)
+        found = report_comparison(paths, out)
+        page = write_report(paths, out, comparison=found, base_dir=base_dir, drift=not no_drift, progress=progress)
+    show_verdict(found)
+    click.echo(f"Page: {page}")
 
 
 @click.command()
@@ -68,7 +71,10 @@ def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: st
     from dphrl.report.terminal import show_comparison
     from dphrl.stages.compare.compare import compare_runs
 
-    show_comparison(compare_runs(_all_runs(runs, config)[0], out, baseline=baseline), as_json=as_json)
+    paths, _ = _all_runs(runs, config)
+    show_comparison(compare_runs(paths, out, baseline=baseline), as_json=as_json)
+    if not as_json:
+        click.echo(f"Page: `dphrl report {' '.join(map(str, paths))} --out {out}` makes it")
 
 
 @click.command("import")
@@ -86,13 +92,18 @@ def import_files(
     training seeds; without it the lines say it, or the file's name. `dphrl docs other-tools` tells more.
     """
     from dphrl.progress import shown
+    from dphrl.report.terminal import show_verdict
     from dphrl.stages.import_samples.import_samples import import_samples
     from dphrl.stages.import_samples.sample_files import parse_source
     from dphrl.stages.import_samples.shapes import Scale
-    from dphrl.stages.report.write_report import write_report
+    from dphrl.stages.report.write_report import report_comparison, write_report
 
     sources, scale = [parse_source(text) for text in files], Scale(reward, threshold)
     with shown() as progress:
         directory, notes = import_samples(sources, out, base=base, scale=scale, progress=progress)
-        page = write_report([directory.root], progress=progress)
-    click.echo("\n".join([*notes, str(page)]))
+        found = report_comparison(directory.root)
+        page = write_report(directory.root, comparison=found, progress=progress)
+    for note in notes:
+        click.echo(note)
+    show_verdict(found)
+    click.echo(f"Page: {page}")

@@ -162,6 +162,9 @@ def _end(name: str, root: Path, as_json: bool | None = None) -> None:
 
         show_comparison(compare_runs([root], root / "report", baseline="base"), as_json=as_json)
     if not as_json:
+        page = root / "report" / "index.html"
+        if as_json is not None:
+            click.echo(f"Page: {page}" if page.is_file() else f"Page: `dphrl report {root}` makes it")
         click.echo(f"{name}: done, see {root}")
 
 

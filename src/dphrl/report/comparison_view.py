@@ -11,9 +11,6 @@ from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Aggregate, BaseChange, Comparison, Entry
 from dphrl.report.labels import METHODS, METRIC_NAMES
 
-COMPARED_K = 8
-"""The k of Pass@k in tables, verdicts and the frontier; the largest k below it where n is smaller."""
-
 
 class View:
     """Look-ups in a comparison.
@@ -68,9 +65,12 @@ class View:
         return sorted(int(m.removeprefix("pass@")) for m in metrics if re.fullmatch(r"pass@\d+", m))
 
     def k(self, dataset: str) -> int:
-        """The k compared on a dataset: COMPARED_K, or the largest below it that was measured."""
+        """The k of Pass@k in tables, verdicts and the frontier: the largest that was measured up to n / 2.
+
+        At k = n a single right draw decides whether a prompt is solved; at n / 2 it counts half.
+        """
         known = {k for entry in self.entries for k in self.ks(entry, dataset)}
-        return max((k for k in known if k <= COMPARED_K), default=COMPARED_K)
+        return max((k for k in known if 2 * k <= self.n(dataset)), default=1)
 
     def columns(self, dataset: str) -> Iterator[tuple[str, str]]:
         """(metric, heading) of every column of a dataset's table; Pass@n is left out where it is Pass@k."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dphrl.report.comparison import HarnessNumber
 from dphrl.report.labels import display, visible
-from dphrl.report.tables import ReportTable
+from dphrl.report.table_text import ReportTable
 
 if TYPE_CHECKING:
     from rich.console import Console

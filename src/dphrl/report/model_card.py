@@ -13,6 +13,9 @@ from dphrl.config.sources import TaskConfig
 from dphrl.files import write_text
 from dphrl.metrics.summary import TaskSummary
 from dphrl.models.shipped import SHIPPED
+from dphrl.report.comparison import Comparison
+from dphrl.report.comparison_view import View
+from dphrl.report.verdict_table import verdict_markdown
 from dphrl.runs.run_dir import RunDir, base_of, read_versions
 from dphrl.runs.summary_file import read_summaries
 from dphrl.runs.training_log import read_metrics
@@ -31,17 +34,19 @@ TAGS = ("dphrl", "trl", "grpo")
 NOT_YET = "Not measured yet: `dphrl eval` writes its table here."
 
 
-def write_model_card(run: RunDir, config: Config) -> Path:
+def write_model_card(run: RunDir, config: Config, comparison: Comparison | None = None) -> Path:
     """Write RUN/train/final/README.md, or only the results in one that is there and still has the marks around them.
 
     Args:
         run: a run that was trained.
         config: its config.
+        comparison: of the trained model with its base, once both are measured.
     Returns:
         The path.
     """
     path = run.final / "README.md"
-    results = f"{BEGIN}\n{_results(run, config)}\n{END}"
+    said = "" if comparison is None else verdict_markdown(View(comparison))
+    results = "\n".join(filter(None, (BEGIN, said and f"{said}\n", _results(run, config), END)))
     if not path.exists():
         write_text(path, str(_card(run, config, results)))
         return path

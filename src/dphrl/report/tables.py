@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -17,8 +14,8 @@ from dphrl.report.comparison import Aggregate, Entry
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name, visible
 from dphrl.report.number_text import interval_text, number_text
-
-Cell = str | float | int | None
+from dphrl.report.table_text import Cell, ReportTable, as_csv, latex, markdown
+from dphrl.report.verdict_table import verdict_numbers, verdict_table
 
 FURTHER: dict[str, str] = {
     r"maj@\d+": "{name}, %",
@@ -33,18 +30,6 @@ FURTHER: dict[str, str] = {
 
 DRIFT = {"entropy": "entropy", "reverse_kl": "reverse KL", "forward_kl": "forward KL"}
 """Keys of a row's `drift` -> heading; nats a token, against the base."""
-
-_RISKY = ("=", "+", "-", "@", "\t", "\r")
-"""A cell that begins so is a formula to a spreadsheet."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReportTable:
-    """Text or numbers under headings; the first column names the row."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
 
 
 def pass_at_k_tables(view: View) -> list[ReportTable]:
@@ -113,13 +98,18 @@ def training_tables(trained: Mapping[str, Mapping[Entry, Curve]]) -> list[Report
 def write_tables(
     view: View, trained: Mapping[str, Mapping[Entry, Curve]], folder: Path, others: Mapping[str, ReportTable | None]
 ) -> None:
-    """FOLDER/numbers, pass_at_k, training and what else was measured, each as .csv with full precision and as .md.
+    """FOLDER/verdict (as .tex too), numbers, pass_at_k, training and what else was measured, each as .csv with full
+    precision and as .md.
 
     Args:
         view, trained: what the page shows.
         folder: made if it is new.
         others: name -> a further table, written as it is.
     """
+    shown = verdict_table(view)
+    if shown is not None:
+        _write(folder / "verdict", [verdict_numbers(view)], [shown])
+        write_text(folder / "verdict.tex", latex(shown))
     for name, table in others.items():
         if table is not None:
             _write(folder / name, [table], [table])
@@ -133,24 +123,6 @@ def write_tables(
     for name, tables in each.items():
         if tables:
             _write(folder / name, [_joined(tables)] if name != "training" else [_steps(trained)], tables)
-
-
-def markdown(table: ReportTable) -> str:
-    """A heading and a table; text of users cannot end a cell or become markup."""
-    lines = [f"## {_md(table.title)}", ""]
-    lines.append("| " + " | ".join(_md(h) for h in table.headings) + " |")
-    lines.append("|" + "---|" * len(table.headings))
-    lines += ["| " + " | ".join(_md(cell) for cell in row) + " |" for row in table.rows]
-    return "\n".join(lines) + "\n"
-
-
-def as_csv(table: ReportTable) -> str:
-    """Comma-separated, a heading row; a text that a spreadsheet would run as a formula gets a quote before it."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_cell(heading) for heading in table.headings])
-    writer.writerows([_cell(cell) for cell in row] for row in table.rows)
-    return buffer.getvalue()
 
 
 def _write(path: Path, long: Sequence[ReportTable], shown: Iterable[ReportTable]) -> None:
@@ -244,15 +216,3 @@ def _mean_of(intervals: Iterable[Interval | None], metric: str) -> str:
         return "–"
     bounds = interval_text(known[0].low, known[0].high, metric) if len(known) == 1 else ""
     return f"{number_text(fmean(interval.value for interval in known), metric)} {bounds}".strip()
-
-
-def _md(cell: Cell) -> str:
-    text = "" if cell is None else visible(str(cell)).replace("\n", " ")
-    return re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text) if re.search(r"[\\|`*_<>]", text) else text
-
-
-def _cell(cell: Cell) -> Cell:
-    if isinstance(cell, str):
-        text = visible(cell)
-        return f"'{text}" if text.startswith(_RISKY) and not re.fullmatch(r"[-+][\d.]+.*", text) else text
-    return cell

@@ -1,4 +1,4 @@
-"""The summary in a terminal: a verdict and a table a dataset."""
+"""The summary in a terminal: the verdict, and a table of levels for each dataset."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from dphrl.report.comparison import Aggregate, Comparison, Entry
 from dphrl.report.comparison_view import View
-from dphrl.report.headline import headline_choice, verdict_sentences
-from dphrl.report.labels import dataset_name, visible
+from dphrl.report.labels import COUNTS, dataset_name, visible
 from dphrl.report.lm_eval_table import print_harness
 from dphrl.report.number_text import number_text
+from dphrl.report.verdict_lines import verdict_groups, verdict_sentence
+from dphrl.report.verdict_table import NARROWER as NARROWER_VERDICT
+from dphrl.report.verdict_table import NO_BASE, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,12 +45,50 @@ def show_comparison(comparison: Comparison, *, as_json: bool) -> None:
         print(json.dumps(comparison.to_json()))
     else:
         console = Console()
-        print_summary(comparison, console)
+        print_verdict(comparison, console)
+        print_levels(comparison, console)
         print_harness(comparison.harness, console)
 
 
-def print_summary(comparison: Comparison, console: Console) -> None:
-    """Print one sentence and one table for each dataset.
+def show_verdict(comparison: Comparison) -> None:
+    """The verdict alone, and what makes numbers hard to compare, on standard output."""
+    from rich.console import Console
+
+    console = Console()
+    print_verdict(comparison, console)
+    _print_notes(View(comparison), console)
+
+
+def print_verdict(comparison: Comparison, console: Console) -> None:
+    """Print one sentence, and a line for each method and task, most lost first.
+
+    Args:
+        comparison: as `compare_runs` returns it.
+        console: decides on colour and width; plain text where it is no terminal.
+    Raises:
+        DataError: the comparison has no rows.
+    """
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    groups, unicode = verdict_groups(View(comparison)), _unicode(console)
+    console.print()
+    console.print(Text(_ascii(visible(verdict_sentence(groups) or NO_BASE), unicode), style="bold"))
+    if not groups:
+        return
+    unbounded = console.options.update(width=10_000)
+    for left_out in NARROWER_VERDICT:
+        table = terminal_table(groups, left_out, unicode=unicode)
+        if Measurement.get(console, unbounded, table).maximum <= console.width:
+            break
+    console.print(table)
+    hint = f"; a wider terminal shows {', '.join(left_out)} too" if left_out else ""
+    said = "Changes against the base, points; distinct: different right solutions, %; kept: of what the base solved, %"
+    console.print(Text(f"{said}{hint}", style="dim"))
+
+
+def print_levels(comparison: Comparison, console: Console) -> None:
+    """Print one table for each dataset, and what makes numbers hard to compare.
 
     Args:
         comparison: as `compare_runs` returns it.
@@ -58,17 +98,25 @@ def print_summary(comparison: Comparison, console: Console) -> None:
     """
     from rich.text import Text
 
-    view = View(comparison)
-    said = verdict_sentences(view)
-    unicode = console.encoding.lower().startswith("utf")
+    view, unicode = View(comparison), _unicode(console)
     for dataset in view.datasets:
         console.print()
-        console.print(Text(_ascii(f"{dataset_name(dataset)}: {said[dataset]}", unicode), style="bold"))
+        console.print(Text(_ascii(dataset_name(dataset), unicode), style="bold"))
         table, left_out = _fitting(view, dataset, console, unicode)
         console.print(table)
         console.print(Text(_caption(view, dataset, left_out, unicode), style="dim"))
-    for note in filter(None, (headline_choice(view), *view.notes)):
-        console.print(Text(_ascii(f"Note: {visible(note)}", unicode)))
+    _print_notes(view, console)
+
+
+def _print_notes(view: View, console: Console) -> None:
+    from rich.text import Text
+
+    for note in view.notes:
+        console.print(Text(_ascii(f"Note: {visible(note)}", _unicode(console))))
+
+
+def _unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
 
 
 def _fitting(view: View, dataset: str, console: Console, unicode: bool) -> tuple[Any, tuple[str, ...]]:
@@ -124,17 +172,30 @@ def blocks(values: Sequence[float], low: float, high: float) -> str:
 
 
 def _cell(number: Aggregate | None, metric: str, spread: bool) -> str:
-    """'76.7±1.2': sd over seeds, or with one seed half of the interval."""
+    """'76.7±1.2': sd over seeds, or with one seed half of the interval; '100.0≥91.6' where that would leave 0 to 1."""
     if number is None:
         return "–"
-    half = number.sd
-    if half is None and number.low is not None and number.high is not None:
-        half = (number.high - number.low) / 2
-    return number_text(number.mean, metric) + ("" if half is None or not spread else f"±{number_text(half, metric)}")
+    text = number_text(number.mean, metric)
+    if not spread:
+        return text
+    if number.sd is not None:
+        return f"{text}±{number_text(number.sd, metric)}"
+    if number.low is None or number.high is None:
+        return text
+    half = (number.high - number.low) / 2
+    if number.mean - half < 0.0:
+        end = f"≤{number_text(number.high, metric)}"
+    elif metric not in COUNTS and number.mean + half > 1.0:
+        end = f"≥{number_text(number.low, metric)}"
+    else:
+        return f"{text}±{number_text(half, metric)}"
+    return text if end[1:] == text else text + end
 
 
 def _caption(view: View, dataset: str, left_out: tuple[str, ...], unicode: bool) -> str:
-    meaning = "half of the 95 % interval over prompts" if len(view.seeds(dataset)) == 1 else "sd over seeds"
+    meaning = (
+        "half of the 95 % interval over prompts (≥, ≤: its end)" if len(view.seeds(dataset)) == 1 else "sd over seeds"
+    )
     missing = [heading for metric, heading in view.columns(dataset) if metric in left_out]
     missing += ["the curves"] if CURVE in left_out and unicode else []
     shown = f"; ±: {meaning}" if "±" not in left_out else ""
@@ -146,4 +207,11 @@ def _ascii(text: str, unicode: bool) -> str:
     """Our own signs in ASCII where the terminal knows no others."""
     if unicode:
         return text
-    return text.replace("±", "+/-").replace("–", "-").encode("ascii", "backslashreplace").decode()
+    return (
+        text.replace("±", "+/-")
+        .replace("≥", ">=")
+        .replace("≤", "<=")
+        .replace("–", "-")
+        .encode("ascii", "backslashreplace")
+        .decode()
+    )

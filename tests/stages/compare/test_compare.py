@@ -27,6 +27,8 @@ from dphrl.runs.summary_file import put_summary, read_summaries
 from dphrl.stages.compare.evaluations import counted
 from dphrl.stages.report.write_report import write_report
 
+AGAINST_BASE = ("greedy", "mean_at_n", "pass@1", "pass@2", "pass@n", "distinct_correct")
+
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Path]:
@@ -228,7 +230,7 @@ def test_forgetting_is_the_difference_to_the_base(runs: list[Path], tmp_path: Pa
     """pass@2 of the base 1, 1, 0; of GRPO 1, 1/2, 0 over two seeds; of DPH-F 1, 1, 1/2."""
     summary = compared(runs, tmp_path / "out", resamples=200)
     cells = {(c["method"], c["metric"]): c for c in summary["forgetting"]}
-    assert set(cells) == {(m, k) for m in ("grpo", "dph_f") for k in ("greedy", "mean_at_n", "pass@n")}
+    assert set(cells) == {(m, k) for m in ("grpo", "dph_f") for k in AGAINST_BASE}
     assert cells["grpo", "pass@n"]["value"] == pytest.approx(-1 / 6)
     assert cells["dph_f", "pass@n"]["value"] == pytest.approx(1 / 6)
     assert cells["grpo", "pass@n"]["low"] <= -1 / 6 <= cells["grpo", "pass@n"]["high"] <= 0.0

@@ -17,7 +17,8 @@ from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
 from dphrl.report.number_text import difference_interval_text, interval_text, number_text
 from dphrl.report.page.sample_browser import Browser, State
-from dphrl.report.tables import ReportTable, further_tables
+from dphrl.report.table_text import ReportTable
+from dphrl.report.tables import further_tables
 
 RETENTION = {"keep": "Keep, %", "explore": "Explore, %"}
 DIVERSITY = {"distinct_correct": "Distinct right solutions", "style_entropy": "Style entropy, nats"}
@@ -44,11 +45,11 @@ HowKind = Literal["text", "list", "table", "rows"]
 
 @dataclass(frozen=True, slots=True)
 class ForgettingMatrix:
-    """Task x method: what is no longer solved of what the base solved."""
+    """Method x task: what is no longer solved of what the base solved."""
 
-    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
     rows: tuple[tuple[str, tuple[tuple[str, int, str], ...]], ...]
-    """Task and a cell for each method: forgotten in %, shade in %, change of Pass@n against the base."""
+    """Method and a cell for each task: forgotten in %, shade in %, change of Pass@n against the base."""
     changes: bool
     """Whether any cell has such a change."""
 
@@ -102,16 +103,16 @@ def forgetting_matrix(view: View) -> ForgettingMatrix | None:
     if not entries:
         return None
     rows, changes = [], False
-    for dataset in view.datasets:
+    for entry in entries:
         cells = []
-        for entry in entries:
+        for dataset in view.datasets:
             keep, change = view.get(entry, dataset, "keep"), view.base_change(entry, dataset, "pass@n")
             changes |= change is not None
             lost = None if keep is None else 1 - keep.mean
             text = "" if change is None else _change(change)
             cells.append((number_text(lost, "keep"), round(min(100, 400 * (lost or 0))), text))
-        rows.append((dataset_name(dataset), tuple(cells)))
-    return ForgettingMatrix(tuple(e.name for e in entries), tuple(rows), changes)
+        rows.append((entry.name, tuple(cells)))
+    return ForgettingMatrix(tuple(map(dataset_name, view.datasets)), tuple(rows), changes)
 
 
 def numbers_table(view: View, dataset: str) -> NumbersTable:
@@ -152,10 +153,10 @@ def facts(view: View) -> str:
     counted = (
         _plural(len(view.datasets), "dataset"),
         _plural(len(trained), "method setting" if view.sweeps() else "method"),
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "",  # of one run the heading says it
     )
     units = "Rates in %, differences in percentage points; [brackets] hold 95 % intervals over prompts."
-    return f"{', '.join(counted)}. {units}"
+    return f"{', '.join(filter(None, counted))}. {units}"
 
 
 def how_parts(how: Mapping[str, How]) -> list[tuple[str, HowKind, How]]:

@@ -17,13 +17,15 @@ from dphrl.report.charts.looks import Look, looks, variable
 from dphrl.report.charts.spec import BANDS_UP_TO, Spec, side_by_side
 from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.comparison_view import View
-from dphrl.report.headline import headline, headline_choice, verdict_sentences
 from dphrl.report.labels import METHODS, METRIC_HELP, dataset_name, method_style, visible
 from dphrl.report.lm_eval_table import harness_table
 from dphrl.report.page import sections
 from dphrl.report.page.drift_view import AnchorDrift, DriftView, drift_views
 from dphrl.report.page.sample_browser import Browser
-from dphrl.report.tables import ReportTable, band_tables, pass_at_k_tables, training_tables, write_tables
+from dphrl.report.page.verdict_view import VerdictView, verdict_view
+from dphrl.report.table_text import ReportTable
+from dphrl.report.tables import band_tables, pass_at_k_tables, training_tables, write_tables
+from dphrl.report.verdict_table import WORDS
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 Trained = Mapping[str, Mapping[Entry, Curve]]
 
 CONTENTS: dict[str, str] = {
-    "verdicts": "verdict Verdict",
+    "verdict": "verdict Verdict",
     "pass_at_k": "pass Pass@k",
     "frontier": "frontier Frontier",
     "retention": "retention Kept and found",
@@ -68,9 +70,7 @@ class Page:
     heading: str
     facts: str
     charts: sections.Charts
-    accent: str = "var(--grid)"
-    verdicts: Sequence[tuple[str, str]] = ()
-    choice: str | None = None
+    verdict: VerdictView | None = None
     notes: Sequence[str] = ()
     missing: Sequence[str] = ()
     refresh: int | None = None
@@ -163,9 +163,7 @@ def _page(view: View, trained: Trained, heading: str, extras: Extras) -> Page:
         heading=heading,
         facts=sections.facts(view),
         charts=sections.charts_of(view) | {"training": sections.training_charts(trained, drawn)},
-        accent=drawn[headline(view)].css,
-        verdicts=[(dataset_name(d), said.replace(" %", "\u00a0%")) for d, said in verdict_sentences(view).items()],
-        choice=headline_choice(view),
+        verdict=verdict_view(view, drawn, _sign),
         notes=view.notes,
         banded=len(view.entries) <= BANDS_UP_TO,
         seeds=len(view.seeds()),
@@ -216,6 +214,7 @@ def _render(page: Page) -> str:
         contents=named,
         colors={variable(method): method_style(method) for method in (*METHODS, "")},
         metric_help=METRIC_HELP,
+        words=WORDS,
         hashes=Markup(" ".join(_hash(script) for script in scripts)),
         scripts=[Markup(script) for script in scripts],
         specs=_json(specs),
@@ -224,11 +223,15 @@ def _render(page: Page) -> str:
 
 def _legend(drawn: Mapping[Entry, Look]) -> list[tuple[Markup, str]]:
     """(sign, name) of each entry."""
+    return [(_sign(look), entry.name) for entry, look in drawn.items()]
+
+
+def _sign(look: Look) -> Markup:
     from markupsafe import Markup
 
     from dphrl.report.charts.chart_files import swatch
 
-    return [(Markup(swatch(look.css, look.marker, look.line)), entry.name) for entry, look in drawn.items()]
+    return Markup(swatch(look.css, look.marker, look.line))
 
 
 def _hash(script: str) -> str:

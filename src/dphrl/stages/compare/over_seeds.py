@@ -23,8 +23,8 @@ WHERE_KNOWN = (
     *("style_entropy", "tokens", "truncated", "no_answer"),
 )
 """Metrics that follow where a row has them."""
-FORGETTING = ("greedy", "mean_at_n", "pass@n")
-"""Metrics whose difference to the base is a cell of the forgetting matrix."""
+AGAINST_BASE = ("greedy", "mean_at_n", "pass@{k}", "pass@n", "distinct_correct")
+"""Metrics whose difference to the base is known, whatever the baseline is."""
 
 
 def aggregates(group: SeedGroup, baseline: SeedGroup | None, *, resamples: int, seed: int) -> list[Aggregate]:
@@ -63,15 +63,16 @@ def aggregates(group: SeedGroup, baseline: SeedGroup | None, *, resamples: int, 
 
 
 def base_changes(groups: Sequence[SeedGroup], *, resamples: int, seed: int) -> list[BaseChange]:
-    """Differences of every group to the base, in the metrics of FORGETTING; none where the prompts differ."""
+    """Differences of every group to the base, in the metrics of AGAINST_BASE; none where the prompts differ."""
     bases = {g.dataset: g for g in groups if g.entry.method == "base"}
     changes = []
     for group in groups:
         base = bases.get(group.dataset)
         if base is None or group.entry.method == "base" or group.seeds[0].scores.ids != base.seeds[0].scores.ids:
             continue
-        gaps = _gaps(group, base, resamples=resamples, seed=seed, metrics=FORGETTING)
-        for metric in FORGETTING:
+        metrics = [name for name in _with_ks(AGAINST_BASE, _ks(group)) if _values(group, name) and _values(base, name)]
+        gaps = _gaps(group, base, resamples=resamples, seed=seed, metrics=metrics)
+        for metric in metrics:
             gap = _difference(group, base, metric, gaps.get(metric))
             if gap is not None:
                 key = (group.entry.method, group.entry.setting, group.dataset, metric)
@@ -144,12 +145,17 @@ def _mean_over_seeds(seeds: Sequence[Evaluation]) -> Scores:
 
 def _metrics(group: SeedGroup) -> list[str]:
     """METRICS with every k that all seeds have, and those of WHERE_KNOWN that some seed knows."""
-    ks = sorted(set.intersection(*(set(e.summary.pass_at_k) for e in group.seeds)))
+    ks = _ks(group)
+    return [*_with_ks(METRICS, ks), *(name for name in _with_ks(WHERE_KNOWN, ks) if _values(group, name))]
 
-    def with_ks(metrics: Iterable[str]) -> list[str]:
-        return [name for m in metrics for name in ([m.format(k=k) for k in ks] if "{k}" in m else [m])]
 
-    return [*with_ks(METRICS), *(name for name in with_ks(WHERE_KNOWN) if _values(group, name))]
+def _ks(group: SeedGroup) -> list[int]:
+    """Every k that all seeds have, ascending."""
+    return sorted(set.intersection(*(set(e.summary.pass_at_k) for e in group.seeds)))
+
+
+def _with_ks(metrics: Iterable[str], ks: Sequence[int]) -> list[str]:
+    return [name for m in metrics for name in ([m.format(k=k) for k in ks] if "{k}" in m else [m])]
 
 
 def _values(group: SeedGroup, metric: str) -> list[float]:

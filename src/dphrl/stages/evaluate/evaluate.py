@@ -11,6 +11,7 @@ from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
+from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 from dphrl.stages.evaluate.seen_prompts import contamination_check
@@ -54,7 +55,8 @@ def evaluate(
         reference = MeasuredBase(initial, base.eval("base"), remedy) if config.eval.base else None
         final = load_policy(config, str(run.final), trained=False)
         measure_model(Subject(config, run.eval("final"), final, tasks, reference, check), progress)
-        write_model_card(run, config)
+        compared = compare_runs([run.root], run.root / "report", baseline="base", resamples=config.eval.resamples)
+        write_model_card(run, config, compared)
     if harness is not None:
         run_harness(harness, config, harness_targets(config, models), progress)
     return run

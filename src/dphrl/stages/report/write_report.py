@@ -10,6 +10,7 @@ from dphrl.metrics.intervals import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.report.charts.curves import Log
 from dphrl.report.comparison import Comparison, Entry
+from dphrl.report.labels import display
 from dphrl.report.page.drift_view import AnchorDrift
 from dphrl.report.page.sample_browser import AskedPrompt, AskedPrompts, browse
 from dphrl.report.page.write_page import Extras, write_page
@@ -52,16 +53,11 @@ def write_report(
     Raises:
         RunDirError: as `compare_runs`; or several runs without `out`.
     """
-    paths = [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
-    if out is None and len(paths) != 1:
-        raise RunDirError(f"a report of {len(paths)} runs needs a folder; name it with --out, e.g. --out runs/compare")
-    out = paths[0] / "report" if out is None else Path(out)
-    single = len(paths) == 1
+    paths, out = _paths(runs), _folder(_paths(runs), out)
     if comparison is None:
-        against = baseline or ("base" if single else "grpo")
-        comparison = compare_runs(paths, out, baseline=against, resamples=resamples, seed=seed)
+        comparison = report_comparison(paths, out, baseline=baseline, resamples=resamples, seed=seed)
     opened = open_compared_runs(paths)
-    heading = title or (_title(opened[0]) if single else f"Comparison of {len(paths)} runs")
+    heading = title or (_title(opened[0]) if len(paths) == 1 else f"Comparison of {len(paths)} runs")
     extras = Extras(
         training=training_logs(opened),
         drift={entry: _drift(path, drift, progress) for entry, path in _trained(opened).items()},
@@ -71,8 +67,40 @@ def write_report(
     return write_page(comparison, out, title=heading, extras=extras)
 
 
+def report_comparison(
+    runs: Path | str | Sequence[Path | str],
+    out: Path | None = None,
+    *,
+    baseline: str | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """What `write_report` of the same arguments shows."""
+    paths = _paths(runs)
+    against = baseline or ("base" if len(paths) == 1 else "grpo")
+    return compare_runs(paths, _folder(paths, out), baseline=against, resamples=resamples, seed=seed)
+
+
+def _paths(runs: Path | str | Sequence[Path | str]) -> list[Path]:
+    return [Path(run) for run in ([runs] if isinstance(runs, Path | str) else runs)]
+
+
+def _folder(paths: Sequence[Path], out: Path | None) -> Path:
+    if out is None and len(paths) != 1:
+        raise RunDirError(f"a report of {len(paths)} runs needs a folder; name it with --out, e.g. --out runs/compare")
+    return paths[0] / "report" if out is None else Path(out)
+
+
 def _title(run: ComparedRun) -> str:
-    return f"Evaluation {run.entry.name}" if run.evaldir is not None else f"{shown_name(run)}, seed {run.config.seed}"
+    """'DPH-F, seed 0'; of an evaluation directory its models: 'grpo and dph against base'."""
+    if run.evaldir is None:
+        return f"{shown_name(run)}, seed {run.config.seed}"
+    base = run.evaldir.base
+    names = list(dict.fromkeys(display(model.label) for model in run.evaldir.models if not model.base))
+    if not names:
+        return base.name if base is not None else run.path.name
+    shown = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{shown} against {base.name}" if base is not None else shown
 
 
 def _trained(runs: Sequence[ComparedRun]) -> dict[Entry, Path]:
