@@ -69,7 +69,7 @@ def fraction_commands(_: random.Random, gold: MathGold) -> Iterable[str]:
 
 
 def brackets(_: random.Random, gold: MathGold) -> Iterable[str]:
-    plain = gold.text.replace("\\left", "").replace("\\right", "")
+    plain = re.sub(r"\\(?:left|right)(?![A-Za-z])", "", gold.text)
     if not re.search(r"[(\[]", plain) or re.search(r"\\[()\[\]]", plain) or plain.count("(") != plain.count(")"):
         return []
     sized = re.sub(r"([(\[])", r"\\left\1", re.sub(r"([)\]])", r"\\right\1", plain)) if "[" not in plain else plain

@@ -60,7 +60,9 @@ _LETTER_D = re.compile(
 )
 """A variable d, not the d of dx."""
 _DOUBLE_FACTORIAL = re.compile(r"(?<![\d.\w])(\d{1,2})\s*!\s*!(?!\s*!)")
-_UNREAD = re.compile(r"!\s*!|\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)")
+_UNREAD = re.compile(
+    r"(?:\\cdot|[-+*/])\s*$|!\s*!|\\text|\\ldots|\\not|\\equiv|\\forall|\\exists|\\mathbb|'|\?|;|\"|#|&(?!.*\\end)"
+)
 
 
 def formula(latex: str) -> str | None:

@@ -70,6 +70,8 @@ class Process:
         self._gave_up = False
         self._first_resident: int | None = None
         self._cpu_s, self._cpu_mark = 0.0, 0.0
+        self._silent_s = 0.0
+        """CPU seconds it had used since it rang last, when that was looked at last."""
         self._wall_s, self._wall_end = START_S, time.monotonic() + START_S
 
     def _command(self, job: str) -> list[str]:
@@ -137,7 +139,10 @@ class Process:
         Raises:
             WorkerDied: it is gone, and whatever it had answered was given out before.
         """
+        # read before the bell: whoever is kept waiting between the two must not count what the worker did meanwhile
+        used = self._cpu_used()
         rung = self._rung()
+        self._silent_s = 0.0 if rung else used
         data = self._read()
         if rung == b"" and not data:
             raise self._death()
@@ -173,7 +178,7 @@ class Process:
         Raises:
             WorkerDied: the item it is at has had its time (the caller stops the worker), or the worker is gone.
         """
-        if self.was_ready and self._cpu_used() >= self._cpu_s:
+        if self.was_ready and self._silent_s >= self._cpu_s:
             raise self._timeout(f"more than {self._cpu_s:.3g} s of CPU time")
         if self._has_ended():  # its end of the socket may live on in a fork of this process
             raise self._death()
@@ -230,7 +235,7 @@ class Process:
         self._gave_up = False
 
     def _restart_clock(self) -> None:
-        self._cpu_mark = self._cpu_clock()
+        self._cpu_mark, self._silent_s = self._cpu_clock(), 0.0
         self._wall_end = time.monotonic() + self._wall_s
 
     def _cpu_used(self) -> float:
