@@ -10,7 +10,7 @@ import pytest
 from report_summaries import EVIL, THREE, TRAINING, comparison
 
 from dphrl.report.comparison import Entry
-from dphrl.report.page.cut_text import cut
+from dphrl.report.page.cut_text import cut, cut_middle
 from dphrl.report.page.drift_view import TOKENS_SHOWN, AnchorDrift, DriftedAnchor
 from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
 from dphrl.report.page.write_page import Extras, write_page
@@ -28,8 +28,8 @@ HOSTILE = (
 
 
 def sample(text: str, status: str) -> Shown:
-    shown, left_out = cut(text, 2_000)
-    return Shown("draw 1", status, status == "correct", shown, left_out, cut(text, 200)[0], False)
+    shown, left_out, end = cut_middle(text, 2_000)
+    return Shown("draw 1", status, status == "correct", shown, left_out, end, cut(text, 200)[0], False)
 
 
 def case(number: int, text: str, states: tuple[State, State]) -> Case:
@@ -80,7 +80,7 @@ def test_hostile_texts_stay_texts(opened: Any, path: Path) -> None:
         shown = page.locator("body").text_content()
         assert "<script>alert(1)</script>" in shown and "<h1>owned</h1>" in shown and "{{ 7 * 7 }}" in shown
         assert not re.search("[\u202a-\u202e\u2066-\u2069\x1b]", shown) and "\\u202e" in shown
-        assert "1,049,500 more characters" in shown or re.search(r"1,04\d,\d{3} more characters", shown)
+        assert re.search(r"… 1,04\d,\d{3} characters …", shown)
     assert path.stat().st_size < 3_000_000 and TOKENS_SHOWN == 200
 
 
@@ -175,6 +175,32 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Any, path: Path, scripts: b
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         size = page.locator("#pass-0 svg text").first.evaluate("text => text.getBoundingClientRect().height")
         assert size > 8  # pixels: small, and readable
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_screen_answers(opened: Any, path: Path, width: int) -> None:
+    """The sentence and a line of each method with its words, numbers and plots are there without scrolling sideways;
+    a phone gets each line as a block, with the name of each number beside it."""
+    with opened(path, width=width) as page:
+        said, table = page.locator(".said"), page.locator("table.verdict")
+        assert "gave up" in said.inner_text() and said.bounding_box()["y"] < 450
+        first = table.locator("tbody").first.locator("tr:not(.group)")
+        assert first.count() == 3 and "collapsed" in first.first.inner_text()
+        assert first.first.locator("svg.forest .mark").count() == 4
+        box = first.first.bounding_box()
+        assert box["y"] < 900 and box["x"] + box["width"] <= width
+        label = first.first.locator("td[data-label]").first
+        shown = label.evaluate("e => getComputedStyle(e, '::before').content")
+        assert ("mean@64" in shown) == (width == 390)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_table_that_is_cut_says_so(opened: Any, path: Path) -> None:
+    with opened(path, width=390) as page:
+        cut_off = page.locator(".scroll[data-cut]").first
+        assert "more to the right" in cut_off.evaluate("e => getComputedStyle(e, '::after').content")
+    with opened(path, width=1600) as page:
+        assert page.locator("#verdict ~ .scroll[data-cut]").count() == 0
 
 
 def test_it_can_be_used_by_keyboard_and_read_aloud(opened: Any, path: Path) -> None:

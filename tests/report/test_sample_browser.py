@@ -14,7 +14,7 @@ from dphrl.errors import RunDirError
 from dphrl.report.charts.axes import Axis, percent_axis, shown_ks
 from dphrl.report.charts.placing import LINE, Label, moved_apart, place_labels
 from dphrl.report.comparison import Entry
-from dphrl.report.page.cut_text import cut
+from dphrl.report.page.cut_text import cut, cut_middle
 from dphrl.report.page.drift_view import ANCHORS_SHOWN, AnchorDrift, DriftedAnchor, drift_views, shade
 from dphrl.report.page.sample_browser import CELLS, AskedPrompt, browse, state
 from dphrl.report.table_text import ReportTable, as_csv, markdown
@@ -31,6 +31,21 @@ def test_a_text_takes_no_more_room_than_it_has(text: str, room: int, keep_end: b
     assert len(str(escape(shown)).encode("utf-8", "replace")) <= room
     kept = text[left_out:] if keep_end else text[: len(text) - left_out]
     assert cut(kept, 10_000) == (shown, 0)
+
+
+@given(st.text(max_size=300), st.integers(40, 200))
+def test_a_completion_keeps_both_ends(text: str, room: int) -> None:
+    """What is left out is counted, and the answer at the end is shown."""
+    begin, left_out, end = cut_middle(text, room)
+    assert sum(len(str(escape(part)).encode("utf-8", "replace")) for part in (begin, end)) <= room
+    if left_out:
+        kept = len(text) - left_out
+        assert end and any(
+            (cut(text[:i], 10_000)[0], cut(text[len(text) - kept + i :], 10_000)[0]) == (begin, end)
+            for i in range(kept)
+        )
+    else:
+        assert (begin, end) == (cut(text, 10_000)[0], "")
 
 
 def test_a_megabyte_of_markup_is_cut_and_counted() -> None:

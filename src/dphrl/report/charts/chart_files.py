@@ -41,7 +41,15 @@ CONFIG: Spec = {
         "titleFontWeight": "normal",
         "labelPadding": 4,
     },
-    "title": {"color": INK, "anchor": "start", "fontSize": 12.5, "fontWeight": 600, "offset": 9, "frame": "group"},
+    "title": {
+        "color": INK,
+        "anchor": "start",
+        "fontSize": 12.5,
+        "fontWeight": 600,
+        "offset": 9,
+        "frame": "group",
+        "limit": 320,
+    },
     "legend": {"labelColor": INK, "titleColor": MUTED},
     "text": {"color": INK},
 }

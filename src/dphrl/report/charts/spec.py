@@ -5,6 +5,7 @@ Colours are names of the page's CSS variables, so that one chart follows light a
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ WIDTH, HEIGHT = 280, 220
 """Of a plot without its axes, in pixels: with them it fits a phone, where letters then keep their size."""
 NAME_WIDTH = 100
 """Longest name in a plot, in pixels; more of it becomes an ellipsis, and the legend has all."""
+TITLE_LETTERS, TITLE_LINES = 44, 3
+"""Longest line of a chart's title, in letters, and most lines; what is longer ends in an ellipsis (`CONFIG`)."""
 BANDS_UP_TO = 8
 """Entries in a chart beyond which bands would hide each other and are left out."""
 
@@ -57,13 +60,19 @@ def layered_chart(
 ) -> Spec:
     """A chart of layers over the same rows, coloured by entry."""
     return {
-        "title": title,
+        "title": chart_title(title),
         "width": WIDTH,
         "height": HEIGHT,
         "data": {"values": list(rows)},
         "encoding": {**encoding, "color": colored(looks(entries))},
         "layer": list(layers),
     }
+
+
+def chart_title(text: str) -> list[str]:
+    """A title in lines that are no wider than a chart: a wider one would make the whole chart small."""
+    lines = textwrap.wrap(text, TITLE_LETTERS, break_on_hyphens=False)
+    return [*lines[: TITLE_LINES - 1], *([" ".join(lines[TITLE_LINES - 1 :])] if len(lines) >= TITLE_LINES else [])]
 
 
 def colored(drawn: Mapping[Entry, Look]) -> Spec:

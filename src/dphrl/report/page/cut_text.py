@@ -24,6 +24,22 @@ def cut(text: str, room: int, *, keep_end: bool = False) -> tuple[str, int]:
     return visible(shown), len(text) - len(shown)
 
 
+def cut_middle(text: str, room: int) -> tuple[str, int, str]:
+    """Both ends of a text: a completion begins with how it goes about it, and ends with its answer.
+
+    Args:
+        text: anything, of any length.
+        room: as for `cut`; at least 40.
+    Returns:
+        Beginning, letters that are left out (count), end; the end is '' where nothing is left out.
+    """
+    whole, left_out = cut(text, room)
+    if not left_out:
+        return whole, 0, ""
+    (begin, behind), (end, before) = cut(text, 2 * room // 5), cut(text, 3 * room // 5, keep_end=True)
+    return begin, behind + before - len(text), end
+
+
 def _bytes(text: str) -> int:
     """Of the text once it stands in the page."""
     from markupsafe import escape

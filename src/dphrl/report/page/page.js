@@ -92,6 +92,14 @@ function samples() {
   apply();
 }
 
+// A table that is wider than the page says so: scroll bars are often hidden.
+function cuts() {
+  each(".scroll", (box) => box.toggleAttribute("data-cut", box.scrollWidth > box.clientWidth + 1));
+}
+
 document.getElementById("scripts-off").remove();
+cuts();
+addEventListener("resize", cuts);
+document.addEventListener("toggle", cuts, true);
 samples();
 charts();

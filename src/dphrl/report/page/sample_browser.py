@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dphrl.report.comparison import Entry
-from dphrl.report.page.cut_text import cut
+from dphrl.report.page.cut_text import cut, cut_middle
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
@@ -57,8 +57,11 @@ class Shown:
     status: str
     right: bool
     text: str
+    """Its beginning, where letters are left out."""
     left_out: int
     """Letters that are not shown."""
+    end: str
+    """What follows them; '' where all are shown."""
     detail: str
     cut_off: bool
     """Whether the completion ended at the token limit."""
@@ -197,10 +200,12 @@ def _two(draws: Mapping[int, str]) -> Iterator[int]:
 def _shown(completion: Completion, room: int) -> Shown:
     verdict = completion.verdict
     assert verdict is not None  # what is stored was verified
-    text, left_out = cut(completion.text, room)
+    text, left_out, end = cut_middle(completion.text, room)
     draw = "greedy" if completion.draw == GREEDY_DRAW else f"draw {completion.draw + 1}"
     detail, _ = cut(verdict.detail, LEAST)
-    return Shown(draw, verdict.status, verdict.correct, text, left_out, detail, completion.finish_reason == "length")
+    return Shown(
+        draw, verdict.status, verdict.correct, text, left_out, end, detail, completion.finish_reason == "length"
+    )
 
 
 def _statuses(path: Path) -> Draws:

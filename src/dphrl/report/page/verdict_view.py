@@ -122,7 +122,7 @@ def _line(
         more = ""
         if name == "distinct" and line.distinct_before is not None and line.distinct_after is not None:
             before, after = (number_text(x, "distinct_correct") for x in (line.distinct_before, line.distinct_after))
-            more = f"{before} to {after}"
+            more = f"{before} to {after}" if before != after else ""
         cells.append(_cell(of(line), zero, axes[name], labels[name], more))
     entry = entry_of(line)
     return VerdictLine(entry.name, sign(looks[entry]), line.reach, line.accuracy, tuple(cells), line.warnings)
