@@ -181,11 +181,9 @@ def digest(anchor: Mapping[str, Any]) -> str:
 
 def run_all(configs: Mapping[tuple[str, int], Config], bases: Sequence[Config], jobs: int) -> None:
     """What is missing: base runs, then trainings and their draws, side by side."""
-    trained = {str(config.base_run) for (name, _), config in configs.items() if name == "grpo"}
-    measured = [config for config in bases if config.out in trained]
     with shown() as progress, worker_pool(jobs, progress) as submit:
         gather([submit(stage, presample, config) for config in bases])
-        gather([submit(stage, partial(evaluate, models=("base",)), config) for config in measured])
+        gather([submit(stage, partial(evaluate, models=("base",)), config) for config in bases])
         gather([submit(trained_and_drawn, config) for config in configs.values()])
 
 

@@ -116,10 +116,12 @@ VerifyFn = Callable[[Sequence[Item]], list[Verdict]]
 """Items -> one verdict each, in order."""
 
 
-def item_of(prompt: Prompt, completion: str) -> Item:
-    """The item that asks for the verdict on a completion of a prompt; like TRL, it takes the names `prompt` and
-    `completion` for itself where the prompt has columns of these names."""
-    return {"id": prompt.id, **prompt.columns, "prompt": prompt.prompt, "completion": completion}
+def item_of(prompt: Prompt, completion: str, token_ids: Sequence[int] | None = None) -> Item:
+    """The item that asks for the verdict on a completion of a prompt; like TRL, it takes the names `prompt`,
+    `completion` and, where token ids are known, `completion_ids` for itself where the prompt has columns of these
+    names."""
+    drawn = {} if token_ids is None else {"completion_ids": list(token_ids)}
+    return {"id": prompt.id, **prompt.columns, "prompt": prompt.prompt, "completion": completion, **drawn}
 
 
 @dataclass(frozen=True, slots=True)

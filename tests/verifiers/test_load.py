@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
+import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import VerifierError
@@ -135,11 +141,71 @@ def test_what_a_reward_function_is_given() -> None:
         ([1.0, "x", 1.0], "'x'"),
         ([1.0, math.nan, 1.0], "nan"),
         ([1.0, math.inf, 1.0], "inf"),
+        ([1.0, 1e39, 1.0], "float32"),
+        ({0: 1.0, 1: 0.0, 2: 1.0}, "a dict, .*in order"),
+        ({1.0, 0.0, 0.5}, "a set"),
+        ("101", "a str"),
+        (torch.ones(3, 2), "for a completion"),
     ],
 )
 def test_a_broken_contract_is_an_error(result: Any, message: str) -> None:
     with pytest.raises(VerifierError, match=message):
         from_reward_function(lambda **_: result, "r")(items("a", "b", "c"))
+
+
+async def later(completions: list[str], **_: Any) -> list[float]:
+    await asyncio.sleep(0)
+    return [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        later,
+        lambda completions, **_: torch.tensor([float(len(text)) for text in completions]),
+        lambda completions, **_: [torch.tensor(float(len(text))) for text in completions],
+        lambda completions, **_: np.array([len(text) for text in completions]),
+        lambda completion_ids, **_: (float(len(ids)) for ids in completion_ids),
+    ],
+)
+def test_what_trl_takes_is_taken(function: Callable[..., Any]) -> None:
+    drawn = [item_of(prompt, "x" * n, range(n)) for n, prompt in enumerate(PROMPTS, start=1)]
+    assert [verdict.reward for verdict in from_reward_function(function, "r")(drawn)] == [1.0, 2.0, 3.0]
+
+
+def test_an_async_function_within_a_running_loop() -> None:
+    """As in a notebook."""
+
+    async def cell() -> list[Verdict]:
+        return from_reward_function(later, "r")(items("ab"))
+
+    assert asyncio.run(cell())[0].reward == 2.0
+
+
+def test_a_function_leaves_the_process_as_it_was(tmp_path: Path) -> None:
+    def careless(completions: list[str], **_: Any) -> list[float]:
+        os.chdir(tmp_path)
+        torch.set_grad_enabled(False)
+        for seed in (torch.manual_seed, np.random.seed, random.seed):
+            seed(0)
+        return [1.0] * len(completions)
+
+    def state() -> tuple[object, ...]:
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(), Path.cwd()  # noqa: NPY002
+
+    before = state()
+    from_reward_function(careless, "r")(items("a"))
+    assert state() == before and torch.is_grad_enabled()
+
+
+def test_a_function_that_does_not_return_is_ended() -> None:
+    def stuck(**_: Any) -> list[float]:
+        while True:
+            with suppress(Exception):
+                list(range(1000))
+
+    with pytest.raises(VerifierError, match=r"mine:stuck.*did not return within 0\.05 s.*timeout_s"):
+        from_reward_function(stuck, "mine:stuck")(items("a", "b"), timeout_s=0.05)
 
 
 def picky(completions: list[str], **_: Any) -> list[float]:

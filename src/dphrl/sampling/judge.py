@@ -34,7 +34,7 @@ class Judge:
             VerifierError: it failed on every completion of every try before it ever judged one, so it is broken.
             DphrlError: as the verifier says.
         """
-        items = [item_of(self._prompts[c.prompt_id], c.text) for c in completions]
+        items = [item_of(self._prompts[c.prompt_id], c.text, c.token_ids) for c in completions]
         verdicts = self._verdicts(items)
         for _ in range(TRIES - 1):
             unjudged = [i for i, verdict in enumerate(verdicts) if verdict.status == "verifier_error"]

@@ -15,8 +15,8 @@ RewardFn = Callable[..., list[float | None]]
 LogMetric = Callable[[str, float], None]
 Completions = Sequence[str | Sequence[Message]]
 
-_NOT_COLUMNS = frozenset({"prompts", "completions", "completion_ids"})
-"""What TRL passes besides the columns of its dataset."""
+_NOT_COLUMNS = frozenset({"prompts", "completions"})
+"""What TRL passes under other names than an item has."""
 
 
 def reward_function(spec: str, **args: Any) -> RewardFn:
@@ -77,6 +77,7 @@ def task_reward(task: Task) -> RewardFn:
     def verifier(
         *,
         completions: Completions,
+        completion_ids: Sequence[Sequence[int]] | None = None,
         prompt_id: Sequence[str] | None = None,
         log_metric: LogMetric | None = None,
         **_others: Any,
@@ -86,7 +87,9 @@ def task_reward(task: Task) -> RewardFn:
         unknown = [key for key in prompt_id if key not in prompts]
         if unknown:
             raise VerifierError(f"task {task.name!r} has no prompt {unknown[0]!r} ({len(unknown)} unknown ids)")
-        items = [item_of(prompts[key], text) for key, text in zip(prompt_id, _texts(completions), strict=True)]
+        ids: Sequence[Sequence[int] | None] = completion_ids or [None] * len(prompt_id)
+        drawn = zip(prompt_id, _texts(completions), ids, strict=True)
+        items = [item_of(prompts[key], text, of_text) for key, text, of_text in drawn]
         return _rewards(task.verify, items, task.name, log_metric)
 
     return verifier

@@ -54,6 +54,14 @@ def test_micro_batches_are_counted_within_a_step() -> None:
     assert [counting.next_batch(s, 3) for s in steps] == [plain.batch(s, micro, 3) for s, micro in counted]
 
 
+def test_each_training_of_one_trainer_counts_from_its_start() -> None:
+    """In a notebook `train` is called again, or its first step was interrupted."""
+    again, fresh = term(), term()
+    again.next_batch(0, 3)
+    again.begin()
+    assert [again.next_batch(0, 3) for _ in range(3)] == [fresh.next_batch(0, 3) for _ in range(3)]
+
+
 def test_rows_are_padded_around_one_edge() -> None:
     rows = term().rows([ANCHORS[0], ANCHORS[5]])  # 1 + 1 and 3 + 2 tokens
     assert rows.padded().input_ids_BL.tolist() == [[0, 0, 1, 5, 0], [1, 2, 3, 5, 6]]
@@ -130,11 +138,13 @@ def test_the_first_check_spreads_over_the_store_and_leaves_no_trace() -> None:
 
 
 def test_what_rounding_does_not_explain_is_refused() -> None:
-    check_reference(4e-2, "bfloat16")
+    check_reference(4e-2, "bfloat16", lambda: 0.0)
     with pytest.raises(AnchorError, match=r"is 0\.04 nats, more than 0\.001: they are of another model"):
-        check_reference(4e-2, "float32")
+        check_reference(4e-2, "float32", lambda: 4e-2)
+    with pytest.raises(AnchorError, match=r"and 0\.05 when the same anchors are read again.*Dropout"):
+        check_reference(4e-2, "float32", lambda: 5e-2)
     with pytest.raises(AnchorError):
-        check_reference(float("nan"), "bfloat16")
+        check_reference(float("nan"), "bfloat16", lambda: float("nan"))
 
 
 def test_anchors_that_a_method_cannot_use_are_refused() -> None:

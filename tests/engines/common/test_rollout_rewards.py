@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dphrl.engines.common.generation.rollout_rewards import group_advantages, weighted_rewards
 from dphrl.engines.common.processes import Processes
+from dphrl.errors import VerifierError
 from dphrl.method.advantages import advantage
 
 nan = float("nan")
@@ -16,6 +17,11 @@ nan = float("nan")
 def test_a_completion_that_no_function_judged_has_no_reward() -> None:
     found = weighted_rewards(torch.tensor([[1.0, 2.0], [nan, 2.0], [nan, nan]]), torch.tensor([1.0, 0.5]))
     assert found[:2].tolist() == [2.0, 1.0] and found[2].isnan()
+
+
+def test_a_generation_that_nothing_judged_ends_the_training() -> None:
+    with pytest.raises(VerifierError, match="not one of the 2 completions"):
+        weighted_rewards(torch.tensor([[nan, nan], [nan, nan]]), torch.tensor([1.0, 0.5]))
 
 
 def test_log_probabilities_are_asked_for_where_they_are_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from dphrl import DPHConfig, DPHTrainer
 from dphrl.engines.common.anchor_term import AnchorBatch
+from dphrl.errors import AnchorError
 from dphrl.models.policy import load_policy
 from dphrl.models.positions import needs_positions
 from dphrl.models.scoring import score
@@ -85,13 +87,21 @@ def test_the_first_check_looks_at_the_whole_store(build: Built, anchors: tuple[A
 
 
 def test_noise_of_the_model_itself_shows_in_the_first_check(build: Built, anchors: tuple[Anchor, ...]) -> None:
-    """`disable_dropout` knows modules; attention draws its own dropout, in train mode alone."""
+    """Dropout in attention is turned off; what no name tells is refused for what it is, not for other anchors."""
     model = demo_model()
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.2
-    trainer = build(scored_by(model, anchors), model, method="dph", share_prompts="auto")
+    own = scored_by(model, anchors)
+    assert build(own, model, method="dph", share_prompts="auto").initial_log_u() < 1e-5
+    noisy = copy.deepcopy(model)
+    noisy.model.layers[0].mlp.register_forward_hook(
+        lambda module, _, out: out + torch.randn_like(out) if module.training else out
+    )
+    trainer = build(own, noisy, method="dph", share_prompts="auto")
     assert trainer.initial_log_u() > 1e-2
-    assert not trainer.scorer.sharing.active and "dropout acts" in trainer.notes[0]
+    assert not trainer.scorer.sharing.active and "noise of its own" in trainer.notes[0]
+    with pytest.raises(AnchorError, match="draws random numbers"):
+        DPHTrainer.check_anchors(trainer)
 
 
 def test_learned_positions_do_not_see_the_padding(build: Built, anchors: tuple[Anchor, ...]) -> None:

@@ -6,6 +6,7 @@ Axes: B batch, T time, N completion tokens, K likeliest tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -141,6 +142,11 @@ class AnchorTerm:
         self._micro = (-1, -1)  # (optimiser step, micro-batch in it)
         self._penalty = _penalty(settings)
 
+    def begin(self) -> None:
+        """Start a training: another may have ended in the middle of this one's first optimiser step."""
+        self._micro = (-1, -1)
+        self.stats.clear()
+
     def next_batch(self, step: int, micros: int, *, bundled: bool = False) -> AnchorBatch:
         """The anchors of the next micro-batch of an optimiser step (from 0) that has `micros` on each process."""
         self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
@@ -240,22 +246,30 @@ def anchor_order(
     return AnchorOrder(len(anchors), settings.seed, prompts, together), prompts
 
 
-def check_reference(log_u_abs_mean: float, precision: str) -> None:
+def check_reference(log_u_abs_mean: float, precision: str, again: Callable[[], float]) -> None:
     """Refuse anchors that the untrained policy does not give the stored log-probabilities.
 
     Args:
         log_u_abs_mean: mean |log u| of the untrained policy on them (nats).
         precision: of its forward, e.g. bfloat16.
+        again: measures it once more.
     Raises:
         AnchorError: it is more than rounding explains.
     """
     tolerance = LOG_U_TOLERANCE.get(precision, LOG_U_TOLERANCE["float32"])
-    if not log_u_abs_mean <= tolerance:
+    if log_u_abs_mean <= tolerance:
+        return
+    found = f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}"
+    if math.isfinite(log_u_abs_mean) and (second := again()) != log_u_abs_mean:
         raise AnchorError(
-            f"before the first step the anchors' mean |log u| is {log_u_abs_mean:.2g} nats, more than {tolerance}: "
-            "they are of another model, or were scored with other settings or another padding rule; train the model "
-            "that they were drawn from, or pre-sample again on this machine"
+            f"{found}, and {second:.2g} when the same anchors are read again: in training the model's forward draws "
+            "random numbers. Dropout acts that could not be turned off, or noise of its own; set every dropout in the "
+            "model's config.json to 0"
         )
+    raise AnchorError(
+        f"{found}: they are of another model, or were scored with other settings or another padding rule; train the "
+        "model that they were drawn from, or pre-sample again on this machine"
+    )
 
 
 def _penalty(settings: AnchorSettings) -> Callable[[AnchorLogps, AnchorRows, int], Tensor]:

@@ -26,7 +26,7 @@ class ResumableTrainer(GRPOTrainer):  # type: ignore[misc]
     _processes: Processes
     _anchors: AnchorTerm | None
     _buffered_inputs: Any
-    _sampler: Any
+    _sampler: Any = None
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """transformers: writes output_dir/checkpoint-STEP; when it returns, this process's files are whole.

@@ -23,6 +23,7 @@ from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
 from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores
 from dphrl.engines.common.forward.row_scorer import RowScorer
 from dphrl.engines.common.generation.dynamic_sampling import Batch, fresh_prompts, replace_flat_groups
+from dphrl.engines.common.generation.policy_tokens import policy_mask
 from dphrl.engines.common.generation.rollout_rewards import chosen_advantage, group_advantages, weighted_rewards
 from dphrl.engines.common.generation.rollouts import rollouts
 from dphrl.engines.common.generation.whole_groups import micro_batches
@@ -97,7 +98,6 @@ class DPHTrainer(ResumableTrainer):
             self.add_callback(BeforeFirstStep(self.check_anchors))
             self.add_callback(EtaControl(self._eta, self._anchors.step_drift))
         self.add_callback(GuardSteps(self.step_guard, self._is_bad))
-        self._sampler: Any = None
         self._grad_norm: Any = None  # of the running optimiser step, before clipping
         self._rewards: Tensor | None = None  # of the last generation, one column for each reward function
 
@@ -145,8 +145,7 @@ class DPHTrainer(ResumableTrainer):
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, ...]:
         """TRL: returns (token ids, images, multimodal fields), and takes each prompt as the dataset has it."""
         if self._encode is None:
-            output: tuple[Any, ...] = super()._tokenize_prompts(prompts)
-            return output
+            return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
         records = [Prompt("", p if isinstance(p, str) else tuple(p)) for p in prompts]
         return [self._encode(record) for record in records], None, {}
 
@@ -197,7 +196,7 @@ class DPHTrainer(ResumableTrainer):
         if not self.model.training:
             return batch
         assert self._rewards is not None
-        rewards, mask = weighted_rewards(self._rewards, self.reward_weights), batch["completion_mask"]
+        rewards, mask = weighted_rewards(self._rewards, self.reward_weights), policy_mask(batch)
         old_logps, size = partial(self._old_logps, batch), self.num_generations
         batch["rewards"] = self._processes.own_rows(rewards, len(inputs))
         if self._advantage is not None:
@@ -312,6 +311,7 @@ class DPHTrainer(ResumableTrainer):
             self.scorer.shares(model, self.temperature, {})
         self.model.train(training)
         if self._anchors is not None:
+            self._anchors.begin()
             self._check_anchor_forward()
 
     def _anchor_penalty(self, model: Any, batch: AnchorBatch) -> Tensor:
@@ -332,7 +332,7 @@ class DPHTrainer(ResumableTrainer):
         steps = self.current_gradient_accumulation_steps / self.args.steps_per_generation
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self._processes.count * steps
         terms = self._reference.in_loss(self.scorer.logps, inputs["ref_per_token_logps"])
-        loss, mean = token_mean(terms, inputs["completion_mask"], tokens)
+        loss, mean = token_mean(terms, policy_mask(inputs), tokens)
         self._metrics["train"][self._reference.metric].append(mean)
         return loss
 
@@ -344,7 +344,7 @@ class DPHTrainer(ResumableTrainer):
         """
         log_u = self.initial_log_u()
         precision = "bfloat16" if self.args.bf16 else str(self.model.dtype).removeprefix("torch.")
-        check_reference(log_u, "float16" if self.args.fp16 else precision)
+        check_reference(log_u, "float16" if self.args.fp16 else precision, self.initial_log_u)
         self.report_log_u(log_u)
 
     def initial_log_u(self) -> float:

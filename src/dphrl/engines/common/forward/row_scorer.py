@@ -15,6 +15,7 @@ from dphrl.engines.common.forward.joint_forward import JointForward, more_than_t
 from dphrl.engines.common.forward.padded_rows import PaddedRows, Scores
 from dphrl.engines.common.forward.prompt_sharing import PromptSharing
 from dphrl.errors import ConfigError
+from dphrl.models.dropout import turn_off_dropout
 from dphrl.models.positions import with_positions
 from dphrl.models.token_head import add_token_head
 
@@ -39,7 +40,8 @@ class RowScorer:
     """Scores of padded rows, and of anchors beside them or on their own.
 
     Args:
-        args: the trainer's arguments; `share_prompts`, `anchor_forward` and `anchor_estimator` are read.
+        args: the trainer's arguments; `share_prompts`, `anchor_forward`, `anchor_estimator` and `disable_dropout` are
+            read.
         gives_positions: whether the model must be told the positions of padded rows.
         tell: as `PromptSharing`.
     """
@@ -52,6 +54,7 @@ class RowScorer:
         """Of the rows that were scored last, with their graph."""
         self._how, self._topk = args.anchor_forward, args.anchor_estimator == "topk"
         self._around, self._gives_positions = surroundings, gives_positions
+        self._dropout_off = args.disable_dropout
         self._joint = JointForward()
 
     def prepare(self, model: Any, temperature: float) -> None:
@@ -61,6 +64,8 @@ class RowScorer:
             ConfigError: prompts were to be shared by name, and cannot be.
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if self._dropout_off:  # TRL's own reaches modules alone
+            turn_off_dropout(model)
         self.sharing.prepare(base)
         add_token_head(base, temperature)
 

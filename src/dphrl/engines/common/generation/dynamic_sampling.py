@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dphrl.engines.common.generation.policy_tokens import policy_mask
 from dphrl.engines.common.processes import Processes
 from dphrl.errors import ConfigError
 
@@ -67,7 +68,7 @@ def replace_flat_groups(
         good = [group for group in range(wanted) if group not in still_flat]
         pairs = list(zip(flat, good, strict=False))
         batch = merge_generations(batch, fresh, pad_id, partial(put_rows, pairs, size))
-    batch["num_items_in_batch"] = processes.gather(batch["completion_mask"].sum()).sum()
+    batch["num_items_in_batch"] = processes.gather(policy_mask(batch).sum()).sum()
     return Resampled(batch, rounds, len(flat_groups(batch["rewards"], size)) * size / rows)
 
 

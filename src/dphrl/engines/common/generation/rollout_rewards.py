@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dphrl.engines.common.processes import Processes
+from dphrl.errors import VerifierError
 from dphrl.method.advantages import Advantage, advantage
 
 
@@ -22,7 +23,16 @@ def chosen_advantage(args: Any) -> Advantage | None:
 def weighted_rewards(
     rewards_NF: Float[Tensor, "rows functions"], weights_F: Float[Tensor, " functions"]
 ) -> Float[Tensor, " rows"]:
-    """The weighted sum over the functions that judged a completion; nan where none did."""
+    """The weighted sum over the functions that judged a completion; nan where none did.
+
+    Raises:
+        VerifierError: no completion was judged, so that there is nothing to train on.
+    """
+    if rewards_NF.isnan().all():
+        raise VerifierError(
+            f"not one of the {len(rewards_NF)} completions of this generation was judged; look at the verifier (or "
+            "what it asks), then run the same command: it goes on from the last checkpoint"
+        )
     rewards_N = (rewards_NF * weights_F.to(rewards_NF.device)).nansum(1)
     return torch.where(rewards_NF.isnan().all(1), torch.nan, rewards_N)
 
