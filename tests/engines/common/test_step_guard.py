@@ -29,6 +29,20 @@ def test_a_finite_step_is_let_through_and_leaves_nothing(tmp_path: Path) -> None
     assert guard.losses == [] and not guard.ends_training and not (tmp_path / "bad").exists()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_a_step_left_without_a_number_end_the_training(
+    value: float, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    guard = StepGuard(tmp_path, 3, Processes())
+    weights = [torch.nn.Parameter(torch.full((300, 4), 6e4, dtype=dtype)) for _ in range(2)]
+    frozen = torch.nn.Parameter(torch.tensor([value]), requires_grad=False)
+    guard.check_weights(1, [*weights, frozen])
+    weights[1].data[7, 2] = value
+    with pytest.raises(TrainingError, match="optimiser step 5 left weights that are not finite"):
+        guard.check_weights(5, weights)
+
+
 @pytest.mark.parametrize(
     ("losses", "norm"), [([0.5, math.nan], 1.0), ([0.5], math.inf), ([-math.inf], torch.tensor(1))]
 )

@@ -128,6 +128,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"vespo_k_pos": 1.0}, "acts only with loss_type=vespo"),
     ({"entropy_target": 0.5}, "acts only with use_adaptive_entropy"),
     ({"sync_ref_model": True}, "acts only with method rkl"),
+    ({"method": "rkl", "beta": 0.1, "sync_ref_model": True, "save_strategy": "steps"}, "hold no reference model"),
     ({"label_smoothing_factor": 0.1}, "another trainer"),
     ({"vllm_mode": "server"}, "acts only with use_vllm"),
     ({"method": "rkl", "beta": 0.1, "ref_model_sync_steps": 3}, "acts only with sync_ref_model"),

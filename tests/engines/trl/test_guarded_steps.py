@@ -172,6 +172,31 @@ def test_bad_steps_in_a_row_end_the_training(
 
 
 @pytest.mark.slow
+class OverflowingSteps(TrainerCallback):
+    """The optimiser's second step leaves a weight that is not finite."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            next(model.parameters()).data.view(-1)[3] = math.inf
+
+
+def test_weights_that_a_step_left_infinite_are_not_saved(tmp_path: Path) -> None:
+    policy = load_policy(CONFIG)
+    how = settings(tmp_path, method="grpo", max_steps=3, save_strategy="steps", save_steps=1)
+    trainer = Unchecked(
+        model=policy.model,
+        reward_funcs=by_length,
+        args=DPHConfig(**how),
+        train_dataset=dataset(),
+        processing_class=policy.tokenizer,
+        encode=policy.encode,
+    )
+    trainer.callback_handler.callbacks.insert(0, OverflowingSteps())
+    with pytest.raises(TrainingError, match="step 2 left weights that are not finite"):
+        trainer.train()
+    assert [path.name for path in tmp_path.rglob("checkpoint-*")] == ["checkpoint-1"]
+
+
 def test_finite_steps_are_those_of_a_trainer_without_a_guard(anchors: Any, tmp_path: Path) -> None:
     """The guard reads; the moments after 4 steps are the same to the bit as with it taken out."""
     _, guarded, _ = trained(tmp_path, anchors, (), nan_gradient)

@@ -4,7 +4,7 @@ signal to stop, whichever process it reached, stops all of them at one step."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -84,6 +84,26 @@ class StepGuard:
             self._failed = _failure(step, self.in_a_row, self._folder)
             self.in_a_row = 0
         return True
+
+    def check_weights(self, step: int, weights: Iterable[Tensor]) -> None:
+        """Look at what the optimiser made of finite gradients; before anything of it is saved, on all processes.
+
+        Args:
+            step: from 1. weights: of the model; sharded ones count with their own part.
+        Raises:
+            TrainingError: a trained weight is not finite.
+        """
+        trained = [p.detach() for p in weights if p.requires_grad]
+        own = [p.to_local() if hasattr(p, "to_local") else p for p in trained]
+        # A sum is not finite where a part is not; it costs a read of the weights, which AdamW reads and writes.
+        sums = [p.sum(dtype=torch.float32).to(self._processes.device) for p in own]
+        bad = ~torch.stack([*sums, torch.zeros((), device=self._processes.device)]).isfinite().all()
+        if self._processes.gather(bad.float()[None]).amax() > 0:
+            raise TrainingError(
+                f"optimiser step {step} left weights that are not finite, though its loss and gradient were: the "
+                "numbers are too large for their type. Train float32 weights (model.dtype float32 or bfloat16), lower "
+                "train.learning_rate (with --allow-change); the same command goes on from the last checkpoint"
+            )
 
     @property
     def ends_training(self) -> bool:

@@ -189,6 +189,9 @@ class GuardSteps(TrainerCallback):  # type: ignore[misc]
         if self._judge(state.global_step + 1):
             model.zero_grad(set_to_none=True)  # an optimiser passes over parameters without a gradient
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        self._guard.check_weights(state.global_step + 1, model.parameters())
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._guard.ends_training:
             control.should_save = control.should_training_stop = True

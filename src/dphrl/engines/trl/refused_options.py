@@ -172,6 +172,12 @@ CLASHES: tuple[Clash, ...] = (
         lambda a: _keeps_anchors(a) and bool(a.neftune_noise_alpha),
     ),
     Clash(
+        ("sync_ref_model", "save_strategy"),
+        "checkpoints hold no reference model, so a training that goes on would measure against the initial one again; "
+        "leave sync_ref_model out, or in Python save none (save_strategy=no)",
+        lambda a: a.method == "rkl" and a.sync_ref_model and a.save_strategy != "no",
+    ),
+    Clash(
         ("method", "restore_callback_states_from_checkpoint"),
         "it would build a second controller of eta, and a run resumes with the eta of its checkpoint by itself; leave "
         "it out",
