@@ -14,7 +14,7 @@ function fit(view, width) {
   svg.style.maxWidth = width;
 }
 
-async function charts() {
+async function charts(show) {
   const specs = JSON.parse(document.getElementById("charts").textContent);
   const views = [];
   for (const [name, spec] of Object.entries(specs)) {
@@ -25,6 +25,9 @@ async function charts() {
     const { view } = await vegaEmbed(holder, spec, options);
     still.replaceWith(holder);
     fit(view, still.style.maxWidth);
+    view.addEventListener("click", (_, item) => {
+      if (item?.datum?.ids?.length) show(item.datum.task, item.datum.ids);
+    });
     views.push([view, still.style.maxWidth]);
   }
   const off = new Set();
@@ -45,9 +48,11 @@ async function charts() {
   document.documentElement.dataset.charts = "live";
 }
 
+// The filters; gives the function by which a chart shows the samples of some prompts.
 function samples() {
   const form = document.getElementById("sample-filters");
-  if (!form) return;
+  if (!form) return () => {};
+  let chosen = null;
   const page = 12;
   let room = page;
   const count = document.getElementById("sample-count");
@@ -65,7 +70,7 @@ function samples() {
     let found = 0;
     for (const one of cases) {
       let any = false;
-      const here = (!want["by-task"] || one.dataset.task === want["by-task"]) &&
+      const here = (!chosen || chosen.has(one.dataset.prompt)) && (!want["by-task"] || one.dataset.task === want["by-task"]) &&
         (!words || one.querySelector(".asked").textContent.toLowerCase().includes(words));
       each(".cell", (cell) => {
         let shown = 0;
@@ -87,9 +92,18 @@ function samples() {
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", () => { room = page; apply(); });
-  form.addEventListener("reset", () => setTimeout(() => { room = page; apply(); }));
+  form.addEventListener("reset", () => setTimeout(() => { chosen = null; room = page; apply(); }));
   more.addEventListener("click", () => { room += page; apply(); });
   apply();
+  return (task, ids) => {
+    form.reset();
+    setTimeout(() => {
+      chosen = new Set(ids);
+      form.elements["by-task"].value = task;
+      apply();
+      document.getElementById("samples").scrollIntoView();
+    });
+  };
 }
 
 // A table that is wider than the page says so: scroll bars are often hidden.
@@ -101,5 +115,4 @@ document.getElementById("scripts-off").remove();
 cuts();
 addEventListener("resize", cuts);
 document.addEventListener("toggle", cuts, true);
-samples();
-charts();
+charts(samples());

@@ -12,6 +12,7 @@ from typing import Literal
 
 from dphrl.report.comparison import Entry
 from dphrl.report.page.cut_text import cut, cut_middle
+from dphrl.report.page.prompt_spots import PromptSpots, prompt_spots
 from dphrl.runs.samples import HEAVY, DrawKey, draw_key, read_samples
 from dphrl.types import GREEDY_DRAW, NO_REWARD, Completion
 
@@ -34,6 +35,7 @@ RULE = (
 Draws = dict[str, dict[int, str]]
 """Prompt id -> draw -> status."""
 Texts = Mapping[DrawKey, Completion]
+BASE = Entry("base")
 EVALUATE_AGAIN = "delete it and run `dphrl eval` again"
 
 
@@ -96,6 +98,8 @@ class Browser:
 
     cases: tuple[Case, ...]
     rule: str
+    spots: tuple[PromptSpots, ...] = ()
+    """Every prompt of every trained method against the base; a task a method."""
 
 
 def browse(files: Mapping[tuple[Entry, str], Path], asked: AskedPrompts) -> Browser | None:
@@ -112,10 +116,14 @@ def browse(files: Mapping[tuple[Entry, str], Path], asked: AskedPrompts) -> Brow
         return None
     each = max(1, CELLS // len(files))
     picked: list[tuple[str, str, dict[Entry, Draws]]] = []
+    spots: list[PromptSpots] = []
     for dataset in datasets:
         drawn = {entry: _statuses(path) for (entry, d), path in files.items() if d == dataset}
         ids = _chosen(drawn, each)
         picked += [(dataset, i, drawn) for i in ids]
+        if (base := drawn.get(BASE)) is not None:
+            others = {entry: draws for entry, draws in drawn.items() if entry != BASE}
+            spots += [prompt_spots(entry, dataset, base, draws, set(ids)) for entry, draws in others.items()]
     wanted: dict[tuple[Entry, str], set[str]] = {}
     for dataset, i, drawn in picked:
         for entry in drawn:
@@ -124,7 +132,7 @@ def browse(files: Mapping[tuple[Entry, str], Path], asked: AskedPrompts) -> Brow
     room = max(LEAST, min(MOST, ROOM // max(1, sum(2 * len(drawn) + 2 for _, _, drawn in picked))))
     cases = tuple(_case(d, i, drawn, texts, asked.get(d, {}).get(i), room) for d, i, drawn in picked)
     shown = Counter(case.dataset for case in cases)
-    return Browser(cases, RULE.format(max(shown.values()))) if cases else None
+    return Browser(cases, RULE.format(max(shown.values())), tuple(spots)) if cases else None
 
 
 def state(base: Mapping[int, str] | None, draws: Mapping[int, str]) -> State:

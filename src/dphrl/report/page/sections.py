@@ -11,11 +11,13 @@ from dphrl.report.charts.curves import PANELS, Curve
 from dphrl.report.charts.frontier_chart import frontier_chart
 from dphrl.report.charts.line_charts import pass_at_k_chart, training_chart
 from dphrl.report.charts.looks import Look
+from dphrl.report.charts.prompt_chart import prompt_chart
 from dphrl.report.charts.spec import Spec
 from dphrl.report.comparison import Aggregate, BaseChange, Entry
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
 from dphrl.report.number_text import difference_interval_text, interval_text, number_text
+from dphrl.report.page.prompt_spots import Mark, PromptSpots, most_lost
 from dphrl.report.page.sample_browser import Browser, State
 from dphrl.report.table_text import ReportTable
 from dphrl.report.tables import further_tables
@@ -94,6 +96,17 @@ def training_charts(trained: Mapping[str, Mapping[Entry, Curve]], drawn: Mapping
         ends = "; ".join(f"{entry.name} ends at {curve.mean[-1]:.3g}" for entry, curve in curves.items())
         label = f"{PANELS[panel].title}: {ends}"
         charts.append(Chart(f"training-{panel}", label, training_chart(curves, panel, drawn)))
+    return charts
+
+
+def prompt_charts(spots: Sequence[PromptSpots]) -> list[Chart]:
+    """One chart for each method and task, at most `prompt_spots.CHARTS`: those that lost most prompts."""
+    charts = []
+    for i, of in enumerate(most_lost(spots)):
+        marks: tuple[Mark, ...] = ("lost", "narrowed", "found")
+        counts = ", ".join(f"{of.count(mark)} {mark}" for mark in marks)
+        label = f"Prompt by prompt, {of.entry.name} against the base, {dataset_name(of.dataset)}: {counts}"
+        charts.append(Chart(f"prompts-{i}", label, prompt_chart(of)))
     return charts
 
 

@@ -38,6 +38,7 @@ CONTENTS: dict[str, str] = {
     "frontier": "frontier Frontier",
     "retention": "retention Kept and found",
     "matrix": "forgetting Forgotten",
+    "prompts": "prompts Prompt by prompt",
     "diversity": "diversity Diversity",
     "numbers": "numbers Every number",
     "harness": "harness lm-evaluation-harness",
@@ -47,7 +48,7 @@ CONTENTS: dict[str, str] = {
     "how": "how How it was made",
 }
 """Section of the page -> id and name of its heading, in order."""
-SECTIONS_OF_CHARTS = ("pass_at_k", "frontier", "retention", "diversity", "training")
+SECTIONS_OF_CHARTS = ("pass_at_k", "frontier", "retention", "prompts", "diversity", "training")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,11 @@ def _page(view: View, trained: Trained, heading: str, extras: Extras) -> Page:
     return Page(
         heading=heading,
         facts=sections.facts(view),
-        charts=sections.charts_of(view) | {"training": sections.training_charts(trained, drawn)},
+        charts=sections.charts_of(view)
+        | {
+            "training": sections.training_charts(trained, drawn),
+            "prompts": sections.prompt_charts(extras.browser.spots if extras.browser else ()),
+        },
         verdict=verdict_view(view, drawn, _sign),
         notes=view.notes,
         banded=len(view.entries) <= BANDS_UP_TO,
