@@ -16,6 +16,7 @@ from dphrl.report.charts.placing import LINE, Label, moved_apart, place_labels
 from dphrl.report.comparison import Entry
 from dphrl.report.page.cut_text import cut, cut_middle
 from dphrl.report.page.drift_view import ANCHORS_SHOWN, AnchorDrift, DriftedAnchor, drift_views, shade
+from dphrl.report.page.prompt_spots import CHARTS, most_lost
 from dphrl.report.page.sample_browser import CELLS, AskedPrompt, browse, state
 from dphrl.report.table_text import ReportTable, as_csv, markdown
 from dphrl.runs.samples import write_samples
@@ -189,3 +190,21 @@ def test_tables_as_files_keep_texts_as_texts() -> None:
     table = ReportTable("t|1", ("method", "value"), (("=1+1", "-2.2 [-4.2, -0.2]"), ("a|<b>", None), ("+x", 0.5)))
     assert as_csv(table).splitlines() == ["method,value", '\'=1+1,"-2.2 [-4.2, -0.2]"', "a|<b>,", "'+x,0.5"]
     assert markdown(table).splitlines()[0] == r"## t\|1" and r"| a\|\<b\> |  |" in markdown(table)
+
+
+def test_every_prompt_is_in_one_spot_and_its_samples_are_known(tmp_path: Path) -> None:
+    """Of 4 draws: a 2 -> 0 lost, b 0 -> 1 found, c 4 -> 1 narrowed, d and e 2 -> 2; f was not judged."""
+    base = {"a": "wcwcw", "b": "wwwww", "c": "ccccc", "d": "wccww", "e": "wwwcc", "f": "weeee"}
+    trained = {"a": "cwwww", "b": "wwwwc", "c": "wcwww", "d": "wccww", "e": "wcwcw", "f": "wcccc"}
+    files = {(BASE, "t"): samples(tmp_path / "b", base), (GRPO, "t"): samples(tmp_path / "g", trained)}
+    found = browse(files, {})
+    assert found is not None
+    (of,) = found.spots
+    assert [(s.mark, s.before, s.after, s.prompts, s.ids) for s in of.spots] == [
+        ("found", 0.0, 0.25, 1, ("b",)),
+        ("lost", 0.5, 0.0, 1, ("a",)),
+        ("other", 0.5, 0.5, 2, ("d", "e")),
+        ("narrowed", 1.0, 0.25, 1, ("c",)),
+    ]
+    assert (of.count("lost"), of.entry, of.dataset) == (1, GRPO, "t")
+    assert len(most_lost([of] * 40)) == CHARTS

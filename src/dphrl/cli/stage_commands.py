@@ -24,7 +24,7 @@ JSON = option("--json", "as_json", is_flag=True, help="Print the summary as one 
 ALLOW_CHANGE = option("--allow-change", is_flag=True, help="Go on with a training though settings or data changed.")
 Overrides = dict[str, str]
 
-RUN_MODELS = ("base", "final", "both")
+RUN_MODELS = ("base", "final", "both", "checkpoints")
 """What --model of `eval` names in a run; any other word is a model itself."""
 
 
@@ -175,7 +175,8 @@ def _end(name: str, root: Path, as_json: bool | None = None) -> None:
     "models",
     multiple=True,
     metavar="MODEL",
-    help="Of a run: base, final or both [both]. Without a run: NAME=PATH, a folder or name (the name may be left out; "
+    help="Of a run: base, final, both [both], or checkpoints, those of its training on 32 prompts a "
+    "task. Without a run: NAME=PATH, a folder or name (the name may be left out; "
     "NAME@SEED=PATH for one of several training seeds). May be repeated.",
 )
 @option("--tasks", help="With --model PATH: ready tasks and demo:NAME, e.g. gsm8k,math500.")
@@ -221,7 +222,7 @@ def evaluate(
         root = _evaluate_models(own, tasks, base, config, settings, harness)
     else:
         root = _run("eval", partial(_evaluate_run, frozenset(models), harness), config, settings)
-    _end("eval", root, as_json)
+    _end("eval", root, None if set(models) == {"checkpoints"} else as_json)
 
 
 def _as_settings(overrides: Overrides, n: int | None, drift: bool) -> Overrides:
@@ -252,7 +253,8 @@ def _evaluate_run(
     from dphrl.stages.evaluate.evaluate import MODELS
     from dphrl.stages.evaluate.evaluate import evaluate as stage
 
-    models = tuple(words) if words in ({"base"}, {"final"}) else MODELS
+    both = not words or "both" in words
+    models = [name for name in (*MODELS, "checkpoints") if name in words or (both and name in MODELS)]
     return stage(config, base_dir=base_dir, models=models, harness=harness, progress=progress)
 
 

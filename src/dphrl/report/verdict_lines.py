@@ -141,6 +141,8 @@ def _named(group: VerdictGroup) -> list[Verdict]:
 def _said(line: Verdict, group: VerdictGroup, *, in_full: bool) -> str:
     """'GRPO gained 15 points of mean@64 and gave up 13 of Pass@8 and three quarters of its different solutions'."""
     clauses = [*_of_mean(line.mean, group.mean, in_full), _of_reach(line, group.passed, in_full)]
+    if len(clauses) == 2 and all(clause.startswith("kept its ") for clause in clauses):
+        clauses[1] = clauses[1].removeprefix("kept ")
     return f"{entry_of(line).name} {' and '.join(clauses)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from dphrl.models.policy import load_policy, save_policy
 from dphrl.runs.eval_dir import Model, read_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.sampling.base import Request
+from dphrl.stages.evaluate import measure_checkpoints
 from dphrl.stages.evaluate import measure_model as stage
+from dphrl.stages.evaluate.evaluate import evaluate
 from dphrl.stages.evaluate.evaluate_models import evaluate_models
 from dphrl.stages.evaluate.policy_drift import check_vocabulary
 from dphrl.types import Completion
@@ -227,3 +230,27 @@ def test_a_base_judged_by_other_rules_is_no_base(tmp_path: Path, moved: Model, m
     monkeypatch.setattr(stage, "rules_of", lambda spec: f"{spec} 2")
     with pytest.raises(RunDirError, match=r"other rules of the verifier: there earlier ones, now \S+ 2"):
         evaluated(tmp_path / "e", moved, eval={"n": 1})
+
+
+@pytest.mark.slow
+def test_checkpoints_are_measured_on_the_same_few_prompts(
+    tmp_path: Path, moved: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 6 prompts 3 are taken; a torn checkpoint does not count, an adapter alone is refused."""
+    monkeypatch.setattr(measure_checkpoints, "PROMPTS", 3)
+    config = config_of(tmp_path / "run", model={"path": "demo"})
+    with pytest.raises(RunDirError, match=r"train holds no whole checkpoint; train\.save_every says how often"):
+        evaluate(config, models=("checkpoints",))
+    for step, whole in ((2, True), (4, False), (10, True)):
+        folder = tmp_path / "run" / "train" / f"checkpoint-{step}"
+        shutil.copytree(moved.path, folder)
+        if whole:
+            (folder / "dphrl-complete").write_text("{}")
+    run = evaluate(config, models=("checkpoints",))
+    samples = {path.parent.name: read_samples(path) for path in (run.root / "eval").glob("*/sums.parquet")}
+    assert samples.keys() == {"checkpoint-2", "checkpoint-10"}
+    ids = [{c.prompt_id for c in drawn} for drawn in samples.values()]
+    assert ids[0] == ids[1] and len(ids[0]) == 3 and len(samples["checkpoint-2"]) == 3 * 5
+    (tmp_path / "run" / "train" / "checkpoint-10" / "config.json").unlink()
+    with pytest.raises(RunDirError, match=r"checkpoint-10 holds no whole model .* checkpoints are adapters"):
+        evaluate(config, models=("checkpoints",))

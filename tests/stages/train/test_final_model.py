@@ -25,6 +25,7 @@ from dphrl.models.policy import load_policy
 from dphrl.report.model_card import BEGIN, END, _precision, write_model_card
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.encoded_prompts import task_for_policy
+from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.train import final_model as final
 from dphrl.stages.train.make_trainer import _refused_by_libraries, adapter, make_trainer
 from dphrl.stages.train.train import train
@@ -197,7 +198,10 @@ def test_an_edited_card_keeps_its_edits(lora_run: Path) -> None:
     head, _, tail = before.partition(BEGIN)
     edited = head.replace("---\n", "---\nlicense: mit\n", 1) + BEGIN + "\nold\n" + END + tail.partition(END)[2]
     path.write_text(edited)
-    write_model_card(RunDir(lora_run), build_config(yaml.safe_load((lora_run / "config.yaml").read_text())))
+    config = build_config(yaml.safe_load((lora_run / "config.yaml").read_text()))
+    compared = compare_runs([lora_run], lora_run / "report", baseline="base", resamples=config.eval.resamples)
+    write_model_card(RunDir(lora_run), config, compared)
+    assert "| in-domain | DPH-F | kept | " in before, "the verdict stands above the levels"
     assert path.read_text() == before.replace("---\n", "---\nlicense: mit\n", 1)
 
 

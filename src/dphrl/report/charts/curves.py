@@ -32,11 +32,16 @@ class Panel:
     key: str
     """In metrics.jsonl."""
     title: str
+    smoothed: bool = True
+    """Whether neighbouring log lines are averaged; not where they are few and far apart."""
 
 
 PANELS: dict[str, Panel] = {
     "reward": Panel("reward", "Reward, mean of a step"),
     "entropy": Panel("entropy", "Entropy of the policy, nats a token"),
+    "course_mean": Panel("course/mean_at_n", "mean@n on a few prompts, %", smoothed=False),
+    "course_pass": Panel("course/pass_at_k", "Pass@k on a few prompts, %", smoothed=False),
+    "course_distinct": Panel("course/distinct", "Different right solutions on a few prompts", smoothed=False),
     "anchor": Panel("anchor/forward_kl", "Forward-KL on anchors, nats a token"),
     "eta": Panel("anchor/eta", "eta, weight of the anchor penalty"),
 }
@@ -58,17 +63,17 @@ def curves(training: Training) -> dict[str, dict[Entry, Curve]]:
     by_panel: dict[str, dict[Entry, Curve]] = {}
     for name, panel in PANELS.items():
         for entry, logs in training.items():
-            curve = _curve(logs, panel.key)
+            curve = _curve(logs, panel)
             if curve is not None:
                 by_panel.setdefault(name, {})[entry] = curve
     return by_panel
 
 
-def _curve(logs: Sequence[Log], key: str) -> Curve | None:
-    """Smoothed seeds on the steps that all of them logged."""
+def _curve(logs: Sequence[Log], panel: Panel) -> Curve | None:
+    """The seeds on the steps that all of them logged, smoothed where the panel says so."""
     by_seed: list[dict[float, float]] = []
     for log in logs:
-        values = [(_finite(line.get("step")), _finite(line.get(key))) for line in log]
+        values = [(_finite(line.get("step")), _finite(line.get(panel.key))) for line in log]
         known = {step: value for step, value in values if step is not None and value is not None}
         by_seed += [known] if known else []
     if not by_seed:
@@ -76,7 +81,8 @@ def _curve(logs: Sequence[Log], key: str) -> Curve | None:
     steps = sorted(set.intersection(*(set(values) for values in by_seed)))
     if not steps:
         return None
-    smooth_ST = np.stack([_moving([values[s] for s in steps]) for values in by_seed])
+    values_ST = [[values[s] for s in steps] for values in by_seed]
+    smooth_ST = np.stack([_moving(of_seed) if panel.smoothed else np.array(of_seed) for of_seed in values_ST])
     shown = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
     shown_ST = smooth_ST[:, shown]
     return Curve(

@@ -57,6 +57,8 @@ class Extras:
 
     training: Training = field(default_factory=dict)
     """Logs of every entry."""
+    course: Sequence[str] = ()
+    """What the curves of measured checkpoints rest on, a line each."""
     drift: Mapping[Entry, AnchorDrift | str] = field(default_factory=dict)
     """What was measured on the anchors, or why nothing was."""
     browser: Browser | None = None
@@ -72,6 +74,7 @@ class Page:
     facts: str
     charts: sections.Charts
     verdict: VerdictView | None = None
+    course: Sequence[str] = ()
     notes: Sequence[str] = ()
     missing: Sequence[str] = ()
     refresh: int | None = None
@@ -170,6 +173,7 @@ def _page(view: View, trained: Trained, heading: str, extras: Extras) -> Page:
         },
         verdict=verdict_view(view, drawn, _sign),
         notes=view.notes,
+        course=extras.course,
         banded=len(view.entries) <= BANDS_UP_TO,
         seeds=len(view.seeds()),
         styled=any("style_entropy" in view.metrics(d) for d in view.datasets),

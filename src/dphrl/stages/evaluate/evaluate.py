@@ -12,6 +12,7 @@ from dphrl.progress import Progress, silent
 from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
 from dphrl.stages.compare.compare import compare_runs
+from dphrl.stages.evaluate.measure_checkpoints import measure_checkpoints
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 from dphrl.stages.evaluate.seen_prompts import contamination_check
@@ -27,14 +28,16 @@ def evaluate(
     harness: HarnessRequest | None = None,
     progress: Progress = silent,
 ) -> RunDir:
-    """Make RUN/eval/MODEL for the initial policy (`base`) and the trained one (`final`); finished tasks are kept.
+    """Make RUN/eval/MODEL for the initial policy (`base`), the trained one (`final`) and those in between
+    (`checkpoints`, on a few prompts); finished tasks are kept.
 
     Args:
         base_dir: folder that relative paths of the config refer to.
-        models: base and final, or one of them.
+        models: some of base, final and checkpoints.
         harness: tasks of lm-evaluation-harness to run too.
     Raises:
-        ConfigError: no eval_tasks. RunDirError: no trained model, or a base_run without the base's samples.
+        ConfigError: no eval_tasks. RunDirError: no trained model or checkpoint, or a base_run without the base's
+            samples.
     """
     run = open_run(config)
     if not config.eval_tasks:
@@ -57,6 +60,8 @@ def evaluate(
         measure_model(Subject(config, run.eval("final"), final, tasks, reference, check), progress)
         compared = compare_runs([run.root], run.root / "report", baseline="base", resamples=config.eval.resamples)
         write_model_card(run, config, compared)
+    if "checkpoints" in models:
+        measure_checkpoints(config, run, tasks, progress)
     if harness is not None:
         run_harness(harness, config, harness_targets(config, models), progress)
     return run

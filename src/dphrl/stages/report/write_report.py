@@ -21,6 +21,7 @@ from dphrl.stages.compare.compared_runs import ComparedRun, open_compared_runs
 from dphrl.stages.import_samples.asked_prompts import read_asked_prompts
 from dphrl.stages.report.anchor_drift import anchor_drift
 from dphrl.stages.report.how_it_was_made import how_it_was_made, shown_name
+from dphrl.stages.report.training_course import course_lines, course_text
 from dphrl.tasks import load_task
 
 
@@ -60,6 +61,7 @@ def write_report(
     heading = title or (_title(opened[0]) if len(paths) == 1 else f"Comparison of {len(paths)} runs")
     extras = Extras(
         training=training_logs(opened),
+        course=[text for run in opened if run.trained and (text := course_text(run))],
         drift={entry: _drift(path, drift, progress) for entry, path in _trained(opened).items()},
         browser=browse(_sample_files(opened, comparison), _asked(opened, base_dir)),
         how=how_it_was_made(opened, out),
@@ -153,7 +155,8 @@ def _drift(run: Path, wanted: bool, progress: Progress) -> AnchorDrift | str:
 
 
 def training_logs(runs: Sequence[ComparedRun], *, running: bool = False) -> dict[Entry, list[Log]]:
-    """The metrics.jsonl of every run by entry; runs that have none are left out.
+    """The metrics.jsonl of every run by entry, with what was measured of its checkpoints; runs that have none are left
+    out.
 
     Args:
         running: the last line may still be in the making, and is left out if it is no JSON.
@@ -163,5 +166,5 @@ def training_logs(runs: Sequence[ComparedRun], *, running: bool = False) -> dict
     logs: dict[Entry, list[Log]] = {}
     for run in runs:
         if not run.base_only and (lines := read_metrics(RunDir(run.path).metrics, running=running)):
-            logs.setdefault(run.entry, []).append(lines)
+            logs.setdefault(run.entry, []).append([*lines, *course_lines(run)])
     return logs
