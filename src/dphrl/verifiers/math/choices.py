@@ -10,6 +10,7 @@ _GOLD = re.compile(r"\(?([A-J])\)?\.?|\(([a-j])\)")
 _LETTER = re.compile(
     r"\(?\s*([A-Za-z])\s*\)?\s*\.?|\(\s*([A-Za-z])\s*\)[\s:.,-]*\S.*|([A-Z])\s*(?:[).:]|[-]\s)\s*[^\s=].*", re.DOTALL
 )
+_OPTION = re.compile(r"\(\s*(?:\\text\{\s*)?([A-J])(?:\s*\})?\s*\)\s+(?:\{\s*\})?(?![-+*/^=_,;<>|)!])(\S.*)", re.DOTALL)
 _MARKS = re.compile(r"\\text\{([^{}]*)\}|[{}]")
 
 
@@ -31,6 +32,16 @@ def chosen(gold: str, answer: str) -> bool | None:
     said = given[1] or given[2] or given[3]
     loose = "(" in _bare(gold) + _bare(answer)[:1] or ")" in _bare(answer)[:3]
     return said == letter or (loose and said.upper() == letter.upper())
+
+
+def option(text: str) -> tuple[str, str]:
+    """The letter and the text of an option that is written with both, (B) 12; ("", text) where no letter stands there.
+
+    Args:
+        text: an answer, cleaned.
+    """
+    found = _OPTION.fullmatch(plain_typeface(text).strip())
+    return ("", text) if found is None else (found[1], found[2])
 
 
 def _bare(text: str) -> str:

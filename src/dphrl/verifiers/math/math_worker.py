@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dphrl.verifiers.math.choices import chosen
+from dphrl.verifiers.math.choices import chosen, option
 from dphrl.verifiers.math.equal_readings import same
 from dphrl.verifiers.math.equal_values import TooBig
 from dphrl.verifiers.math.reading import is_ambiguous, parameters, read
@@ -54,14 +54,24 @@ def compare_answers(item: tuple[str, str | None], _: None) -> Reply:
             return "wrong", "nested deeper than an answer is"
         if _BIG_BINOMIAL.search(answer):  # the parser works it out at once
             return "wrong", "numbers too big to be compared"
-        choice = chosen(gold, answer)
-        if choice is not None:
-            return ("correct", "") if choice else _WRONG
-        return ("correct", "") if _same(wanted, answer) else _WRONG
+        return ("correct", "") if _right(gold, answer) else _WRONG
     except TooBig:
         return "wrong", "numbers too big to be compared"
     except (ArithmeticError, AttributeError, NotImplementedError, RecursionError, TypeError, ValueError) as error:
         return "wrong", f"cannot be compared: {type(error).__name__}"  # sympy's, on what the answer asks of it
+
+
+def _right(gold: str, answer: str) -> bool:
+    """Of a choice the letter counts, and where the gold answer has none its text."""
+    choice = chosen(gold, answer)
+    if choice is not None:
+        return choice
+    (letter, wanted), (said, value) = option(gold), option(answer)
+    if letter and said and letter != said:
+        return False
+    if letter and not said and (choice := chosen(letter, answer)) is not None:
+        return choice
+    return _same(_gold(wanted), value)
 
 
 def _same(gold: _Gold, answer: str) -> bool:
