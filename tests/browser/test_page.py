@@ -12,6 +12,7 @@ from report_summaries import EVIL, THREE, TRAINING, comparison
 from dphrl.report.comparison import Entry
 from dphrl.report.page.cut_text import cut, cut_middle
 from dphrl.report.page.drift_view import TOKENS_SHOWN, AnchorDrift, DriftedAnchor
+from dphrl.report.page.prompt_spots import PromptSpots, Spot
 from dphrl.report.page.sample_browser import Browser, Case, Cell, Shown, State
 from dphrl.report.page.write_page import Extras, write_page
 
@@ -46,6 +47,17 @@ def anchor(name: str, text: str, low: float) -> DriftedAnchor:
     return DriftedAnchor(text[:50], name, 0, text, (text, "b", "c"), (low, 0.3, 0.0))
 
 
+SPOTS = PromptSpots(
+    Entry("grpo"),
+    "in_domain",
+    (
+        Spot(0.75, 0.0, "lost", 2, ("p003", "p009")),
+        Spot(0.25, 0.25, "other", 9, ()),
+        Spot(0.0, 0.5, "found", 1, ("p005",)),
+    ),
+)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with every part, in which all texts of models, prompts and settings are hostile."""
@@ -59,7 +71,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ),
             Entry("dph_f"): EVIL,
         },
-        browser=Browser(cases, "The first prompts."),
+        browser=Browser(cases, "The first prompts.", (SPOTS,)),
         how={EVIL: EVIL, "Settings": EVIL},
     )
     summary = comparison({**THREE, f"dph_js {EVIL}": "dph_f"}, notes=[EVIL])
@@ -68,7 +80,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_renders_without_a_complaint_and_asks_for_nothing(opened: Any, path: Path) -> None:
     with opened(path) as page:
-        assert page.locator("figure svg").count() == page.locator("figure").count() == 10
+        assert page.locator("figure svg").count() == page.locator("figure").count() == 11
         assert page.locator("figure svg path").first.is_visible()
 
 
@@ -128,9 +140,18 @@ def test_samples_are_filtered(opened: Any, path: Path) -> None:
         assert count.inner_text() == "1 of 30 prompts"
 
 
+def test_a_spot_shows_the_samples_of_its_prompts(opened: Any, path: Path) -> None:
+    with opened(path) as page:
+        page.locator("#prompts-0 .mark-symbol path").first.click()
+        page.locator("#sample-count:text-is('2 of 30 prompts')").wait_for()
+        assert page.locator(".case:visible code").all_inner_texts()[:1] == ["p003"]
+        page.get_by_role("button", name="Show all").click()
+        page.locator("#sample-count:text-is('30 of 30 prompts')").wait_for()
+
+
 def test_without_scripts_everything_is_there(opened: Any, path: Path) -> None:
     with opened(path, scripts=False) as page:
-        assert page.locator("figure svg").count() == page.locator("figure").count() == 10
+        assert page.locator("figure svg").count() == page.locator("figure").count() == 11
         assert page.locator(".case:visible").count() == 30 and not page.locator("#sample-filters").is_visible()
         assert page.get_by_text("Scripts are off").is_visible()
         assert page.locator(".toggle:enabled").count() == 0

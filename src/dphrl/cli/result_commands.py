@@ -81,7 +81,7 @@ def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: st
 @argument("files", metavar="[NAME=]FILE...", nargs=-1, required=True)
 @option("--out", type=PATH, required=True, help="Evaluation directory to write; the report lies in it.")
 @option("--base", metavar="NAME", help="The model that keep and explore refer to.")
-@option("--threshold", type=float, help="Rewards from here on are right [1].")
+@option("--threshold", type=float, help="Rewards from here on are right [only 0 and 1 are allowed].")
 @option("--reward", metavar="NAME", help="The number that says what is right, where a line has several.")
 def import_files(
     files: tuple[str, ...], out: Path, base: str | None, threshold: float | None, reward: str | None
