@@ -82,6 +82,8 @@ def result(db: str, sql: str) -> Result | None:
         rows = cursor.fetchmany(MAX_ROWS + 1)
     except (sqlite3.Error, sqlite3.Warning, ValueError):
         return None
+    finally:
+        connection.set_progress_handler(None, 0)  # or a handler that has run out would end the next query
     return tuple(rows) if cursor.description and len(rows) <= MAX_ROWS else None
 
 

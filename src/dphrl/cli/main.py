@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -15,6 +16,7 @@ from dphrl.cli import result_commands as results
 from dphrl.cli import stage_commands as stages
 from dphrl.cli import tool_commands as tools
 from dphrl.errors import DphrlError, Stopped
+from dphrl.runs.lock import disk_errors
 
 FAILED = 1
 BAD_INPUT = 2
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     context: click.Context | None = None
     try:
         context = dphrl.make_context("dphrl", list(sys.argv[1:] if arguments is None else arguments))
-        with context:
+        with context, disk_errors(Path.cwd()):
             dphrl.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as ended:

@@ -19,7 +19,7 @@ from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
-from dphrl.runs.lock import exclusive
+from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, base_of, cannot_be_made, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
@@ -47,11 +47,12 @@ def train(
     """
     run = run_dir_of(config)
     if not is_first():  # the first process holds the run for all that were launched with it
-        _train(run, config, base_dir, progress, allow_change=allow_change)
+        with disk_errors(run.root):
+            _train(run, config, base_dir, progress, allow_change=allow_change)
         return run
     with cannot_be_made(run):
         run.root.mkdir(parents=True, exist_ok=True)
-    with exclusive(run.root):
+    with exclusive(run.root), disk_errors(run.root):
         open_run(config, allow_change=allow_change)
         _train(run, config, base_dir, progress, allow_change=allow_change)
     return run
