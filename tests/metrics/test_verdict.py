@@ -93,6 +93,6 @@ def test_a_line_that_is_unsafe_says_why() -> None:
     assert warnings_of(safe, base_passed=1.0, base_solved=100) == ("base solves all",)
     few = replace(line(), prompts=12, passed=change(0.0, 0.07))
     assert warnings_of(few, base_passed=0.0, base_solved=3) == (
-        *("base solves none", "only 12 prompts", "few prompts: ±7 points", "kept rests on 3"),
+        *("base solves none", "only 12 prompts", "few prompts: ±7", "kept rests on 3"),
     )
-    assert over_tasks([few]).warnings == ("few prompts: ±7 points",)
+    assert over_tasks([few]).warnings == ("few prompts: ±7",)

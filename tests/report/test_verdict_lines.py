@@ -73,7 +73,7 @@ def test_one_lost_prompt_set_changes_its_own_line_alone() -> None:
         for groups in (before, after)
     ]
     assert {key for key in lines[0] if lines[0][key] != lines[1][key]} == {("b", "dph_f"), (None, "dph_f")}
-    assert [group.title for group in after] == ["mean over 2 tasks", "b", "a"], "the task that lost most comes first"
+    assert [group.title for group in after] == ["mean of 2 tasks", "b", "a"], "the task that lost most comes first"
 
 
 def test_the_table_is_one_in_every_form(tmp_path: Path) -> None:

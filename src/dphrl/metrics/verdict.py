@@ -187,7 +187,7 @@ def warnings_of(verdict: Verdict, *, base_passed: float | None, base_solved: int
 def _wide(*changes: Change | None) -> list[str]:
     """A warning where an interval spans more than WIDE."""
     spans = [c.high - c.low for c in changes if c is not None and c.low is not None and c.high is not None]
-    return [f"few prompts: ±{50 * max(spans):.0f} points"] if max(spans, default=0.0) > WIDE else []
+    return [f"few prompts: ±{50 * max(spans):.0f}"] if max(spans, default=0.0) > WIDE else []
 
 
 def _mean(changes: Sequence[Change | None]) -> Change | None:

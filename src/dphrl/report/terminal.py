@@ -12,8 +12,8 @@ from dphrl.report.labels import COUNTS, dataset_name, visible
 from dphrl.report.lm_eval_table import print_harness
 from dphrl.report.number_text import number_text
 from dphrl.report.verdict_lines import verdict_groups, verdict_sentence
+from dphrl.report.verdict_table import ENDS, HALVES, NO_BASE, terminal_table
 from dphrl.report.verdict_table import NARROWER as NARROWER_VERDICT
-from dphrl.report.verdict_table import NO_BASE, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,9 +82,11 @@ def print_verdict(comparison: Comparison, console: Console) -> None:
         if Measurement.get(console, unbounded, table).maximum <= console.width:
             break
     console.print(table)
-    hint = f"; a wider terminal shows {', '.join(left_out)} too" if left_out else ""
+    hidden = [name for name in left_out if name != HALVES]
+    hint = f"; a wider terminal shows {', '.join(hidden)} too" if hidden else ""
+    half = "; ±: half of the 95 % interval" if ENDS in left_out and HALVES not in left_out else ""
     said = "Changes against the base, points; distinct: different right solutions, %; kept: of what the base solved, %"
-    console.print(Text(f"{said}{hint}", style="dim"))
+    console.print(Text(_ascii(f"{said}{half}{hint}", unicode), style="dim"))
 
 
 def print_levels(comparison: Comparison, console: Console) -> None:

@@ -63,7 +63,7 @@ def verdict_groups(view: View) -> list[VerdictGroup]:
     if len(measured) > 1:
         by_entry = [[line for lines in measured for line in lines if entry_of(line) == e] for e in view.entries]
         whole = [over_tasks(lines) for lines in by_entry if len(lines) == len(measured)]
-        groups = [_group(by_loss(whole), f"mean over {len(measured)} tasks"), *groups] if whole else groups
+        groups = [_group(by_loss(whole), f"mean of {len(measured)} tasks"), *groups] if whole else groups
     return groups
 
 

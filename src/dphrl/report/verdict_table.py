@@ -24,16 +24,27 @@ WORDS = (
 """What the words of a verdict mean."""
 NO_BASE = "No base was measured, so nothing says what was gained or lost."
 
-ENDS, KEPT, ACCURACY, DISTINCT, MIND = "the intervals", "kept", "accuracy", "distinct", "warnings"
+ENDS, HALVES, KEPT, ACCURACY, DISTINCT, MIND = (
+    "the intervals",
+    "their halves",
+    "kept",
+    "accuracy",
+    "distinct",
+    "warnings",
+)
+WARNING_WIDTH = 11
+"""Of warnings on all but wide terminals; they go on in the next line."""
 NARROWER: tuple[tuple[str, ...], ...] = (
     (),
     (ENDS,),
     (ENDS, KEPT),
     (ENDS, KEPT, ACCURACY),
-    (ENDS, KEPT, ACCURACY, DISTINCT),
-    (ENDS, KEPT, ACCURACY, DISTINCT, MIND),
+    (ENDS, HALVES, KEPT, ACCURACY),
+    (ENDS, HALVES, KEPT, ACCURACY, DISTINCT),
+    (ENDS, HALVES, KEPT, ACCURACY, DISTINCT, MIND),
 )
-"""What the table leaves out, from a wide terminal to a narrow one: the first that fits is shown."""
+"""What the table leaves out, from a wide terminal to a narrow one: the first that fits is shown. Without the ends of an
+interval half of it is shown ('-11.3±5.9')."""
 
 
 def verdict_table(view: View) -> ReportTable | None:
@@ -89,11 +100,12 @@ def terminal_table(groups: Iterable[VerdictGroup], left_out: tuple[str, ...], *,
     headings = ["", "reach", ACCURACY, mean, passed.replace("Pass@", "P@"), DISTINCT, KEPT, "mind"]
     shown = [i for i, name in enumerate([*headings[:-1], MIND]) if name not in left_out]
     for i in shown:
-        table.add_column(headings[i], justify="right" if 3 <= i < 7 else "left", no_wrap=0 < i < 7)
+        widest = WARNING_WIDTH if i == 7 and ENDS in left_out else None
+        table.add_column(headings[i], justify="right" if 3 <= i < 7 else "left", no_wrap=0 < i < 7, max_width=widest)
     for group in groups:
         table.add_row(Text(_plain(group.title, unicode), style="bold"))
         for line in group.lines:
-            cells = [f" {entry_of(line).name}", line.reach, line.accuracy, *_numbers(line, ENDS not in left_out)]
+            cells = [f" {entry_of(line).name}", line.reach, line.accuracy, *_numbers(line, left_out)]
             cells.append("\n".join(line.warnings))
             style = {"collapsed": "red", "narrowed": "yellow", "kept": "green"}.get(line.reach, "")
             table.add_row(*(Text(_plain(cells[i], unicode), style=style if i == 1 else "") for i in shown))
@@ -101,10 +113,20 @@ def terminal_table(groups: Iterable[VerdictGroup], left_out: tuple[str, ...], *,
     return table
 
 
-def _numbers(line: Verdict, ends: bool = True) -> tuple[str, ...]:
+def _numbers(line: Verdict, left_out: tuple[str, ...] = ()) -> tuple[str, ...]:
     """mean@n, Pass@k, distinct and kept as text."""
-    changes = [change_text(change, ends=ends) for change in (line.mean, line.passed, line.distinct)]
-    return (*changes, change_text(line.kept, ends=ends, signed=False))
+    changes = [_narrow_text(change, left_out) for change in (line.mean, line.passed, line.distinct)]
+    return (*changes, _narrow_text(line.kept, left_out, signed=False))
+
+
+def _narrow_text(change: Change | None, left_out: tuple[str, ...], *, signed: bool = True) -> str:
+    """`change_text`, '-11.3±5.9' or '-11.3'."""
+    if ENDS not in left_out:
+        return change_text(change, signed=signed)
+    value = change_text(change, ends=False, signed=signed)
+    if HALVES in left_out or change is None or change.low is None or change.high is None:
+        return value
+    return f"{value}±{number_text((change.high - change.low) / 2, 'rate')}"
 
 
 def change_text(change: Change | None, *, ends: bool = True, signed: bool = True) -> str:
@@ -123,4 +145,4 @@ def _same(names: list[str]) -> str:
 
 
 def _plain(text: str, unicode: bool) -> str:
-    return text if unicode else text.replace("±", "+-").replace("–", "-").encode("ascii", "backslashreplace").decode()
+    return text if unicode else text.replace("±", "+/-").replace("–", "-").encode("ascii", "backslashreplace").decode()
