@@ -18,6 +18,7 @@ from dphrl.config.load import build_config
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, ModelError, RunDirError
 from dphrl.models.policy import load_policy, save_policy
+from dphrl.runs.checkpoints import Seal, checksums
 from dphrl.runs.eval_dir import Model, read_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.sampling.base import Request
@@ -245,7 +246,7 @@ def test_checkpoints_are_measured_on_the_same_few_prompts(
         folder = tmp_path / "run" / "train" / f"checkpoint-{step}"
         shutil.copytree(moved.path, folder)
         if whole:
-            (folder / "dphrl-complete").write_text("{}")
+            Seal(checksums(folder), []).write(folder)
     run = evaluate(config, models=("checkpoints",))
     samples = {path.parent.name: read_samples(path) for path in (run.root / "eval").glob("*/sums.parquet")}
     assert samples.keys() == {"checkpoint-2", "checkpoint-10"}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.models.policy import load_policy
+from dphrl.files import read_json
+from dphrl.models.fingerprint import weights_digest
+from dphrl.models.policy import Policy, load_policy
 from dphrl.progress import Progress, silent
 from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
@@ -16,6 +18,8 @@ from dphrl.stages.evaluate.measure_checkpoints import measure_checkpoints
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 from dphrl.stages.evaluate.seen_prompts import contamination_check
+from dphrl.stages.presample.draw_origin import ORIGIN
+from dphrl.stages.presample.presample import TASK
 
 MODELS = ("base", "final")
 
@@ -52,7 +56,10 @@ def evaluate(
         raise ConfigError("the base is not measured here: eval.base is false, or base_run names the run that holds it")
     check = contamination_check(config, initial, base_dir=base_dir, progress=progress)
     if "base" in models and measures_base:
-        measure_model(Subject(config, run.eval("base"), initial, tasks, None, check), progress)
+        subject = Subject(config, run.eval("base"), initial, tasks, None, check)
+        if subject.has_work:
+            check_initial_weights(config, run, initial)
+        measure_model(subject, progress)
     if "final" in models:
         remedy = f"run `dphrl eval --model base` in {base.root} first"
         reference = MeasuredBase(initial, base.eval("base"), remedy) if config.eval.base else None
@@ -65,6 +72,32 @@ def evaluate(
     if harness is not None:
         run_harness(harness, config, harness_targets(config, models), progress)
     return run
+
+
+def check_initial_weights(config: Config, run: RunDir, initial: Policy) -> None:
+    """Refuse a model that is not the one that the run drew from or trained: it would be measured as its base.
+
+    It is read once for it, at about a gigabyte in two seconds; where an engine draws, its memory is given back.
+
+    Raises:
+        RunDirError: the weights differ.
+    """
+    known = [
+        (file, read_json(file)[section].get("weights"))
+        for file, section in ((run.draws(TASK) / ORIGIN, "fingerprint"), (run.started, "policy"))
+        if file.exists()
+    ]
+    if not known:
+        return
+    now = weights_digest(initial.model)
+    if config.sampling.backend != "transformers":
+        initial.release()
+    for file, weights in known:
+        if weights != now:
+            raise RunDirError(
+                f"the weights of {config.model.path} (digest {now}) are not those that the run began with ({file}: "
+                f"{weights}), so they are not its base; put the model back, or give another --out"
+            )
 
 
 def harness_targets(config: Config, models: Sequence[str]) -> list[HarnessTarget]:

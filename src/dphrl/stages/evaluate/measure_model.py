@@ -13,6 +13,7 @@ from dphrl.errors import RunDirError
 from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress, silent
+from dphrl.runs.checkpoints import refuse_damaged
 from dphrl.runs.draw_and_store import Speed, draw_missing
 from dphrl.runs.lock import disk_errors
 from dphrl.runs.samples import SampleFiles, read_samples
@@ -67,6 +68,11 @@ class Subject:
         """What is known of the model so far."""
         return self.folder / "summary.json"
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is to be drawn or scored."""
+        return bool(self.tasks_to_draw() or self.tasks_to_score())
+
     def tasks_to_draw(self) -> list[str]:
         """Tasks without samples or summary."""
         known = read_summaries(self.summary)
@@ -88,11 +94,14 @@ def measure_model(subject: Subject, progress: Progress) -> None:
     """Draw and measure what is missing, then score what drift needs.
 
     Raises:
-        RunDirError: the base was not measured on a task, or judged by other rules.
+        RunDirError: the model's files are not as training wrote them, or the base was not measured on a task, or judged
+            by other rules.
         ModelError: drift between models of different vocabularies.
     """
     missing, unscored = subject.tasks_to_draw(), subject.tasks_to_score()
     base = subject.base
+    if subject.has_work:
+        refuse_damaged(Path(subject.policy.source))
     if unscored and base is not None:
         check_vocabulary(subject.policy, base.policy)  # before hours of drawing, not after
     if base is not None:

@@ -9,6 +9,7 @@ from dphrl.config.root import Config
 from dphrl.files import replaced_dir
 from dphrl.models.policy import Policy, load_policy, save_policy
 from dphrl.report.model_card import write_model_card
+from dphrl.runs.checkpoints import Seal, checksums
 from dphrl.runs.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ def save_final(config: Config, run: RunDir, policy: Policy, trainer: Any) -> Non
     Args:
         trainer: the `DPHTrainer` after its last step.
     """
-    state = whole_weights(trainer, config.stored_dtype)
+    state: dict[str, Tensor] | None = whole_weights(trainer, config.stored_dtype)
     if trainer.accelerator.is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if config.lora.r is None:
-            save_policy(policy, model, run.final, state)
-        else:
+        if config.lora.r is not None:
             with replaced_dir(run.adapter) as staging:
                 model.save_pretrained(staging, state_dict=state)
-            save_policy(policy, _merged(config, run), run.final)
+            model, state = _merged(config, run), None
+        with replaced_dir(run.final) as staging:
+            save_policy(policy, model, staging, state)
+            Seal(checksums(staging), []).write(staging)
         write_model_card(run, config)
         if trainer.args.push_to_hub:
             _push(run, trainer)
