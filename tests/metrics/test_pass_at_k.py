@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dphrl.errors import DataError
-from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks
+from dphrl.metrics.pass_at_k import greedy, mean_at_n, pass_at_k, report_ks, supported_k
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
 RIGHT, WRONG = Verdict(True, 1.0, "correct"), Verdict(False, 0.0, "wrong")
@@ -112,3 +112,8 @@ def test_greedy_reads_the_greedy_completion_only():
     assert isnan(greedy([completion("a", 0, RIGHT)])["a"])
     with pytest.raises(DataError, match=r"1 of 2 prompts lack a greedy completion: \['z'\]"):
         greedy([completions[0], completion("z", 0, RIGHT)])
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 1), (4, 2), (8, 2), (16, 4), (63, 4), (64, 8), (1024, 32)])
+def test_the_k_that_n_draws_support(n: int, k: int) -> None:
+    assert supported_k(report_ks(n), n) == k and supported_k([], n) == 1

@@ -12,6 +12,7 @@ from dphrl.errors import DataError
 from dphrl.metrics.verdict import (
     COLLAPSED_PASS,
     COLLAPSED_SHARE,
+    NARROWED,
     REACHES,
     Change,
     Verdict,
@@ -42,7 +43,7 @@ def test_words_follow_from_the_intervals(passed: Change, distinct: Change) -> No
     """A loss is named only where the whole interval lies there, and always then."""
     assert passed.high is not None and distinct.high is not None
     word = reach_word(passed, distinct)
-    lost = passed.high < 0 or distinct.high < 0
+    lost = passed.high < -NARROWED or distinct.high < -NARROWED
     far = passed.high < -COLLAPSED_PASS or distinct.high < -COLLAPSED_SHARE
     assert (
         (word == "collapsed") == far and (word == "narrowed") == (lost and not far) and (word == "kept") == (not lost)
@@ -61,6 +62,7 @@ def test_without_an_interval_nothing_is_said() -> None:
     assert reach_word(None, None) == reach_word(Change(-0.5), change(-0.9)) == "unknown"
     assert accuracy_word(None) == accuracy_word(Change(0.5)) == "unknown"
     assert reach_word(change(-0.1), None) == "collapsed" and reach_word(change(0.1), Change(-0.9)) == "kept"
+    assert reach_word(change(-0.01, 0.006), None) == "kept", "a hundredth of a point is no narrowing"
     assert Change(0.0, -1e-17, -1e-17).sign == 0, "what rounding leaves is no loss"
 
 

@@ -85,6 +85,15 @@ def report_ks(n: int) -> tuple[int, ...]:
     return tuple(sorted({*powers, n} - {0}))
 
 
+def supported_k(known: Iterable[int], n: int) -> int:
+    """The largest known k that n draws support well, k * k <= n: 8 of 64, 4 of 16; 1 where there is none.
+
+    One right draw more or less moves a prompt's Pass@k by k / n at most, so here by 1 / k; at k = n a single lucky draw
+    decides whether the prompt is solved.
+    """
+    return max((k for k in known if k * k <= n), default=1)
+
+
 def require_ks(ks: Iterable[int], n: int) -> None:
     """Refuse a k that n draws cannot estimate: ValueError that names it."""
     for k in ks:

@@ -19,6 +19,9 @@ Accuracy = Literal["gained", "unchanged", "lost", "unknown"]
 REACHES: tuple[Reach, ...] = ("collapsed", "narrowed", "kept", "unknown")
 """From the largest loss to the smallest."""
 
+NARROWED = 0.005
+"""Pass@k, or share of the different solutions, lost for sure, from which on reach has narrowed: a little more than
+nothing, for with many prompts even a hundredth of a point is a sure loss."""
 COLLAPSED_PASS = 0.05
 """Pass@k lost for sure, from which on reach has collapsed: the whole interval lies below minus this."""
 COLLAPSED_SHARE = 0.5
@@ -109,15 +112,15 @@ def reach_word(passed: Change | None, distinct: Change | None) -> Reach:
         distinct: change of the different solutions, as a share of the base's.
     Returns:
         `collapsed`: the interval of Pass@k lies below -COLLAPSED_PASS, or that of the different solutions below
-        -COLLAPSED_SHARE. `narrowed`: one of the two lies below 0. `kept`: neither does. `unknown`: no interval of
-        Pass@k.
+        -COLLAPSED_SHARE. `narrowed`: one of the two lies below -NARROWED. `kept`: neither does. `unknown`: Pass@k has
+        no interval.
     """
     if passed is None or passed.high is None:
         return "unknown"
     ways = math.inf if distinct is None or distinct.high is None else distinct.high
     if passed.high < -COLLAPSED_PASS or ways < -COLLAPSED_SHARE:
         return "collapsed"
-    return "narrowed" if min(passed.high, ways) < -EXACT else "kept"
+    return "narrowed" if min(passed.high, ways) < -NARROWED else "kept"
 
 
 def by_loss(verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from dphrl.errors import DataError
+from dphrl.metrics.pass_at_k import supported_k
 from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Aggregate, BaseChange, Comparison, Entry
 from dphrl.report.labels import METHODS, METRIC_NAMES
@@ -65,12 +66,9 @@ class View:
         return sorted(int(m.removeprefix("pass@")) for m in metrics if re.fullmatch(r"pass@\d+", m))
 
     def k(self, dataset: str) -> int:
-        """The k of Pass@k in tables, verdicts and the frontier: the largest that was measured up to n / 2.
-
-        At k = n a single right draw decides whether a prompt is solved; at n / 2 it counts half.
-        """
+        """The k of Pass@k in tables, verdicts and the frontier: see `supported_k`."""
         known = {k for entry in self.entries for k in self.ks(entry, dataset)}
-        return max((k for k in known if 2 * k <= self.n(dataset)), default=1)
+        return supported_k(known, self.n(dataset))
 
     def columns(self, dataset: str) -> Iterator[tuple[str, str]]:
         """(metric, heading) of every column of a dataset's table; Pass@n is left out where it is Pass@k."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dphrl.metrics.verdict import COLLAPSED_PASS, COLLAPSED_SHARE, Change, Verdict
+from dphrl.metrics.verdict import COLLAPSED_PASS, COLLAPSED_SHARE, NARROWED, Change, Verdict
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import visible
 from dphrl.report.number_text import interval_text, number_text
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 WORDS = (
     f"Reach is called collapsed where for sure more than {100 * COLLAPSED_PASS:.0f} points of Pass@k or more than "
-    f"{100 * COLLAPSED_SHARE:.0f} % of the different right solutions are gone, narrowed where for sure one of the two "
-    "fell, else kept; accuracy gained or lost where for sure mean@n rose or fell, else unchanged. For sure: the whole "
-    "95 % interval, paired over prompts, lies there."
+    f"{100 * COLLAPSED_SHARE:.0f} % of the different right solutions are gone, narrowed where for sure more than "
+    f"{100 * NARROWED} points or % are, else kept; accuracy gained or lost where for sure mean@n rose or fell, else "
+    "unchanged. For sure: the whole 95 % interval, paired over prompts, lies there."
 )
 """What the words of a verdict mean."""
 NO_BASE = "No base was measured, so nothing says what was gained or lost."

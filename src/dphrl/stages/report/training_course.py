@@ -10,6 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
+from dphrl.metrics.pass_at_k import supported_k
 from dphrl.metrics.per_prompt import per_prompt
 from dphrl.metrics.summary import TaskSummary
 from dphrl.report.charts.curves import Log
@@ -59,11 +60,12 @@ def course_text(run: ComparedRun) -> str:
     first = next(iter(measured.values()))
     summaries = [summary for of_step in measured.values() for summary in of_step.values()]
     spent = sum(summary.seconds or 0.0 for summary in summaries)
-    prompts, some = sum(summary.prompts for summary in first.values()), next(iter(first.values()))
+    some = next(iter(first.values()))
+    k, prompts = supported_k(some.pass_at_k, some.n), sum(summary.prompts for summary in first.values())
     trained = training_seconds(read_metrics(RunDir(run.path).metrics))
     share = f", {100 * spent / trained:.0f} % of the training's {trained:.0f} s" if trained else ""
     return (
-        f"{run.entry.name}: {len(measured)} checkpoints on {prompts} prompts, mean@{some.n} and Pass@{_k(some)}; "
+        f"{run.entry.name}: {len(measured)} checkpoints on {prompts} prompts, mean@{some.n} and Pass@{k}; "
         f"drawing took {spent:.0f} s{share}"
     )
 
@@ -90,16 +92,11 @@ def _measured(run: Path) -> dict[int, Mapping[str, TaskSummary]]:
     return dict(sorted(found.items()))
 
 
-def _k(summary: TaskSummary) -> int:
-    """As `View.k`."""
-    return max((k for k in summary.pass_at_k if 2 * k <= summary.n), default=1)
-
-
 def _point(summary: TaskSummary) -> Point:
     mean, distinct = summary.mean_at_n, summary.distinct_correct
     return {
         "course/mean_at_n": 100 * (np.nan if mean is None else mean),
-        "course/pass_at_k": 100 * summary.pass_at_k[_k(summary)].value,
+        "course/pass_at_k": 100 * summary.pass_at_k[supported_k(summary.pass_at_k, summary.n)].value,
         "course/distinct": np.nan if distinct is None else distinct,
     }
 
@@ -115,7 +112,7 @@ def _restricted(
     samples = read_samples(path, without=["token_ids"], prompt_ids=ids)
     if {c.prompt_id for c in samples} != ids or max(c.draw for c in samples) + 1 != summary.n:
         return None
-    k = _k(summary)
+    k = supported_k(summary.pass_at_k, summary.n)
     scores = per_prompt(samples, solution=read_forms(path).solution or str, ks=[k])
     mean, passed, distinct = (
         np.nanmean(scores.column(name)) for name in ("mean_at_n", f"pass@{k}", "distinct_correct")
