@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dphrl.metrics.verdict import Change, Verdict, by_loss, over_tasks, warnings_of
+from dphrl.metrics.verdict import WIDE, Change, Verdict, by_loss, over_tasks, warnings_of
 from dphrl.report.comparison import BaseChange, Entry
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name
@@ -13,6 +13,8 @@ from dphrl.report.labels import dataset_name
 BASE = Entry("base")
 NAMED = 3
 """Methods that the sentence names; where there are more, see `_named`."""
+HELD = ("kept its ", "shows no clear change of ")
+"""What is said of an interval that holds 0, where it is narrow and where it is wide."""
 SAID_SHARE = 0.05
 """Share of the different solutions that the sentence mentions from here on."""
 
@@ -141,8 +143,9 @@ def _named(group: VerdictGroup) -> list[Verdict]:
 def _said(line: Verdict, group: VerdictGroup, *, in_full: bool) -> str:
     """'GRPO gained 15 points of mean@64 and gave up 13 of Pass@8 and three quarters of its different solutions'."""
     clauses = [*_of_mean(line.mean, group.mean, in_full), _of_reach(line, group.passed, in_full)]
-    if len(clauses) == 2 and all(clause.startswith("kept its ") for clause in clauses):
-        clauses[1] = clauses[1].removeprefix("kept ")
+    for verb in HELD:
+        if len(clauses) == 2 and all(clause.startswith(verb) for clause in clauses):
+            clauses[1] = clauses[1].removeprefix(verb)
     return f"{entry_of(line).name} {' and '.join(clauses)}"
 
 
@@ -152,7 +155,7 @@ def _of_mean(change: Change | None, name: str, in_full: bool) -> Iterator[str]:
         return
     points = _points(change.value)
     if sign == 0:
-        yield f"kept its {name}"
+        yield _held(change, name)
     else:
         yield f"{'gained' if sign > 0 else 'lost'} {points}{f' points of {name}' if in_full else ''}"
 
@@ -167,8 +170,14 @@ def _of_reach(line: Verdict, name: str, in_full: bool) -> str:
     points = f"{_points(passed.value)}{f' of {name}' if in_full else ''}"
     if passed.sign < 0:
         return f"gave up {points}{f' and {share}' if share else ''}"
-    verb = f"added {points}" if passed.sign > 0 else f"kept its {name}"
+    verb = f"added {points}" if passed.sign > 0 else _held(passed, name)
     return f"{verb} but gave up {share}" if share else verb
+
+
+def _held(change: Change, name: str) -> str:
+    """Of an interval that holds 0: where it is wide, nobody knows whether anything was kept."""
+    assert change.low is not None and change.high is not None
+    return f"{HELD[change.high - change.low > WIDE]}{name}"
 
 
 def share_text(share: float) -> str:
