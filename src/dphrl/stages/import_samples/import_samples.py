@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dphrl.errors import ConfigError, DataError, RunDirError, listed, nearest
+from dphrl.errors import ConfigError, DataError, RunDirError, nearest
 from dphrl.files import replaced_dir
 from dphrl.metrics.intervals import RESAMPLES
 from dphrl.progress import Progress, silent
 from dphrl.report.page.sample_browser import AskedPrompt, AskedPrompts
-from dphrl.runs.eval_dir import EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
+from dphrl.runs.eval_dir import BASE, EvalDir, Model, add_samples, is_evaldir, read_evaldir, write_evaldir
 from dphrl.runs.run_dir import installed_versions
 from dphrl.stages.import_samples.asked_prompts import write_asked_prompts
-from dphrl.stages.import_samples.sample_files import PlacedSample, Source, read_source
-from dphrl.stages.import_samples.shapes import Sample, Scale
+from dphrl.stages.import_samples.drawn_counts import counted_draws, notes_on_prompts
+from dphrl.stages.import_samples.sample import Sample, Scale
+from dphrl.stages.import_samples.sample_files import PlacedSample, Reading, Source, read_source
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
 MADE_BY = "dphrl import"
@@ -32,20 +34,28 @@ def import_samples(
     *,
     base: str | None = None,
     scale: Scale = Scale(),  # noqa: B008 - frozen
+    columns: Mapping[str, str] | None = None,
+    tasks: Sequence[tuple[str, re.Pattern[str] | None]] = (),
+    n: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Progress = silent,
 ) -> tuple[EvalDir, tuple[str, ...]]:
     """Make an evaluation directory of files of completions and verdicts; docs/other-tools.md has the shapes.
 
-    The completions of a prompt are numbered in the order in which they come. n is the largest number of completions
-    that a prompt has. A prompt with fewer counts its missing completions as not judged: they are in no rate.
+    The completions of a prompt are numbered in the order in which they come. n is the smallest number of completions
+    that a prompt has; what others have beyond it is left out and counted in the notes. With `n` given, a prompt with
+    fewer counts its missing completions as not judged: they are in no rate.
 
     Args:
-        sources: JSON lines or Parquet, at least one.
+        sources: files of samples, at least one.
         out: the directory; new, or one that this function made, which is then replaced as a whole.
-        base: the model that keep and explore refer to, by the name in the lines or of its folder; None = none.
+        base: the model that keep and explore refer to, by the name in the lines or of its folder; None = the one called
+            "base", else none.
         scale: which number is right or wrong, and from which value on.
+        columns: our names -> those of the files, with dots; None = by the files' shapes.
+        tasks: task -> what its prompts contain; see `Reading`.
+        n: draws of a prompt that count; None = the fewest that a prompt has.
         resamples, seed: of the intervals.
     Returns:
         The directory, and what the user should know of the files, in short lines.
@@ -54,19 +64,23 @@ def import_samples(
         ConfigError: no such base. RunDirError: `out` holds something else. Nothing is written in any of these cases.
     """
     _check_out(out)
-    samples = [sample for source in sources for sample in read_source(source, scale, progress)]
+    reading = Reading(scale, columns or {}, tasks)
+    samples = [sample for source in sources for sample in read_source(source, reading, progress)]
     if not samples:
         raise DataError("the files hold no line; there is nothing to report")
     models = _models(samples, base)
     groups = _groups(samples)
-    completions = {key: _completions(key, of_group) for key, of_group in groups.items()}
-    notes = tuple(note for key, of_group in groups.items() if (note := _too_few(key, of_group)))
+    measured = {key: _completions(key, of_group, n) for key, of_group in groups.items()}
+    completions = {key: found for key, (found, _) in measured.items()}
+    notes = tuple(
+        dict.fromkeys((*(s.note for s in samples if s.note), *(t for _, told in measured.values() for t in told)))
+    )
     made = {"by": MADE_BY, "files": [s.text for s in sources], "reward": scale.reward, "threshold": scale.threshold}
-    tasks = list(dict.fromkeys(task for _, task in groups))
+    names = list(dict.fromkeys(task for _, task in groups))
     with replaced_dir(out) as staging:
-        write_evaldir(staging, models, tasks, {**made, "notes": list(notes), "versions": installed_versions()})
+        write_evaldir(staging, models, names, {**made, "notes": list(notes), "versions": installed_versions()})
         for model in models:  # the base first: the others are measured against it
-            for task in tasks:
+            for task in names:
                 if (key := (model.name, task)) not in groups:
                     continue
                 progress(f"measure {' '.join(key)}", 0, 1)
@@ -101,8 +115,9 @@ def _models(samples: Iterable[PlacedSample], base: str | None) -> list[Model]:
                 f"{sample.where}: model {model.name!r} is {model.method!r} with seed {model.seed} here and "
                 f"{first.method!r} with seed {first.seed} before; give each a model of its own"
             )
-    if base is None:
+    if base is None and BASE not in by_name:
         return list(by_name.values())
+    base = base or BASE
     bases = [model for model in by_name.values() if base in (model.name, model.method)]
     if not bases:
         raise ConfigError(
@@ -128,8 +143,13 @@ def _groups(samples: Iterable[PlacedSample]) -> dict[Group, list[PlacedSample]]:
     return dict(groups)
 
 
-def _completions(key: Group, samples: Sequence[PlacedSample]) -> list[Completion]:
-    """The samples of a group as numbered completions; those that only other prompts have are added as not judged."""
+def _completions(
+    key: Group, samples: Sequence[PlacedSample], n: int | None
+) -> tuple[list[Completion], tuple[str, ...]]:
+    """The samples of a group as numbered completions, and what is to be known of them.
+
+    Those that only other prompts have are added as not judged.
+    """
     drawn: dict[str, list[Sample]] = {}
     greedy: dict[str, PlacedSample] = {}
     for placed in samples:
@@ -141,31 +161,21 @@ def _completions(key: Group, samples: Sequence[PlacedSample]) -> list[Completion
                 f"{placed.where}: prompt {prompt_id!r} has a second greedy completion; the first is at "
                 f"{greedy[prompt_id].where}"
             )
+    name = " on ".join(key)
     bare = sorted(drawn.keys() ^ greedy.keys()) if greedy else []
     if bare:
         raise DataError(
-            f"{' on '.join(key)}: {len(bare)} prompts have a greedy completion or sampled ones, but not both, e.g. "
+            f"{name}: {len(bare)} prompts have a greedy completion or sampled ones, but not both, e.g. "
             f"{bare[0]!r}; write a greedy one for every prompt or for none"
         )
-    n = max(map(len, drawn.values()))
-    return [
-        *(_completion(sample, draw) for of_prompt in drawn.values() for draw, sample in enumerate(of_prompt)),
+    draws = counted_draws(name, drawn, n)
+    counted = draws.by_prompt
+    completions = [
+        *(_completion(sample, draw) for of_prompt in counted.values() for draw, sample in enumerate(of_prompt)),
         *(_completion(placed.sample, GREEDY_DRAW) for placed in greedy.values()),
-        *(_missing(i, draw, n) for i, of_prompt in drawn.items() for draw in range(len(of_prompt), n)),
+        *(_missing(i, draw, draws.n) for i, of_prompt in counted.items() for draw in range(len(of_prompt), draws.n)),
     ]
-
-
-def _too_few(key: Group, samples: Iterable[PlacedSample]) -> str | None:
-    """A note on prompts with fewer completions than others; None where all have the same number."""
-    counts = Counter(placed.sample.prompt_id for placed in samples if not placed.sample.greedy)
-    n = max(counts.values())
-    short = [f"{prompt_id}: {count}" for prompt_id, count in counts.items() if count < n]
-    if not short:
-        return None
-    return (
-        f"{' on '.join(key)}: {len(short)} of {len(counts)} prompts have fewer than {n} completions ({listed(short)}); "
-        "the missing ones count as not judged."
-    )
+    return completions, (*notes_on_prompts(name, (p.sample for p in samples)), *draws.notes)
 
 
 def _completion(sample: Sample, draw: int) -> Completion:
