@@ -79,28 +79,50 @@ def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: st
 
 @click.command("import")
 @argument("files", metavar="[NAME=]FILE...", nargs=-1, required=True)
-@option("--out", type=PATH, required=True, help="Evaluation directory to write; the report lies in it.")
+@option("--out", type=PATH, help="Evaluation directory to write; the report lies in it.")
 @option("--base", metavar="NAME", help="The model that keep and explore refer to.")
 @option("--threshold", type=float, help="Rewards from here on are right [only 0 and 1 are allowed].")
 @option("--reward", metavar="NAME", help="The number that says what is right, where a line has several.")
+@option("--columns", metavar="MAPPING", help="Our names -> the files': '{prompt_id: id, completion: out.text, ...}'.")
+@option("--task", "tasks", metavar="NAME[=PATTERN]", multiple=True, help="Task of the prompts that PATTERN finds.")
+@option("--n", type=click.IntRange(1), help="Completions of a prompt that count [the fewest that one has].")
+@option("--show", is_flag=True, help="Print three samples as they were read, and write nothing.")
 def import_files(
-    files: tuple[str, ...], out: Path, base: str | None, threshold: float | None, reward: str | None
+    files: tuple[str, ...],
+    out: Path | None,
+    base: str | None,
+    threshold: float | None,
+    reward: str | None,
+    columns: str | None,
+    tasks: tuple[str, ...],
+    n: int | None,
+    show: bool,
 ) -> None:
     """Make an evaluation directory and a report of other tools' samples.
 
-    A FILE holds completions and verdicts, as JSON lines or Parquet. NAME is their model, NAME@SEED one of several
-    training seeds; without it the lines say it, or the file's name. `dphrl docs other-tools` tells more.
+    A FILE holds completions and verdicts: JSON, CSV, Parquet or a tool's log; a folder is all its files. NAME is their
+    model, NAME@SEED one of several training seeds; without it the lines say it, or the file's name. `dphrl docs
+    other-tools` tells more.
     """
     from dphrl.progress import shown
     from dphrl.report.terminal import show_verdict
     from dphrl.stages.import_samples.import_samples import import_samples
-    from dphrl.stages.import_samples.sample_files import parse_source
-    from dphrl.stages.import_samples.shapes import Scale
+    from dphrl.stages.import_samples.own_lines import parse_columns
+    from dphrl.stages.import_samples.sample import Scale
+    from dphrl.stages.import_samples.sample_files import Reading, parse_source, parse_task
+    from dphrl.stages.import_samples.show_samples import shown_samples
     from dphrl.stages.report.write_report import report_comparison, write_report
 
-    sources, scale = [parse_source(text) for text in files], Scale(reward, threshold)
+    sources = [parse_source(text) for text in files]
+    reading = Reading(Scale(reward, threshold), parse_columns(columns), [parse_task(text) for text in tasks])
+    if show:
+        for line in shown_samples(sources, reading):
+            click.echo(line)
+        return
+    if out is None:
+        raise ConfigError("Missing option '--out'; name the evaluation directory to write, or --show to write none")
     with shown() as progress:
-        directory, notes = import_samples(sources, out, base=base, scale=scale, progress=progress)
+        directory, notes = import_samples(sources, out, reading=reading, base=base, n=n, progress=progress)
         found = report_comparison(directory.root)
         page = write_report(directory.root, comparison=found, progress=progress)
     for note in notes:

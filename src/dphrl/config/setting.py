@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass
 
 STRICT = ConfigDict(extra="forbid", validate_default=False, allow_inf_nan=False)
 
-FILE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-"""A name that becomes a file's or folder's: of a keep set, an eval task, a model that is measured."""
+FILE_NAME = r"[^\W_][\w.-]{0,127}"
+"""A name that becomes a file's or folder's, in any script: of a keep set, an eval task, a model that is measured."""
 
 FOLLOWS: Any = None
 """Default of a setting whose real default `ByChoice` gives."""

@@ -20,8 +20,8 @@ from dphrl.errors import ConfigError, DataError, DphrlError, RunDirError
 from dphrl.runs.eval_dir import Model, read_evaldir, write_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.stages.import_samples.import_samples import import_samples
-from dphrl.stages.import_samples.sample_files import Source, parse_source
-from dphrl.stages.import_samples.shapes import Scale
+from dphrl.stages.import_samples.sample import Scale
+from dphrl.stages.import_samples.sample_files import Reading, Source, parse_source
 
 VERL = {
     "input": "user\n1+1?\nassistant\n",
@@ -78,7 +78,7 @@ def write(tmp_path: Path) -> Write:
 
 def taken(path: Path, out: Path, *, scale: Scale = Scale(), **more: Any) -> Any:  # noqa: B008
     """The directory of one file."""
-    return import_samples([Source(path)], out, scale=scale, resamples=100, **more)[0]
+    return import_samples([Source(path)], out, reading=Reading(scale), resamples=100, **more)[0]
 
 
 def drawn(where: Any, model: str, task: str = "samples") -> list[tuple[str, int, str, bool]]:
@@ -221,7 +221,7 @@ def test_trl_completions(tmp_path: Path) -> None:
     found = drawn(taken(tmp_path / "text.parquet", tmp_path / "a"), "text")
     assert [c[2:] for c in found] == [("a a h", True), ("a a h", False)]
     assert drawn(taken(tmp_path / "chat.parquet", tmp_path / "b"), "chat")[0][2:] == ("a a h", True)
-    with pytest.raises(DataError, match="line 1: has the numbers right, form; say which"):
+    with pytest.raises(DataError, match="row 1: has the numbers right, form; say which"):
         taken(tmp_path / "two.parquet", tmp_path / "c")
     assert drawn(taken(tmp_path / "two.parquet", tmp_path / "c", scale=Scale("form", 0.2)), "two")[0][3] is True
     (row,) = json.loads(taken(tmp_path / "null.parquet", tmp_path / "d").summary("null").read_text())["rows"]
@@ -234,7 +234,7 @@ LINE = {"prompt_id": 1, "completion": "x", "correct": True}
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ({"a": 1}, r"has a, which is none of the shapes"),
+        ({"a": 1}, r"is of no shape that is known. It has: a \(number\)\. .* --columns '{prompt_id: \?"),
         ({**LINE, "correct": "yes"}, r"'yes' is no verdict; write true, false"),
         ({**LINE, "correct": 0.4}, r"0\.4 is neither 0 nor 1"),
         ({**LINE, "correct": [True]}, r"correct has 1 values for 1 completions"),
@@ -249,7 +249,7 @@ LINE = {"prompt_id": 1, "completion": "x", "correct": True}
         ({**LINE, "finish_reason": "eos"}, r"finish_reason='eos' is not stop"),
         ({**LINE, "model": 3}, r"model=3 is no name"),
         ({**LINE, "task": "../.."}, r"'\.\./\.\.' is no name"),
-        ({**TRACE, "nodes": [3]}, r"has the names of a shape that can be read, but not its contents \(TypeError"),
+        ({**TRACE, "nodes": [3]}, r"has the names of a shape that can be read, but not its contents \(AttributeError"),
         ([1], r"is a JSON list"),
     ],
 )
@@ -276,7 +276,7 @@ def test_other_failures_leave_nothing(write: Write, tmp_path: Path) -> None:
     cases: list[tuple[list[Path], str | None, type[DphrlError], str]] = [
         ([tmp_path / "gone.jsonl"], None, DataError, "is no file"),
         ([broken], None, DataError, r"broken\.jsonl line 1 is no JSON"),
-        ([empty], None, DataError, r"empty\.jsonl line 1 is no JSON"),
+        ([empty], None, DataError, "the files hold no line"),
         ([good], "god", ConfigError, "--base 'god' is none of the models; did you mean 'good'"),
         ([good, other], "good", DataError, "other prompts|different prompts|prompts"),
         ([bare], None, DataError, "1 prompts have a greedy completion or sampled ones, but not both, e.g. '2'"),
@@ -288,15 +288,17 @@ def test_other_failures_leave_nothing(write: Write, tmp_path: Path) -> None:
         assert sorted(p.name for p in tmp_path.iterdir()) == before, paths
 
 
-def test_missing_completions_count_as_not_judged(write: Write, tmp_path: Path) -> None:
-    """Three completions of one prompt, one of the other: two were not judged, and it is said."""
+def test_the_fewest_completions_of_a_prompt_count(write: Write, tmp_path: Path) -> None:
+    """Three completions of one prompt, one of the other: two are left out; with --n 3 two are not judged."""
     path = write("few.jsonl", LINE, LINE, LINE, {**LINE, "prompt_id": 2})
     where, notes = import_samples([Source(path)], tmp_path / "out", resamples=100)
     (row,) = json.loads(where.summary("few").read_text())["rows"]
+    assert (row["n"], row["unjudged"], row["mean_at_n"]) == (1, 0, 1.0)
+    assert notes[0].startswith("few on samples: n = 1, the fewest of any prompt (prompts: 1 with 1, 1 with 3). 2 compl")
+    where, notes = import_samples([Source(path)], tmp_path / "out", n=3, resamples=100)
+    (row,) = json.loads(where.summary("few").read_text())["rows"]
     assert (row["n"], row["unjudged"], row["mean_at_n"]) == (3, 2, 1.0)
-    assert notes == (
-        "few on samples: 1 of 2 prompts have fewer than 3 completions (2: 1); the missing ones count as not judged.",
-    )
+    assert notes[0].startswith("few on samples: 1 of 2 prompts have fewer than 3 completions (2: 1); the missing")
 
 
 def test_only_what_was_made_so_is_replaced(write: Write, tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dphrl.errors import ConfigError, DataError, RunDirError, nearest
@@ -16,7 +15,7 @@ from dphrl.runs.eval_dir import BASE, EvalDir, Model, add_samples, is_evaldir, r
 from dphrl.runs.run_dir import installed_versions
 from dphrl.stages.import_samples.asked_prompts import write_asked_prompts
 from dphrl.stages.import_samples.drawn_counts import counted_draws, notes_on_prompts
-from dphrl.stages.import_samples.sample import Sample, Scale
+from dphrl.stages.import_samples.sample import Sample
 from dphrl.stages.import_samples.sample_files import PlacedSample, Reading, Source, read_source
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
 
@@ -33,9 +32,7 @@ def import_samples(
     out: Path,
     *,
     base: str | None = None,
-    scale: Scale = Scale(),  # noqa: B008 - frozen
-    columns: Mapping[str, str] | None = None,
-    tasks: Sequence[tuple[str, re.Pattern[str] | None]] = (),
+    reading: Reading = Reading(),  # noqa: B008 - frozen
     n: int | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -52,9 +49,7 @@ def import_samples(
         out: the directory; new, or one that this function made, which is then replaced as a whole.
         base: the model that keep and explore refer to, by the name in the lines or of its folder; None = the one called
             "base", else none.
-        scale: which number is right or wrong, and from which value on.
-        columns: our names -> those of the files, with dots; None = by the files' shapes.
-        tasks: task -> what its prompts contain; see `Reading`.
+        reading: which number is right or wrong, which column is what, and which task a prompt is of.
         n: draws of a prompt that count; None = the fewest that a prompt has.
         resamples, seed: of the intervals.
     Returns:
@@ -64,7 +59,6 @@ def import_samples(
         ConfigError: no such base. RunDirError: `out` holds something else. Nothing is written in any of these cases.
     """
     _check_out(out)
-    reading = Reading(scale, columns or {}, tasks)
     samples = [sample for source in sources for sample in read_source(source, reading, progress)]
     if not samples:
         raise DataError("the files hold no line; there is nothing to report")
@@ -75,7 +69,12 @@ def import_samples(
     notes = tuple(
         dict.fromkeys((*(s.note for s in samples if s.note), *(t for _, told in measured.values() for t in told)))
     )
-    made = {"by": MADE_BY, "files": [s.text for s in sources], "reward": scale.reward, "threshold": scale.threshold}
+    made = {
+        "by": MADE_BY,
+        "files": [s.text for s in sources],
+        "reward": reading.scale.reward,
+        "threshold": reading.scale.threshold,
+    }
     names = list(dict.fromkeys(task for _, task in groups))
     with replaced_dir(out) as staging:
         write_evaldir(staging, models, names, {**made, "notes": list(notes), "versions": installed_versions()})

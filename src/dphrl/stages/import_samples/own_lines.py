@@ -41,7 +41,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "prompt": ("question", "problem", "query", "instruction", "input", "prompt"),
     "gold": ("answer", "target", "ground_truth", "reference", "expected", "reward_model.ground_truth"),
 }
-"""Ours -> what others call it, the likeliest first: for the --columns line that an error proposes, never to guess by."""
+"""Ours -> what others call it, the likeliest first: for the --columns line that an error proposes, not to guess."""
 
 
 def read_own(row: Row, scale: Scale) -> Iterator[Sample]:

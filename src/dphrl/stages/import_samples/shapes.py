@@ -106,10 +106,10 @@ def understood(row: Row, columns: Mapping[str, str]) -> Understood:
     for name, shape in SHAPES.items():
         if shape.names <= row.keys():
             return Understood(name, shape)
-    name, missing = min(
-        ((name, shape.names - row.keys()) for name, shape in SHAPES.items()),
-        key=lambda one: (len(one[1]) / len(SHAPES[one[0]].names), one[0] not in "lines of one's own"),
-    )
+    name = max(SHAPES, key=lambda one: len(SHAPES[one].names & row.keys()) / len(SHAPES[one].names))
+    if len(SHAPES[name].names & row.keys()) * 2 < len(SHAPES[name].names):
+        name = next(iter(SHAPES))
+    missing = SHAPES[name].names - row.keys()
     raise DataError(
         f"is of no shape that is known. It has: {described(row)}. The nearest is {name}, which also needs "
         f"{', '.join(sorted(missing))}. Say which column is what, e.g. {proposed(row)} (names of ours: "
