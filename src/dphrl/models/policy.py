@@ -66,11 +66,12 @@ class Policy:
         """Token ids of a prompt, exactly one begin token: chat messages through the chat template, text as it is.
 
         Raises:
-            ModelError: chat messages, but the tokenizer has no chat template.
+            ModelError: chat messages, but the tokenizer has no chat template; or a tokenizer that appends an end token.
             DataError: the prompt has no token.
         """
         if isinstance(prompt.prompt, str):
             ids = list(self.tokenizer(prompt.prompt)["input_ids"])
+            self._refuse_appended_end(prompt.prompt, ids)
         elif self.tokenizer.chat_template is None:
             raise ModelError("the tokenizer has no chat template; set task.chat to false or use an instruct model")
         else:
@@ -84,6 +85,18 @@ class Policy:
         if not ids:
             raise DataError(f"prompt {prompt.id!r} is empty after tokenization; remove it or mend task.template")
         return list(ids)
+
+    def _refuse_appended_end(self, text: str, ids: list[int]) -> None:
+        """Behind an end token a model writes something else: a new text, not the prompt's continuation."""
+        if len(ids) < 2 or ids[-1] not in self.stop_ids:
+            return
+        written = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if written[-1:] != ids[-1:]:  # else the text itself ends so
+            raise ModelError(
+                f"the tokenizer of {self.source} appends its end token ({self.tokenizer.decode([ids[-1]])!r}) to a "
+                "prompt, so the model would not go on with it; set add_eos_token to false in its "
+                "tokenizer_config.json, or mend its post-processor in tokenizer.json"
+            )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of a completion, special tokens left out."""
