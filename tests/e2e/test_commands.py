@@ -94,7 +94,7 @@ def test_run_makes_every_file_of_the_contract_and_does_nothing_twice(tmp_path: P
     assert_done(again)
     assert {row["method"] for row in json.loads(again.stdout)["rows"]} == {"base", "dph_f"}
     assert before == {p: p.stat().st_mtime_ns for p in before}
-    assert called("report", "--config", config).stdout.strip() == str(run / "report" / "index.html")
+    assert called("report", "--config", config).stdout.splitlines()[-1] == f"Page: {run / 'report' / 'index.html'}"
     refused(
         called("eval", "--config", config, "--model", "base", "--eval.base", "false", "--out", tmp_path / "n"), "base"
     )
