@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from byte_models import byte_tokenizer
 
 from dphrl.cli.main import main
 from dphrl.tasks import READY
@@ -41,7 +42,9 @@ def test_the_list_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_three_prompts_with_the_verdicts_on_their_golds(capsys: pytest.CaptureFixture[str], gsm8k: str) -> None:
     printed = run(capsys, "show", "gsm8k", "--data", gsm8k)
-    assert printed.startswith("gsm8k: 5 prompts\n\n--- prompt q0\n[user]\nHow many 0?\n\nPlease reason step by step")
+    assert printed.startswith(
+        "gsm8k: 5 prompts\n\n--- prompt q0, about 28 tokens\n[user]\nHow many 0?\n\nPlease reason step by step"
+    )
     assert "--- gold: 1\n--- as a completion: correct\n" in printed
     assert "--- as a completion: gold_error (" in printed
     assert "q2" in printed and "q3" not in printed
@@ -54,7 +57,39 @@ def test_one_prompt_and_other_settings(capsys: pytest.CaptureFixture[str], gsm8k
         "gsm8k: 5 prompts",
         "note: 5 of 5 prompts do not fit 2 tokens, however short: q0, q1, q2, q3, q4 (estimated: 3 characters a token)",
     ]
-    assert "--- prompt q3\nHow many 3?" in printed and "q0\n" not in printed and "[user]" not in printed
+    assert (
+        "--- prompt q3, about 28 tokens\nHow many 3?" in printed and "q0\n" not in printed and "[user]" not in printed
+    )
+
+
+def test_with_a_model_a_prompt_is_what_it_sees(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rendered chat, and its tokens counted."""
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    monkeypatch.setattr("dphrl.models.policy.load_tokenizer", lambda config: byte_tokenizer(chat_template=template))
+    path = tmp_path / "chat.json"
+    path.write_text(json.dumps([{"prompt": [{"role": "user", "content": "1+1?"}], "gold": "2"}]))
+    printed = run(capsys, "show", "jsonl", "--data", str(path), "--model", "m")
+    assert "--- prompt row-0000000, 21 tokens\n<user>1+1?<assistant>\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (["--task.template", "Q {responses}"], "field 'responses' of the template holds a list"),
+        (["--task.template", "Q {reward_model}"], "e.g. reward_model.ground_truth"),
+        (["--task.template", "Q", "--task.columns", "{gold: reward_model}"], "gold=reward_model.ground_truth"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    settings: list[str], why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A list or an object that would become its Python text; the members are named."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"q": "1+1?", "gold": "2", "responses": ["2"], "reward_model": {"ground_truth": "2"}}]))
+    assert main(["tasks", "show", "jsonl", "--data", str(path), *settings]) == 2
+    assert why in capsys.readouterr().err
 
 
 def test_a_demo_task_and_its_split(capsys: pytest.CaptureFixture[str]) -> None:

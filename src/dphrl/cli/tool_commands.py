@@ -54,13 +54,16 @@ def tasks(context: click.Context) -> None:
 @option("--data", help="Its file, folder or `datasets` name [the task's own].")
 @option("--split", help="Its split [the task's own].")
 @option("--prompt", metavar="ID", help="Show this prompt alone.")
-def show(name: str, data: str | None, split: str | None, prompt: str | None, overrides: Overrides) -> None:
+@option("--model", help="Folder or name whose tokenizer counts tokens and renders chats [tokens are estimated].")
+def show(
+    name: str, data: str | None, split: str | None, prompt: str | None, model: str | None, overrides: Overrides
+) -> None:
     """Print three prompts of a task (a ready one, or demo:NAME), their golds, and the verdicts on the golds."""
     from rich.console import Console
 
     from dphrl.stages.show_tasks import show_task
 
-    show_task(name, Console(), data=data, split=split, prompt=prompt, overrides=overrides)
+    show_task(name, Console(), data=data, split=split, prompt=prompt, model=model, overrides=overrides)
 
 
 @click.group()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dphrl.config.load import build_config
 from dphrl.config.overrides import with_overrides
-from dphrl.config.sources import TaskConfig
-from dphrl.errors import ConfigError, DataError, nearest
+from dphrl.config.sources import ModelConfig, TaskConfig
+from dphrl.errors import ConfigError, DataError, ModelError, nearest
 from dphrl.tasks.load import load_task
 from dphrl.tasks.ready import all_ready_tasks, ready_task
+from dphrl.tasks.render_prompts import estimated_tokens
 from dphrl.types import Prompt, Task, item_of
 from dphrl.verifiers.registry import verifier_of
 from dphrl.verifiers.verifier import Verifier
@@ -44,6 +45,7 @@ def show_task(
     data: str | None = None,
     split: str | None = None,
     prompt: str | None = None,
+    model: str | None = None,
     overrides: Mapping[str, str] | None = None,
     base_dir: Path = Path(),
 ) -> None:
@@ -54,6 +56,7 @@ def show_task(
         console: where to print; plain text where it is no terminal.
         data, split: task.data and task.split.
         prompt: id of the one prompt to show; None = the first three.
+        model: folder or name whose tokenizer counts the tokens and renders chats; None = the count is estimated.
         overrides: further settings, "task.KEY" -> text as on the command line.
         base_dir: folder that relative paths are looked up in first.
     Raises:
@@ -68,9 +71,12 @@ def show_task(
     _say(console, f"{name}: {len(task.prompts):,} prompts", "bold")
     for note in task.notes:
         _say(console, f"note: {note}")
+    tokenizer = None if model is None else _tokenizer(model)
     for one in chosen:
-        _say(console, f"\n--- prompt {one.id}", "bold")
-        for part in _parts(one):
+        ids = None if tokenizer is None else _token_ids(tokenizer, one)
+        tokens = f"about {estimated_tokens(one):,}" if ids is None else f"{len(ids):,}"
+        _say(console, f"\n--- prompt {one.id}, {tokens} tokens", "bold")
+        for part in _parts(one) if ids is None else [tokenizer.decode(ids)]:  # type: ignore[union-attr]
             _say(console, part)
         _say(console, f"--- {_gold_line(task, verifier, one)}", "bold")
 
@@ -97,6 +103,23 @@ def _parts(prompt: Prompt) -> list[str]:
     if isinstance(prompt.prompt, str):
         return [prompt.prompt]
     return [f"[{message['role']}]\n{message['content']}" for message in prompt.prompt]
+
+
+def _tokenizer(model: str) -> Any:
+    from dphrl.models.policy import load_tokenizer  # it imports torch
+
+    return load_tokenizer(ModelConfig(path=model))
+
+
+def _token_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """What a model sees of a prompt, without the weights of one."""
+    if isinstance(prompt.prompt, str):
+        return list(tokenizer(prompt.prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise ModelError("the tokenizer has no chat template; set task.chat to false or use an instruct model")
+    messages = [dict(message) for message in prompt.prompt]
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    return list(rendered["input_ids"])
 
 
 def _gold_line(task: Task, verifier: Verifier, prompt: Prompt) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ Content = str | tuple[Message, ...]
 CHARACTERS_PER_TOKEN = 3
 """Of the estimate, where no tokenizer is at hand; English and SQL have more."""
 SHOWN_IDS = 20
+TEXT_GOLDS = ("math", "exact", "sql")
+"""Verifiers whose gold is a text or a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Renderer:
         key = columns.get("id", f"row-{number:07d}")
         if key is None:
             raise DataError(f"row {number} of {self.cfg.data!r} has a null id")
+        self._check_gold(number, columns)
         messages = self._given_messages(number, columns, row)
         if messages is not None:
             return Rendered(Prompt(str(key), messages, columns), "", self._fits(messages))
@@ -106,6 +109,21 @@ class Renderer:
                 f"{listed(too_long, SHOWN_IDS)}{how}"
             )
         return tuple(lines)
+
+    def _check_gold(self, number: int, columns: Row) -> None:
+        """An object is no gold for a verifier that reads texts.
+
+        Raises:
+            DataError: names its members.
+        """
+        gold = columns.get("gold")
+        if self.cfg.verifier in TEXT_GOLDS and isinstance(gold, Mapping):
+            column = self.cfg.columns.get("gold", "gold")
+            raise DataError(
+                f"row {number} of {self.cfg.data!r}, column {column!r}: the gold is an object with "
+                f"{', '.join(map(str, gold)) or 'no members'}; name one of them, e.g. "
+                f"task.columns.gold={column}.{next(iter(gold), 'MEMBER')}"
+            )
 
     def _given_messages(self, number: int, columns: Row, row: UnfoldedRow) -> Content | None:
         """The prompt of a row that holds it as chat messages, with the task's system message; None where it does not.
@@ -191,7 +209,23 @@ class Renderer:
         return text, lost
 
     def _fill(self, columns: Row) -> str:
-        return self.template.fill({name: _text(columns[name]) for name in self.template.fields})
+        return self.template.fill({name: self._shown(columns, name) for name in self.template.fields})
+
+    def _shown(self, columns: Row, name: str) -> str:
+        """A field's text; a list or an object has none that could be meant."""
+        value = columns[name]
+        if isinstance(value, list | tuple | Mapping):
+            members = [one for one in names_of({name: value}, 2) if one != name]
+            raise DataError(
+                f"field {name!r} of the template holds {'an object' if members else 'a list'} ({str(value)[:60]}), "
+                "which is no text; "
+                + (
+                    f"name a member in task.columns.{name}, e.g. {members[0]}"
+                    if members
+                    else "name a column of texts, or of chat messages as the whole template"
+                )
+            )
+        return "" if value is None else str(value)
 
     def _fits(self, content: Content) -> bool:
         if self.cfg.prompt_tokens is None:
@@ -207,10 +241,6 @@ def estimated_tokens(prompt: Prompt) -> int:
     """Tokens of a prompt where no tokenizer is at hand."""
     texts = [prompt.prompt] if isinstance(prompt.prompt, str) else [message["content"] for message in prompt.prompt]
     return math.ceil(sum(map(len, texts)) / CHARACTERS_PER_TOKEN)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _messages(system: str | None, text: str) -> tuple[Message, ...]:
