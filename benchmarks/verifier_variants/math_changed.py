@@ -42,8 +42,12 @@ def number_changed(rng: random.Random, gold: MathGold) -> Iterable[str]:
     return [box(gold.text[: place.start()] + str(other) + gold.text[place.end() :]) for other in sorted(others)]
 
 
+_ZERO_FIRST = re.compile(r"-?0(?![\d.])")
+"""0 with a mark, or a list that begins with it: -0 is 0."""
+
+
 def sign_changed(_: random.Random, gold: MathGold) -> Iterable[str]:
-    if gold.kind not in (*NUMBERS, "root", "percent", "degrees") or value(gold) == 0:
+    if gold.kind not in (*NUMBERS, "root", "percent", "degrees") or value(gold) == 0 or _ZERO_FIRST.match(gold.text):
         return []
     return [box(gold.text[1:] if gold.text.startswith("-") else f"-{gold.text}")]
 
