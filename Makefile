@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 WORKERS ?= 2
 export OMP_WAIT_POLICY := passive
 
-.PHONY: demo test lint types tests fast benchmarks test-browser test-vllm test-verl test-verl-fit test-lowest test-newest docs clean
+.PHONY: demo test lint types tests fast benchmarks test-browser test-chaos test-vllm test-verl test-verl-fit test-lowest test-newest docs clean
 
 demo: $(READY)
 	$(BIN)/dphrl demo
@@ -38,6 +38,12 @@ benchmarks: $(READY)
 test-browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+
+# Kills, full and read-only disks, damaged files and two commands at once, for CHAOS_SECONDS; docs/resuming.md. Full and
+# read-only disks need root, who may mount a small disk. `--seed N` in CHAOS repeats a series.
+CHAOS_SECONDS := 600
+test-chaos: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) $(CHAOS)
 
 # vLLM's engine and server on a CPU, in an environment of their own: some 3 GB, an hour of patience on a slow line.
 VLLM := .venv-vllm
