@@ -180,6 +180,7 @@ def test_a_log_of_inspect_ai_is_its_zip(tmp_path: Path) -> None:
         ([{"content": ["2+2?4"], "rewards": [1.0], "idx": 0}], "take val_data_stepN"),
         (EVENTS[:2], "sample '3' has 0 samplings and 1 matches"),
         ([{"id": 1, "response": "4", "is_correct": True}], "--columns '{prompt_id: id, completion: response, correct"),
+        ([{"prompt": CHAT[:1], "responses": ["4"]}], "completion: responses, correct: .* `dphrl verify` judges"),
         ([LINES[0], {**LINES[0], "prompt": "other?", "gold": "9"}], "the id 'a' stands for two questions"),
     ],
 )

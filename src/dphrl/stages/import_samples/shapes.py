@@ -110,10 +110,12 @@ def understood(row: Row, columns: Mapping[str, str]) -> Understood:
     if len(SHAPES[name].names & row.keys()) * 2 < len(SHAPES[name].names):
         name = next(iter(SHAPES))
     missing = SHAPES[name].names - row.keys()
+    line = proposed(row)
+    way = " No column looks like a verdict; `dphrl verify` judges completions." if "correct: ?" in line else ""
     raise DataError(
         f"is of no shape that is known. It has: {described(row)}. The nearest is {name}, which also needs "
-        f"{', '.join(sorted(missing))}. Say which column is what, e.g. {proposed(row)} (names of ours: "
-        f"{', '.join(NAMES)}; paths may have dots)"
+        f"{', '.join(sorted(missing))}. Say which column is what, e.g. {line} (names of ours: "
+        f"{', '.join(NAMES)}; paths may have dots).{way}"
     )
 
 
