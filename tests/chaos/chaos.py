@@ -166,12 +166,13 @@ def main() -> None:
         chaos = Chaos(Path(folder), options.seed)
         try:
             chaos.make_whole()
+            kinds = [kind for kind in options.kinds if chaos.disk.mounted or kind not in ("full", "read-only")]
+            if not kinds:
+                sys.exit("nothing can be tried: this user cannot mount a small disk")
             until = time.monotonic() + options.seconds
             while time.monotonic() < until:
-                kind = options.kinds[sum(tried.values()) % len(options.kinds)]
+                kind = kinds[sum(tried.values()) % len(kinds)]
                 tried[kind] += 1
-                if kind in ("full", "read-only") and not chaos.disk.mounted:
-                    continue
                 done, wrong = chaos.trial(kind)
                 if wrong:
                     failed[kind] += 1
