@@ -20,7 +20,7 @@ from pathlib import Path
 import commands
 import disturbances
 from commands import STAGES, Ended, begin, undisturbed
-from same_bits import differences
+from same_bits import compared_as, differences
 
 import dphrl.engines.trl.trainer
 import dphrl.stages.train.train  # noqa: F401
@@ -125,7 +125,11 @@ class Chaos:
         ended = undisturbed(STAGES, self.here, self.said)[-1]
         done = f"{how} {name} behind {stage}{' (halfway)' if halfway else ''}: {ended.stage} {ended.status}"
         if ended.status == 0:
-            wrong = [f"with status 0 {text}" for text in self._wrong_bits() if not text.startswith(f"{name} ")]
+            wrong = [
+                f"with status 0 {text}"
+                for text in self._wrong_bits()
+                if not text.startswith((f"{name} ", f"{compared_as(name)} "))
+            ]
             if not wrong and (not path.exists() or path.read_bytes() != before) and self._wrong_bits():
                 self.unread[name] += 1
         else:

@@ -32,6 +32,11 @@ def differences(found: Path, wanted: Path) -> list[str]:
     return wrong + [f"{name} differs" for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
 
 
+def compared_as(name: str) -> str:
+    """What a file is called in `differences`: the pieces of one folder's draws are one."""
+    return re.sub(r"-\d+\.parquet$", ".parquet", name)
+
+
 def _contents(root: Path) -> dict[str, Any]:
     """File -> what is compared of it; the pieces of one folder's draws are one."""
     found: dict[str, Any] = {}
@@ -54,7 +59,7 @@ def _contents(root: Path) -> dict[str, Any]:
 def _content(path: Path, name: str) -> tuple[str, Any]:
     if path.suffix == ".parquet":
         rows = pq.read_table(path).to_pylist()
-        key = re.sub(r"-\d+\.parquet$", ".parquet", name)
+        key = compared_as(name)
         return key, sorted(json.dumps(_timeless(row), sort_keys=True, default=str) for row in rows)
     if path.suffix == ".json":
         return name, _timeless(json.loads(path.read_text()))
