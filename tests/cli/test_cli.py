@@ -154,6 +154,14 @@ def test_doctor_says_what_is_installed(capsys: pytest.CaptureFixture[str]) -> No
     assert "torch 2." in said and "demo model: found" in said
 
 
+def test_doctor_says_whether_a_model_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--model", "demo"]) == 0
+    assert capsys.readouterr().out.endswith("verdict: trains\n")
+    for path, said in ((tmp_path, "holds no config.json"), (tmp_path / "model.gguf", "does not exist")):
+        assert main(["doctor", "--model", str(path)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_recipes_and_pages_are_printed_whole(capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).parents[2]
     for words, path in (

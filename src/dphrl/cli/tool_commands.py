@@ -144,8 +144,10 @@ def _list_or_print(folder: str, name: str | None) -> None:
 
 
 @click.command()
-def doctor() -> None:
-    """Say what is installed, what works, and what to install."""
+@option("--model", help="Folder or name of a model: load it, and say whether it trains.")
+def doctor(model: str | None) -> None:
+    """Say what is installed, what works, and what to install; or whether a model can be trained."""
     from dphrl.stages.doctor import installation_text
+    from dphrl.stages.doctor_model import model_text
 
-    click.echo(installation_text())
+    click.echo(installation_text() if model is None else model_text(model))
