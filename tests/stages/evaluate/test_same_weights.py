@@ -26,7 +26,7 @@ def config_of() -> Any:
             "out": "run",
             "method": "grpo",
             "threads": 1,
-            "model": {"path": "model", "device": "cpu"},
+            "model": {"path": "model", "device": "cpu", "dtype": "bfloat16"},
             "task": {"data": "demo:in_domain", "limit": 8},
             "eval_tasks": {"t": {"data": "demo:in_domain", "split": "eval", "limit": 2}},
             "sampling": {"max_new_tokens": 16},

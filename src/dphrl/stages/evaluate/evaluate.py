@@ -9,7 +9,7 @@ from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
 from dphrl.files import read_json
 from dphrl.models.fingerprint import weights_digest
-from dphrl.models.policy import Policy, load_policy
+from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
@@ -58,7 +58,7 @@ def evaluate(
     if "base" in models and measures_base:
         subject = Subject(config, run.eval("base"), initial, tasks, None, check)
         if subject.has_work:
-            check_initial_weights(config, run, initial)
+            check_initial_weights(config, run)
         measure_model(subject, progress)
     if "final" in models:
         remedy = f"run `dphrl eval --model base` in {base.root} first"
@@ -74,10 +74,10 @@ def evaluate(
     return run
 
 
-def check_initial_weights(config: Config, run: RunDir, initial: Policy) -> None:
+def check_initial_weights(config: Config, run: RunDir) -> None:
     """Refuse a model that is not the one that the run drew from or trained: it would be measured as its base.
 
-    It is read once for it, at about a gigabyte in two seconds; where an engine draws, its memory is given back.
+    It is read once for it, as training reads it, at about a gigabyte in two seconds.
 
     Raises:
         RunDirError: the weights differ.
@@ -89,9 +89,9 @@ def check_initial_weights(config: Config, run: RunDir, initial: Policy) -> None:
     ]
     if not known:
         return
-    now = weights_digest(initial.model)
-    if config.sampling.backend != "transformers":
-        initial.release()
+    trained = load_policy(config)  # a bfloat16 model is drawn from in other numbers than it is trained in
+    now = weights_digest(trained.model)
+    trained.release()
     for file, weights in known:
         if weights != now:
             raise RunDirError(
