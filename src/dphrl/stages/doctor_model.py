@@ -48,8 +48,8 @@ def _model(policy: Policy) -> Iterator[str]:
     yield f"dropout: {', '.join(dropout) + '; off beside anchors' if dropout else 'none'}"
     if follows_longest_row(config):
         yield "rotary frequencies follow the longest row"
-    if getattr(config, "output_router_logits", False):
-        yield "output_router_logits: TRL adds the mixture's balancing loss"
+    if hasattr(config, "output_router_logits"):
+        yield "mixture of experts: TRL adds its balancing loss, prompts unshared, unless router_aux_loss_coef is 0"
     ids = policy.encode(Prompt("doctor", ASKED))
     autocast = policy.precision.autocast
     score(model, [ids], [ids], pad_id=policy.tokenizer.pad_token_id, temperature=1.0, batch_size=1, autocast=autocast)

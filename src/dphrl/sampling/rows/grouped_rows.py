@@ -169,6 +169,8 @@ class GroupedRows:
         return near if None not in windows else {"sliding_attention": near, "full_attention": additive(sees_GWK)}
 
     def _forward(self, ids: Tensor, *, cache: DynamicCache, **kwargs: Any) -> Tensor:
+        if hasattr(_text_config(self.model), "output_router_logits"):
+            kwargs["output_router_logits"] = False  # the balancing loss takes no mask over a cache
         logits: Tensor = self.model(input_ids=ids, use_cache=True, **{CACHE: cache}, **kwargs).logits
         return logits
 
