@@ -84,6 +84,7 @@ def compare(runs: tuple[Path, ...], config: Path | None, out: Path, baseline: st
 @option("--threshold", type=float, help="Rewards from here on are right [only 0 and 1 are allowed].")
 @option("--reward", metavar="NAME", help="The number that says what is right, where a line has several.")
 @option("--columns", metavar="MAPPING", help="Our names -> the files': '{prompt_id: id, completion: out.text, ...}'.")
+@option("--verifier", metavar="NAME", help="Judge what has no verdict by its gold: math, exact, module:function.")
 @option("--task", "tasks", metavar="NAME[=PATTERN]", multiple=True, help="Task of the prompts that PATTERN finds.")
 @option("--n", type=click.IntRange(1), help="Completions of a prompt that count [the fewest that one has].")
 @option("--show", is_flag=True, help="Print three samples as they were read, and write nothing.")
@@ -94,6 +95,7 @@ def import_files(
     threshold: float | None,
     reward: str | None,
     columns: str | None,
+    verifier: str | None,
     tasks: tuple[str, ...],
     n: int | None,
     show: bool,
@@ -114,7 +116,8 @@ def import_files(
     from dphrl.stages.report.write_report import report_comparison, write_report
 
     sources = [parse_source(text) for text in files]
-    reading = Reading(Scale(reward, threshold), parse_columns(columns), [parse_task(text) for text in tasks])
+    scale = Scale(reward, threshold, verifier)
+    reading = Reading(scale, parse_columns(columns), [parse_task(text) for text in tasks])
     if show:
         for line in shown_samples(sources, reading):
             click.echo(line)

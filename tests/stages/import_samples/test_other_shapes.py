@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dphrl.cli.main import main
 from dphrl.errors import DphrlError
 from dphrl.progress import silent
+from dphrl.runs.summary_file import read_summaries
 from dphrl.stages.import_samples.drawn_counts import counted_draws
 from dphrl.stages.import_samples.import_samples import import_samples
 from dphrl.stages.import_samples.own_lines import parse_columns
@@ -180,7 +181,7 @@ def test_a_log_of_inspect_ai_is_its_zip(tmp_path: Path) -> None:
         ([{"content": ["2+2?4"], "rewards": [1.0], "idx": 0}], "take val_data_stepN"),
         (EVENTS[:2], "sample '3' has 0 samplings and 1 matches"),
         ([{"id": 1, "response": "4", "is_correct": True}], "--columns '{prompt_id: id, completion: response, correct"),
-        ([{"prompt": CHAT[:1], "responses": ["4"]}], "completion: responses, correct: .* `dphrl verify` judges"),
+        ([{"prompt": CHAT[:1], "responses": ["4"]}], "completion: responses, correct: .* --verifier math judges"),
         ([LINES[0], {**LINES[0], "prompt": "other?", "gold": "9"}], "the id 'a' stands for two questions"),
     ],
 )
@@ -191,6 +192,29 @@ def test_what_a_file_does_not_say_is_refused(rows: list[Any], why: str, tmp_path
     with pytest.raises(DphrlError, match=why):
         import_samples([Source(path)], tmp_path / "out", resamples=10)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_comes_without_a_verdict_is_judged_where_asked(tmp_path: Path) -> None:
+    """Against the gold answer; verdicts that are there stay as they are."""
+    path = tmp_path / "own.jsonl"
+    rows = [{"prompt": CHAT[:1], "responses": ["4", "The answer is 5.", ""], "reward_model": {"ground_truth": "4"}}]
+    path.write_text(jsonl(rows))
+    columns = parse_columns("{completion: responses, prompt: prompt, gold: reward_model.ground_truth}")
+    reading = Reading(Scale(verifier="math"), columns)
+    evaldir, notes = import_samples([Source(path)], tmp_path / "out", reading=reading, resamples=10)
+    summary = read_summaries(evaldir.folder("own") / "summary.json")["samples"]
+    assert (summary.n, summary.mean_at_n) == (3, pytest.approx(1 / 3))
+    assert notes[0] == "3 of 3 completions came without a verdict and were judged by math"
+    by_math = Reading(Scale(verifier="math"))
+    path.write_text(jsonl([{**LINES[1], "correct": True, "gold": "4"}, {**LINES[0], "correct": None, "gold": "4"}]))
+    evaldir, notes = import_samples([Source(path)], tmp_path / "two", reading=by_math, resamples=10)
+    summary = read_summaries(evaldir.folder("own") / "summary.json")["samples"]
+    assert summary.mean_at_n == 1.0 and notes[0].startswith("1 of 2")
+    path.write_text(jsonl([{**LINES[0], "correct": None}]))
+    with pytest.raises(DphrlError, match=r"line 1 has neither a verdict nor a gold answer.*--columns"):
+        import_samples([Source(path)], tmp_path / "none", reading=by_math, resamples=10)
+    with pytest.raises(DphrlError, match=r"maths.*math"):
+        import_samples([Source(path)], tmp_path / "none", reading=Reading(Scale(verifier="maths")), resamples=10)
 
 
 def test_columns_with_dots_and_lists(tmp_path: Path) -> None:

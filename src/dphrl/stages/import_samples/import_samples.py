@@ -15,6 +15,7 @@ from dphrl.runs.eval_dir import BASE, EvalDir, Model, add_samples, is_evaldir, r
 from dphrl.runs.run_dir import installed_versions
 from dphrl.stages.import_samples.asked_prompts import write_asked_prompts
 from dphrl.stages.import_samples.drawn_counts import counted_draws, notes_on_prompts
+from dphrl.stages.import_samples.judged_samples import judged
 from dphrl.stages.import_samples.sample import Sample
 from dphrl.stages.import_samples.sample_files import PlacedSample, Reading, Source, read_source
 from dphrl.types import GREEDY_DRAW, Completion, Verdict
@@ -62,18 +63,23 @@ def import_samples(
     samples = [sample for source in sources for sample in read_source(source, reading, progress)]
     if not samples:
         raise DataError("the files hold no line; there is nothing to report")
+    told: list[str] = []
+    if reading.scale.verifier is not None:
+        samples, note = judged(samples, reading.scale.verifier)
+        told.append(note)
     models = _models(samples, base)
     groups = _groups(samples)
     measured = {key: _completions(key, of_group, n) for key, of_group in groups.items()}
     completions = {key: found for key, (found, _) in measured.items()}
     notes = tuple(
-        dict.fromkeys((*(s.note for s in samples if s.note), *(t for _, told in measured.values() for t in told)))
+        dict.fromkeys((*told, *(s.note for s in samples if s.note), *(t for _, of in measured.values() for t in of)))
     )
     made = {
         "by": MADE_BY,
         "files": [s.text for s in sources],
         "reward": reading.scale.reward,
         "threshold": reading.scale.threshold,
+        "verifier": reading.scale.verifier,
     }
     names = list(dict.fromkeys(task for _, task in groups))
     with replaced_dir(out) as staging:

@@ -51,10 +51,11 @@ def read_own(row: Row, scale: Scale) -> Iterator[Sample]:
     if many and not isinstance(texts, list):
         raise DataError(f"completions is {type(texts).__name__}; write a list, or completion for a single one")
     name = scale.reward or next((n for n in VERDICTS if n in row), None)
-    if name is None or name not in row:
+    if scale.verifier is None and (name is None or name not in row):
         raise DataError(f"has no {name or 'correct, reward or score'}; write one of them, or name it with --reward")
     count = len(texts) if many else 1
-    verdicts, finishes = (_each(row, key, count, many) for key in (name, "finish_reason"))
+    verdicts = [None] * count if name not in row else _each(row, str(name), count, many)
+    finishes = _each(row, "finish_reason", count, many)
     greedy = row.get("greedy", row.get("draw") in (-1, "-1"))
     if isinstance(greedy, str):
         greedy = {"true": True, "false": False}.get(greedy.lower(), greedy)
@@ -80,12 +81,14 @@ def read_own(row: Row, scale: Scale) -> Iterator[Sample]:
         )
 
 
-def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+def renamed(row: Row, columns: Mapping[str, str], *, judged: bool = True) -> Row:
     """A record with the names of ours that --columns gives it; of its own names, those stay that are ours already.
 
     A path has dots, and goes through lists: `outputs.text` of [{"text": "4"}, {"text": "5"}] is ["4", "5"]. A
     completion that is a list of anything but messages is several completions.
 
+    Args:
+        judged: whether it must have a verdict.
     Raises:
         DataError: no such column; names those there are.
     """
@@ -102,7 +105,7 @@ def renamed(row: Row, columns: Mapping[str, str]) -> Row:
         found.pop("completions", None)
         if _is_several(found["completion"]):
             found["completions"] = found.pop("completion")
-    if not set(VERDICTS) & found.keys():
+    if judged and not set(VERDICTS) & found.keys():
         raise DataError(f"has no verdict; say which column is one: correct: COLUMN (it has {', '.join(names_of(row))})")
     if "prompt_id" not in found and not found.get("prompt"):
         raise DataError(f"has no prompt_id and no prompt; say which column is one (it has {', '.join(names_of(row))})")

@@ -52,6 +52,8 @@ class Scale:
     """Name of the number; None = the shape's own."""
     threshold: float | None = None
     """None = only 0 and 1 are allowed."""
+    verifier: str | None = None
+    """What judges completions that come without a verdict; None = they must have one."""
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not math.isfinite(self.threshold):

@@ -44,7 +44,8 @@ class Understood:
 
     def samples(self, row: Row, scale: Scale) -> Iterator[Sample]:
         """A record's samples. Raises DataError."""
-        return self.shape.read(renamed(row, self.columns) if self.columns else row, scale)
+        ours = renamed(row, self.columns, judged=scale.verifier is None) if self.columns else row
+        return self.shape.read(ours, scale)
 
 
 def _names(*names: str) -> frozenset[str]:
@@ -111,7 +112,7 @@ def understood(row: Row, columns: Mapping[str, str]) -> Understood:
         name = next(iter(SHAPES))
     missing = SHAPES[name].names - row.keys()
     line = proposed(row)
-    way = " No column looks like a verdict; `dphrl verify` judges completions." if "correct: ?" in line else ""
+    way = " No column looks like a verdict: leave it out, and --verifier math judges." if "correct: ?" in line else ""
     raise DataError(
         f"is of no shape that is known. It has: {described(row)}. The nearest is {name}, which also needs "
         f"{', '.join(sorted(missing))}. Say which column is what, e.g. {line} (names of ours: "
