@@ -156,7 +156,7 @@ def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path, text_ru
     [
         ("$A", "{{ messages[0].content }}"),
         ("<s> $A", "{{ bos_token }}{{ messages[0].content }}"),
-        ("<s> $A </s>", "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"),
+        ("</s> $A", "{{ eos_token }}{{ messages[0].content }}"),  # as OPT begins
         ("<pad> $A", '{{ "<pad>" }}{{ messages[0].content }}'),
     ],
 )
