@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -205,7 +206,8 @@ def run_dir_of(config: Config) -> RunDir:
     if not made.is_dir():
         raise RunDirError(f"{made} is {'no folder' if made.is_symlink() else 'a file'}; give another --out")
     if not os.access(made, os.R_OK | os.W_OK | os.X_OK):
-        raise RunDirError(f"{made} cannot be written, so {run.root} cannot be made; give another --out")
+        why = os.strerror(errno.EROFS if os.statvfs(made).f_flag & os.ST_RDONLY else errno.EACCES)
+        raise RunDirError(f"{made} cannot be written ({why}), so {run.root} cannot be made; give another --out")
     leftover = made == run.root and any(not p.name.endswith(".tmp") for p in run.root.iterdir())  # a kill leaves .tmp
     if leftover and not run.config.exists():
         raise RunDirError(f"{run.root} is not empty and holds no config.yaml; give another --out")
