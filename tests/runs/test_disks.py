@@ -104,11 +104,18 @@ def test_every_stage_on_a_full_and_on_a_read_only_disk(
         assert "No space left" in refused(*arguments)
         stuffing.unlink()
         assert main(arguments) == 0
+    Path("s.jsonl").write_text('{"prompt_id": "a", "completion": "4", "correct": true}\n')
+    others = (
+        ["report", "r"],
+        ["compare", "r", "--out", "k"],
+        ["import", "s.jsonl", "--out", "e"],
+        ["export", "verl", "c.yaml", "--out", "v"],
+    )
     whole = contents(Path("r"))
     remounted(disk, "ro")
     try:
-        for arguments in (*([*stage, "--config", "c.yaml"] for stage in stages), ["report", "r"], ["compare", "r"]):
-            refused(*arguments)
+        for arguments in (*([*stage, "--config", "c.yaml"] for stage in stages), *others):
+            assert "Read-only" in refused(*arguments), arguments
     finally:
         remounted(disk, "rw")
     assert contents(Path("r")) == whole

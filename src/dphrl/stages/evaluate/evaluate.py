@@ -77,7 +77,7 @@ def evaluate(
 def check_initial_weights(config: Config, run: RunDir) -> None:
     """Refuse a model that is not the one that the run drew from or trained: it would be measured as its base.
 
-    It is read once for it, as training reads it, at about a gigabyte in two seconds.
+    It is read once more for it, as training reads it.
 
     Raises:
         RunDirError: the weights differ.

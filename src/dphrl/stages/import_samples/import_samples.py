@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from dphrl.errors import ConfigError, DataError, RunDirError, nearest
@@ -60,13 +60,7 @@ def import_samples(
         ConfigError: no such base. RunDirError: `out` holds something else. Nothing is written in any of these cases.
     """
     _check_out(out)
-    samples = [sample for source in sources for sample in read_source(source, reading, progress)]
-    if not samples:
-        raise DataError("the files hold no line; there is nothing to report")
-    told: list[str] = []
-    if reading.scale.verifier is not None:
-        samples, note = judged(samples, reading.scale.verifier)
-        told.append(note)
+    samples, told = _read(sources, reading, progress)
     models = _models(samples, base)
     groups = _groups(samples)
     measured = {key: _completions(key, of_group, n) for key, of_group in groups.items()}
@@ -74,34 +68,52 @@ def import_samples(
     notes = tuple(
         dict.fromkeys((*told, *(s.note for s in samples if s.note), *(t for _, of in measured.values() for t in of)))
     )
-    made = {
-        "by": MADE_BY,
-        "files": [s.text for s in sources],
-        "reward": reading.scale.reward,
-        "threshold": reading.scale.threshold,
-        "verifier": reading.scale.verifier,
-    }
-    names = list(dict.fromkeys(task for _, task in groups))
     with replaced_dir(out) as staging:
-        write_evaldir(staging, models, names, {**made, "notes": list(notes), "versions": installed_versions()})
-        for model in models:  # the base first: the others are measured against it
-            for task in names:
-                if (key := (model.name, task)) not in groups:
-                    continue
-                progress(f"measure {' '.join(key)}", 0, 1)
-                reference = next((completions.get((m.name, task)) for m in models if m.base and m != model), None)
-                add_samples(
-                    staging,
-                    *key,
-                    completions[key],
-                    base=reference,
-                    resamples=resamples,
-                    seed=seed,
-                    facts=_not_known(groups[key]),
-                )
-                progress(f"measure {' '.join(key)}", 1, 1)
+        tasks = list(dict.fromkeys(task for _, task in groups))
+        write_evaldir(staging, models, tasks, {**_made(sources, reading), "notes": list(notes)})
+        for key, base_key in _in_order(models, tasks, groups):
+            progress(f"measure {' '.join(key)}", 0, 1)
+            add_samples(
+                staging,
+                *key,
+                completions[key],
+                base=None if base_key is None else completions.get(base_key),
+                resamples=resamples,
+                seed=seed,
+                facts=_not_known(groups[key]),
+            )
+            progress(f"measure {' '.join(key)}", 1, 1)
         write_asked_prompts(staging, _asked(samples))
     return read_evaldir(out), notes
+
+
+def _read(sources: Sequence[Source], reading: Reading, progress: Progress) -> tuple[list[PlacedSample], list[str]]:
+    """Every sample of the files, judged where that was asked for, and a note of it."""
+    samples = [sample for source in sources for sample in read_source(source, reading, progress)]
+    if not samples:
+        raise DataError("the files hold no line; there is nothing to report")
+    if reading.scale.verifier is None:
+        return samples, []
+    samples, note = judged(samples, reading.scale.verifier)
+    return samples, [note]
+
+
+def _made(sources: Sequence[Source], reading: Reading) -> dict[str, object]:
+    """How the directory came to be, without the notes."""
+    scale = reading.scale
+    asked = {"reward": scale.reward, "threshold": scale.threshold, "verifier": scale.verifier}
+    return {"by": MADE_BY, "files": [s.text for s in sources], **asked, "versions": installed_versions()}
+
+
+def _in_order(
+    models: Sequence[Model], tasks: Sequence[str], groups: Container[Group]
+) -> Iterator[tuple[Group, Group | None]]:
+    """Every model's tasks, the base's first, each with the base's group that it is measured against."""
+    base = next((model for model in models if model.base), None)
+    for model in models:
+        for task in tasks:
+            if (model.name, task) in groups:
+                yield (model.name, task), None if base is None or base == model else (base.name, task)
 
 
 def _check_out(out: Path) -> None:
