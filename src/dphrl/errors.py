@@ -47,7 +47,7 @@ class TrainingError(DphrlError):
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended training after a checkpoint was saved; `number` is the signal's."""
+    """A signal ended the command, a training after a checkpoint was saved; `number` is the signal's."""
 
     def __init__(self, number: int, text: str) -> None:
         super().__init__(text)

@@ -288,8 +288,16 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     assert [path.name for path in Path().iterdir()] == ["in.jsonl"]
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing() -> None:
-    """The verifier says when it is at the second batch, and then waits for the interrupt."""
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGUSR1, 138, "ended by SIGUSR1"),
+    ],
+)
+def test_a_signal_ends_it_with_one_line_and_leaves_nothing(number: int, status: int, words: str) -> None:
+    """The verifier says when it is at the second batch, and then waits for the signal."""
     module(
         "waits_of_tests",
         "import signal\n"
@@ -310,10 +318,10 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing() -> None:
     ) as process:
         assert process.stdout is not None and process.stdout.readline() == "waiting\n"
         assert any(path.suffix == ".tmp" for path in Path().iterdir())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate()
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "dphrl: interrupted; nothing was written" and "Traceback" not in err
+    assert (process.returncode, out) == (status, "")
+    assert err.splitlines()[-1] == f"dphrl: {words}; nothing was written" and "Traceback" not in err
     assert sorted(path.name for path in Path().iterdir()) == ["in.jsonl", "waits_of_tests.py"]
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,6 +25,9 @@ FAILED = 1
 BAD_INPUT = 2
 SIGNALLED = 128
 """Added to the number of the signal that ended a command, as a shell does."""
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""What ends a command as Ctrl-C does, with a line of its own: how `kill`, `timeout` and clusters say that time is up."""
 
 COMPLETE = "_DPHRL_COMPLETE"
 """Set by the script of --completion while the shell asks for completions."""
@@ -50,7 +56,6 @@ MOVED = {
 """(command, option that it once had) -> the command that does it now."""
 
 AFTER_INTERRUPT = {
-    "merge": "`dphrl presample` in --out goes on, if it is there",
     "watch": "the page is no longer served, and the runs were not touched",
     **dict.fromkeys(("verify", "anchors", "import", "export"), "nothing was written"),
 }
@@ -102,9 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `dphrl`; None = those of this process.
     Returns:
-        0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 training ended by SIGTERM and SIGUSR1, 1 standard
-        output was closed. A bug ends with a traceback and status 1.
+        0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 ended by SIGTERM and SIGUSR1, 1 standard output was
+        closed. A bug ends with a traceback and status 1.
     """
+    with _heard_signals():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads that spin would starve the other core's work
     if COMPLETE in os.environ:
         dphrl.main(prog_name="dphrl", complete_var=COMPLETE)
@@ -129,6 +139,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return FAILED
     return 0
+
+
+@contextmanager
+def _heard_signals() -> Iterator[None]:
+    """The first of `ENDING` raises Stopped; later ones are not heard, since launchers pass on what all were sent."""
+
+    def handler(number: int, frame: Any) -> None:
+        for each in heard:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number, f"ended by {signal.Signals(number).name}")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDING}
+    heard = [number for number, old in before.items() if old is not signal.SIG_IGN]  # a parent process handles it
+    for number in heard:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _explained(error: click.ClickException) -> str:

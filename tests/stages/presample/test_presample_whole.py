@@ -48,7 +48,11 @@ def test_merged_shares_are_what_one_run_makes(tmp_path: Path) -> None:
     assert result(merged) == result(one)
     assert all(stored(merged, label) == stored(one, label) for label in ("task", "reversal"))
     made(config_of(merged.root, anchor={"also": [{"task": "demo:reversal", "prompts": 5}]}))
-    with pytest.raises(RunDirError, match="holds presamples already"):
+    shutil.rmtree(merged.anchors)
+    merged.partition.unlink()
+    assert result(merge_shares(folders, merged.root)) == result(one), "an interrupted merge goes on"
+    SampleFiles(merged.draws("task")).paths()[0].unlink()
+    with pytest.raises(RunDirError, match="holds presamples already, others than these shares"):
         merge_shares(folders, merged.root)
 
 

@@ -242,12 +242,13 @@ def test_a_fault_of_the_verifier_is_a_verifier_error() -> None:
     assert pool_of(QUERY_WORKER).run([["too", "short"]], SETTINGS, cpu_s=60.0)[0][0] == "verifier_error"
 
 
-def test_ctrl_c_does_not_reach_the_worker() -> None:
+def test_signals_to_a_whole_job_do_not_end_its_workers() -> None:
     pool = pool_of(QUERY_WORKER)
     pool.run([["x"]], SETTINGS, cpu_s=60.0)
     pids = pool.pids
-    for pid in pids:
-        os.kill(pid, signal.SIGINT)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for pid in pids:
+            os.kill(pid, number)
     pool.run([["x"]], SETTINGS, cpu_s=60.0)
     assert pids and pool.pids == pids
 

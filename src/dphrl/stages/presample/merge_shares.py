@@ -21,7 +21,7 @@ from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.encoded_prompts import EncodedPrompts
 from dphrl.stages.presample.draw_origin import ORIGIN, differing_origin, task_origin
 from dphrl.stages.presample.make_partition import rules_of
-from dphrl.stages.presample.presample import TASK, load_all_prompts, make_sets_and_anchors
+from dphrl.stages.presample.presample import TASK, is_done, load_all_prompts, make_sets_and_anchors
 from dphrl.stages.presample.prompt_share import PromptShare, prompts_of_share, read_share
 from dphrl.stages.presample.waves import Outcomes, Presamples, require_complete
 
@@ -46,16 +46,12 @@ def merge_shares(
         out: the new run; its anchors and partition are those of a run that drew everything.
         base_dir: folder that relative paths of the config refer to; None = as the shares had it.
     Raises:
-        RunDirError: a share is missing, doubled, incomplete, of another config or policy; `out` holds presamples.
+        RunDirError: a share is missing, doubled, incomplete, of another config or policy; `out` holds presamples of
+            others. Those of these shares are what an earlier merge left, and it goes on.
         DphrlError: as `presample`.
     """
     parts = _parts(folders)
     config = replace(parts[0].config, out=str(out))
-    if RunDir(out).presample.exists():
-        raise RunDirError(
-            f"{out} holds presamples already; give another --out, or go on with `dphrl presample` in it if a merge "
-            "was interrupted there"
-        )
     policy = load_policy(config)
     policy_fingerprint = fingerprint(policy, config)
     prompts = load_all_prompts(config, policy, base_dir or parts[0].base_dir, progress)
@@ -63,7 +59,12 @@ def merge_shares(
     outcomes = [_gathered(parts, one, config) for one in prompts]
     run = open_run(config)
     with exclusive(run.root), disk_errors(run.root):
-        _copy(parts, run, [one.task.name for one in prompts])
+        if run.presample.exists():
+            _check_same(run, prompts, outcomes)
+        else:
+            _copy(parts, run, [one.task.name for one in prompts])
+        if is_done(run, config):
+            return run
         presamples = [
             Presamples(one, drawn, SampleFiles(run.draws(one.task.name)))
             for one, drawn in zip(prompts, outcomes, strict=True)
@@ -127,6 +128,14 @@ def _gathered(parts: Sequence[_Part], prompts: EncodedPrompts, config: Config) -
         owner |= dict.fromkeys(outcomes, root)
         gathered |= outcomes
     return {i: gathered[i] for i in prompts.encoded}
+
+
+def _check_same(run: RunDir, prompts: Sequence[EncodedPrompts], outcomes: Sequence[Outcomes]) -> None:
+    """The presamples that are there already are those of the shares."""
+    for one, drawn in zip(prompts, outcomes, strict=True):
+        stored = by_draw(SampleFiles(run.draws(one.task.name)).read(without=HEAVY))
+        if stored != {i: draws for i, draws in drawn.items() if draws}:
+            raise RunDirError(f"{run.root} holds presamples already, others than these shares; give another --out")
 
 
 def _copy(parts: Sequence[_Part], run: RunDir, names: Sequence[str]) -> None:

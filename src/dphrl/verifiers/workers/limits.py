@@ -11,12 +11,16 @@ MEMORY_BYTES = 1 << 30
 _OPEN_FILES, _MOST_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
-def lock_down() -> None:
-    """Take from this process, for good: memory above 1 GiB, file writes, core dumps, and the user's Ctrl-C.
+def leave_signals_to_parent() -> None:
+    """Ctrl-C and what clusters send to all processes of a job are the parent's, which stops its workers itself: a
+    training that is asked to stop has verdicts to wait for until the step's end."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
-    SIGINT belongs to the parent, which stops its workers itself.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def lock_down() -> None:
+    """Take from this process, for good: memory above 1 GiB, file writes and core dumps."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(ValueError, OSError):  # macOS refuses this one; SQLite's own heap limit is left there

@@ -25,7 +25,7 @@ import traceback
 from typing import Any
 
 from dphrl.verifiers.workers.job import Job, Reply
-from dphrl.verifiers.workers.limits import arm_cpu_deadline, lock_down
+from dphrl.verifiers.workers.limits import arm_cpu_deadline, leave_signals_to_parent, lock_down
 
 RING_S = 0.002
 """Seconds between two rings: short beside any deadline, long beside what waking the parent costs."""
@@ -57,6 +57,7 @@ def be_template(module: str, parent: int) -> None:
         module: name of the module that holds the job.
         parent: id of the process that asks; when it is gone, so is this one, and with it the workers.
     """
+    leave_signals_to_parent()  # at once: the import takes a while
     logging.disable(logging.CRITICAL)
     job: Job = importlib.import_module(module).JOB
     lock_down()
