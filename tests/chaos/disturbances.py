@@ -12,7 +12,7 @@ from pathlib import Path
 
 from commands import Command
 
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 DISK_BYTES = 96 << 20
 
 

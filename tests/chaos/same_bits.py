@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ import pyarrow.parquet as pq
 TIMES = re.compile(
     r"second|time|_per_s|when|rate$|speed|began|ended|created|date|hours|memory|runtime|pieces|crc32|_share$|^key$"
 )
-MACHINE = re.compile(r"(^|/)(versions\.json|dphrl-complete|README\.md)$|^report/")
-CHECKPOINT = re.compile(r"^train/checkpoint-\d+/")
+MACHINE = re.compile(r"(^|/)(versions\.json|dphrl-complete|README\.md)$|^\w+/report/")
+CHECKPOINT = re.compile(r"^r/train/checkpoint-\d+/")
 COMPARED = ("model.safetensors", "optimizer.pt")
 """Of a checkpoint, where both runs have it."""
 
 
-def differences(found: Path, wanted: Path) -> list[str]:
-    """A sentence for each file that is missing, too many, or differs."""
-    ours, theirs = _contents(found), _contents(wanted)
+def differences(found: Path, wanted: Path, places: Sequence[str]) -> list[str]:
+    """A sentence for each file of these places in two folders that is missing, too many, or differs."""
+    ours, theirs = _contents(found, places), _contents(wanted, places)
     wrong = [f"{name} is missing" for name in sorted(theirs.keys() - ours.keys()) if not CHECKPOINT.match(name)]
     wrong += [f"{name} is too many" for name in sorted(ours.keys() - theirs.keys()) if not CHECKPOINT.match(name)]
     return wrong + [f"{name} differs" for name in sorted(ours.keys() & theirs.keys()) if ours[name] != theirs[name]]
@@ -37,10 +38,11 @@ def compared_as(name: str) -> str:
     return re.sub(r"-\d+\.parquet$", ".parquet", name)
 
 
-def _contents(root: Path) -> dict[str, Any]:
+def _contents(root: Path, places: Sequence[str]) -> dict[str, Any]:
     """File -> what is compared of it; the pieces of one folder's draws are one."""
     found: dict[str, Any] = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    paths = [path for place in places for path in (root / place, *(root / place).rglob("*")) if path.is_file()]
+    for path in sorted(paths):
         name = path.relative_to(root).as_posix()
         if MACHINE.search(name) or "damaged-checkpoint" in name:
             continue

@@ -27,7 +27,7 @@ SIGNALLED = 128
 """Added to the number of the signal that ended a command, as a shell does."""
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-"""What ends a command as Ctrl-C does, with a line of its own: how `kill`, `timeout` and clusters say that time is up."""
+"""What ends a command as Ctrl-C does, with a line of its own: `kill`, `timeout` and clusters send it."""
 
 COMPLETE = "_DPHRL_COMPLETE"
 """Set by the script of --completion while the shell asks for completions."""
@@ -107,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `dphrl`; None = those of this process.
     Returns:
-        0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 ended by SIGTERM and SIGUSR1, 1 standard output was
-        closed. A bug ends with a traceback and status 1.
+        0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 ended by SIGTERM and SIGUSR1, 1 standard output
+        was closed. A bug ends with a traceback and status 1.
     """
     with _heard_signals():
         return _main(arguments)
