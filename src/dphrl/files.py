@@ -1,11 +1,12 @@
-"""Files written whole or not at all: a temporary name beside the target, then a rename."""
+"""Files written whole or not at all, under a temporary name that is renamed; JSON carries a checksum."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
@@ -15,6 +16,13 @@ from typing import Any, TypeVar
 from dphrl.errors import RunDirError
 
 T = TypeVar("T")
+
+CHECKSUM = "crc32"
+"""Last key of each object that we write: CRC-32 of the others, 8 hex digits. One without it was written by an earlier
+dphrl or is somebody's own, and is taken as it is."""
+
+YOURS = f'if the change is yours, take "{CHECKSUM}" out'
+"""How to keep an object that was changed on purpose."""
 
 
 @contextmanager
@@ -51,13 +59,47 @@ def write_text(path: Path, text: str) -> None:
         staging.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all; NaN is refused, since JSON has none."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def json_text(value: Any) -> str:
+    """Indented, as files have it; NaN is refused, since JSON has none."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """An object with its checksum, whole or not at all; NaN is refused."""
+    write_text(path, json_text(with_checksum(value)))
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What a file holds, without its checksum.
+
+    Raises:
+        OSError: the file cannot be read. ValueError: no JSON, or not as it was written.
+    """
+    return without_checksum(json.loads(path.read_bytes()))
+
+
+def with_checksum(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The object with its checksum as the last key."""
+    return {**value, CHECKSUM: checksum_of(json.loads(json.dumps(value)))}
+
+
+def without_checksum(value: Any) -> Any:
+    """What was written: an object without its checksum; anything else as it is.
+
+    Raises:
+        ValueError: the checksum is another one.
+    """
+    if not isinstance(value, dict) or CHECKSUM not in value:
+        return value
+    content = {key: part for key, part in value.items() if key != CHECKSUM}
+    if value[CHECKSUM] != (found := checksum_of(content)):
+        raise ValueError(f"its content has the checksum {found}, {value[CHECKSUM]} was written; {YOURS}")
+    return content
+
+
+def checksum_of(content: Any) -> str:
+    """CRC-32 of what JSON holds, whatever the order of its keys and its spaces; 8 hex digits."""
+    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def test_what_was_killed_before_its_manifest_leaves_the_store_as_it_was(
 
     for step in (lambda: writer.add(ANCHORS[2:]), writer.seal):
         with monkeypatch.context() as patch:
-            patch.setattr("dphrl.anchors.manifest.write_json", killed)
+            patch.setattr("dphrl.anchors.manifest.write_text", killed)
             with pytest.raises(KeyboardInterrupt):
                 step()
         assert len(list(path.glob("*.arrow"))) > 1  # files that no manifest names

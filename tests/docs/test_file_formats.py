@@ -18,6 +18,7 @@ from docs_run import quickstart_folder
 from dphrl.anchors.arrow_files import anchor_schema
 from dphrl.anchors.manifest import SCHEMA as STORE_SCHEMA
 from dphrl.cli.main import main
+from dphrl.files import read_json
 from dphrl.method.divergences import GENERATORS, generator
 from dphrl.runs.samples import FORMS, SCHEMA
 
@@ -56,7 +57,7 @@ def test_files_of_a_run_have_the_documented_keys(quickstart: Path) -> None:
     run = quickstart / "runs" / "first"
 
     def keys(file: str) -> list[str]:
-        content: dict[str, Any] = json.loads((run / file).read_text())
+        content: dict[str, Any] = read_json(run / file)
         return list(content)
 
     stored = pq.read_schema(run / "eval/final/in_domain.parquet").names

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of
 
+from dphrl.files import read_json
 from dphrl.report.comparison import Entry
 from dphrl.report.labels import METHODS
 from dphrl.report.page.drift_view import AnchorDrift, DriftedAnchor
@@ -106,7 +107,7 @@ def test_figures_and_tables_are_files_beside_the_page(folder: Path) -> None:
     drawn = [content.decode() for name, content in found.items() if name.endswith("svg")]
     assert all(svg.startswith("<svg xmlns=") and "var(--" not in svg for svg in drawn)
     assert METHODS["dph_f"].light in found["pass_at_k.svg"].decode()
-    assert json.loads((folder / "summary.json").read_text()) == comparison(THREE, notes=["Seeds differ."]).to_json()
+    assert read_json(folder / "summary.json") == comparison(THREE, notes=["Seeds differ."]).to_json()
     assert {p.name for p in (folder / "tables").iterdir()} == {
         *("numbers.csv", "numbers.md", "pass_at_k.csv", "pass_at_k.md", "training.csv", "training.md"),
         *("verdict.csv", "verdict.md", "verdict.tex"),
@@ -124,7 +125,7 @@ def test_tables_hold_the_numbers(folder: Path) -> None:
 
 
 def test_the_same_summary_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    summary = comparison_of(json.loads((folder / "summary.json").read_text()))
+    summary = comparison_of(read_json(folder / "summary.json"))
     write_page(summary, tmp_path, title="Demo", extras=Extras(training=TRAINING, how=HOW))
     for path in (p.relative_to(folder) for p in folder.rglob("*") if p.is_file()):
         assert (tmp_path / path).read_bytes() == (folder / path).read_bytes(), path

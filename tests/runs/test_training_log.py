@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dphrl.errors import RunDirError
+from dphrl.files import without_checksum
 from dphrl.method.collapse import TrainingWarning
 from dphrl.runs.run_dir import RunDir, read_versions
 from dphrl.runs.training_log import (
@@ -32,7 +33,7 @@ def test_lines_are_added_and_read(tmp_path: Path) -> None:
     for warning in warnings:
         append_warning(tmp_path / "warnings.jsonl", warning)
     assert read_warnings(tmp_path / "warnings.jsonl") == warnings
-    first = json.loads((tmp_path / "warnings.jsonl").read_text().split("\n")[0])
+    first = without_checksum(json.loads((tmp_path / "warnings.jsonl").read_text().split("\n")[0]))
     assert first == {"step": 2, "metric": "loss", "text": "left\u2028out"}
     change = TrainingChange(4, "2026-01-01T00:00:00+00:00", {"train.steps": (3, 4), "anchors.count": (None, 2)})
     append_change(tmp_path / "changes.jsonl", change)
@@ -50,7 +51,7 @@ def test_a_line_in_the_making_is_left_out_of_a_running_training_only(tmp_path: P
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2, "lo')
     assert read_metrics(path, running=True) == [{"step": 1}]
-    with pytest.raises(RunDirError, match=r"metrics.jsonl line 2 is no JSON"):
+    with pytest.raises(RunDirError, match=r"metrics.jsonl line 2 is damaged"):
         read_metrics(path)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from dphrl.files import read_json
 from dphrl.stages.compare.compare import compare_runs
 
 BASE = {"a": 2, "b": 1, "c": 0}
@@ -88,5 +89,5 @@ def write_run(
 def compared(runs: Sequence[Path], out: Path, **options: Any) -> dict[str, Any]:
     """The comparison as its summary.json holds it."""
     summary = compare_runs(runs, out, **options).to_json()
-    assert json.loads((out / "summary.json").read_text()) == json.loads(json.dumps(summary, allow_nan=False))
+    assert read_json(out / "summary.json") == json.loads(json.dumps(summary, allow_nan=False))
     return summary

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from dphrl.config.load import build_config
 from dphrl.config.root import Config
+from dphrl.files import read_json
 from dphrl.runs.run_dir import RunDir
 from dphrl.runs.samples import SampleFiles
 from dphrl.stages.presample.presample import presample
@@ -36,7 +36,7 @@ def made(config: Config, **options: Any) -> RunDir:
 def result(run: RunDir) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The partition, and every byte of the store but its manifest, whose order of keys says nothing."""
     files = {p.name: p.read_bytes() for p in run.anchors.iterdir() if p.suffix == ".arrow"}
-    return json.loads(run.partition.read_text()), files
+    return read_json(run.partition), files
 
 
 def stored(run: RunDir, label: str = "task") -> dict[tuple[str, int], Completion]:

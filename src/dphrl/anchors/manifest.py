@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dphrl.errors import AnchorError
-from dphrl.files import write_json
+from dphrl.files import json_text, write_text
 
 SCHEMA = 3
 """Version of the store's files: 1 was a single Parquet file, 2 had one record batch in each Arrow file."""
@@ -84,7 +84,7 @@ class Manifest:
     def write(self, folder: Path) -> None:
         """Write FOLDER/manifest.json, whole or not at all."""
         current = replace(self, schema=SCHEMA)
-        write_json(folder / "manifest.json", {"digest": current.digest, **current._content()})
+        write_text(folder / "manifest.json", json_text({"digest": current.digest, **current._content()}))
 
     def _content(self) -> dict[str, Any]:
         return {"schema": self.schema, "anchors": self.anchors, "tokens": self.tokens, **asdict(self)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,10 @@ from dphrl.config.places import copied, foreign_settings
 from dphrl.config.root import Config
 from dphrl.config.train import TrainerSettings
 from dphrl.errors import ConfigError, RunDirError, nearest
+from dphrl.files import write_text
+
+_HEAD = re.compile(r"# ([0-9a-f]{8}) .*?\n", re.ASCII)
+"""First line of a run's config.yaml: before the settings, so that a file that was cut off has it too."""
 
 
 def build_config(values: Mapping[str, Any]) -> Config:
@@ -58,13 +64,20 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, ba
         ConfigError: the file is missing, is no YAML mapping, or holds what `build_config` refuses.
     """
     path = Path(path)
-    values = _read_yaml(path)
-    if path.name == "config.yaml" and path.with_name("versions.json").is_file():
-        values = _as_stored_now(values)  # of a run directory
+    of_run = path.name == "config.yaml" and path.with_name("versions.json").is_file()
+    values = _as_stored_now(_read_yaml(path, stored=True)) if of_run else _read_yaml(path)
     try:
         return _located(build_config(with_overrides(values, overrides or {})), base_dir)
     except RecursionError:
         raise ConfigError(f"config {path} is nested too deeply") from None
+
+
+def write_stored_config(path: Path, config: Config) -> None:
+    """The settings of a run behind their checksum, whole or not at all."""
+    text = to_yaml(config)
+    write_text(
+        path, f"# {_crc_of(text)} is the CRC-32 of what follows; take this line out if you change a setting\n{text}"
+    )
 
 
 def read_stored_config(path: Path) -> Config:
@@ -74,7 +87,7 @@ def read_stored_config(path: Path) -> Config:
         RunDirError: the file cannot be read, or does not hold the settings of a run.
     """
     try:
-        values = _read_yaml(path)
+        values = _read_yaml(path, stored=True)
         if lacking := [name for name in ("out", "eval") if name not in values]:
             raise ConfigError(f"it lacks {', '.join(lacking)}")
         return build_config(_as_stored_now(values))
@@ -121,9 +134,20 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _crc_of(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _read_yaml(path: Path, *, stored: bool = False) -> dict[str, Any]:
+    """The mapping that a file holds; one that a run stored must be as it was written, where it has a checksum."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        if stored and (head := _HEAD.match(text)) and head[1] != (found := _crc_of(text[head.end() :])):
+            raise ConfigError(
+                f"config {path} has the checksum {found}, {head[1]} was written; if the change is yours, take its "
+                "first line out"
+            )
+        values = yaml.load(text, UniqueKeys)
     except FileNotFoundError:
         raise ConfigError(f"config {path} does not exist; `dphrl recipes` lists examples") from None
     except (OSError, UnicodeDecodeError) as error:

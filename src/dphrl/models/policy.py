@@ -242,7 +242,7 @@ def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, 
         state_dict: the weights, where the model itself holds a share of them only, or holds them in another type; None
             = the model's own.
     """
-    from dphrl.files import read_json, replaced_dir, write_json
+    from dphrl.files import json_text, read_json, replaced_dir, write_text
 
     with replaced_dir(folder) as staging:
         drawing, model.generation_config = model.generation_config, policy.generation_defaults
@@ -253,7 +253,8 @@ def save_policy(policy: Policy, model: Any, folder: Path, state_dict: dict[str, 
         if state_dict is not None:  # transformers writes down the type of the model in memory
             types = {str(x.dtype).removeprefix("torch.") for x in state_dict.values() if x.is_floating_point()}
             if len(types) == 1:
-                write_json(staging / "config.json", {**read_json(staging / "config.json"), "dtype": types.pop()})
+                settings = {**read_json(staging / "config.json"), "dtype": types.pop()}
+                write_text(staging / "config.json", json_text(settings))  # transformers' file: no checksum of ours
         policy.tokenizer.save_pretrained(staging)
 
 

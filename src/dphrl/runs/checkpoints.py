@@ -3,7 +3,6 @@ times, since clocks are set back and differ between machines."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zlib
@@ -11,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from dphrl.errors import RunDirError
-from dphrl.files import write_json
+from dphrl.files import read_json, write_json
 
 CHECKPOINT_DONE = "dphrl-complete"
 """The file that the trainer writes into a checkpoint last, a `Seal`; a kill while saving leaves a checkpoint without
@@ -46,8 +44,7 @@ class Seal:
 
     def write(self, checkpoint: Path) -> None:
         """The mark that the checkpoint is whole; to be written behind all its files."""
-        content = asdict(self)
-        write_json(checkpoint / CHECKPOINT_DONE, {"crc32": _crc_of(content), **content})
+        write_json(checkpoint / CHECKPOINT_DONE, asdict(self))
 
     @classmethod
     def read(cls, checkpoint: Path) -> Seal:
@@ -58,12 +55,9 @@ class Seal:
         """
         path = checkpoint / CHECKPOINT_DONE
         try:
-            text = path.read_bytes()
-            content = json.loads(text or b"null")
-            if content is None:
+            if not path.stat().st_size:
                 raise RunDirError(f"{path} is empty: damaged, or saved by a dphrl that wrote no checksums")
-            if content.pop("crc32") != _crc_of(content):
-                raise RunDirError(f"{path} is not as it was written")
+            content = read_json(path)
             files = {name: Written(**written) for name, written in content["files"].items()}
             return cls(files, content["weights"])
         except OSError as error:
@@ -134,10 +128,6 @@ def _written(path: Path) -> Written:
         while block := file.read(BLOCK):
             size, crc = size + len(block), zlib.crc32(block, crc)
     return Written(size, f"{crc:08x}")
-
-
-def _crc_of(content: Any) -> str:
-    return f"{zlib.crc32(json.dumps(content, sort_keys=True).encode()):08x}"
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from dphrl.config.load import flat, read_stored_config, to_dict, to_yaml
+from dphrl.config.load import flat, read_stored_config, to_dict, write_stored_config
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.files import damage_refused, read_json, write_json, write_text
+from dphrl.files import damage_refused, read_json, write_json
 
 Sections = Mapping[str, Any]
 """Sections of a config by name, as JSON has them: what is compared and shown, never used."""
@@ -129,6 +129,11 @@ class RunDir:
         return self.train / "final"
 
     @property
+    def is_trained(self) -> bool:
+        """Whether its training has ended with a model."""
+        return (self.final / "config.json").exists()
+
+    @property
     def adapter(self) -> Path:
         """The LoRA adapter that RUN/train/final is merged from; only with `lora.r`."""
         return self.train / "adapter"
@@ -165,7 +170,7 @@ def open_run(config: Config, *, allow_change: bool = False) -> RunDir:
         _check_same(run, config, allow_change=allow_change)
     with cannot_be_made(run):
         run.root.mkdir(parents=True, exist_ok=True)
-        write_text(run.config, to_yaml(config))
+        write_stored_config(run.config, config)
         if not run.versions.exists():
             write_json(run.versions, installed_versions())
     return run

@@ -16,6 +16,7 @@ from dphrl.errors import RunDirError
 from dphrl.files import damage_refused, replaced
 from dphrl.method.verdict_counts import is_right
 from dphrl.metrics.voting import Answer
+from dphrl.runs.parquet_checksum import check_checksum, put_checksum, with_room
 from dphrl.types import Completion, Verdict
 
 SCHEMA = pa.schema(
@@ -75,7 +76,9 @@ def write_samples(
         columns["answer"] = [*map(functools.cache(answer), (c.text for c in rows))]
         schema = schema.append(FORMS.field("answer"))
     with replaced(path) as staging:  # statistics would say which rows to read, and nothing says whether they are right
-        pq.write_table(pa.table(columns, schema=schema), staging, write_page_checksum=True, write_statistics=False)
+        table = with_room(pa.table(columns, schema=schema))
+        pq.write_table(table, staging, write_page_checksum=True, write_statistics=False)
+        put_checksum(staging)
 
 
 def read_samples(
@@ -179,6 +182,7 @@ def _read_columns(
     """Columns of a file: those of `names`, and those of `optional` that it has."""
     rows = None if prompt_ids is None else [("prompt_id", "in", sorted(prompt_ids))]
     try:
+        check_checksum(path)
         held = pq.read_schema(path).names
         if lacking := [name for name in names if name not in held]:
             raise RunDirError(f"{path} lacks the columns {', '.join(lacking)}; {remedy}")

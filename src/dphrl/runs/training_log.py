@@ -1,5 +1,5 @@
 """What a training writes as it goes, one JSON object a line with its optimiser step: metrics.jsonl, warnings.jsonl and
-changes.jsonl in RUN/train.
+changes.jsonl in RUN/train. Each object carries its checksum.
 
 A kill may cut off the last line; `keep_until` drops it before the training goes on.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dphrl.errors import RunDirError
-from dphrl.files import checked, damage_refused, write_text
+from dphrl.files import checked, damage_refused, with_checksum, without_checksum, write_text
 from dphrl.method.collapse import TrainingWarning
 from dphrl.types import MetricsRow
 
@@ -109,7 +109,7 @@ def _append(path: Path, row: Mapping[str, object]) -> None:
 
 
 def _line(row: Mapping[str, object]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json.dumps(with_checksum(row), ensure_ascii=False) + "\n"
 
 
 def _metrics(row: dict[str, Any]) -> MetricsRow:
@@ -132,12 +132,12 @@ def _lines(path: Path, *, running: bool = False) -> Iterator[dict[str, Any]]:
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line.decode() or "{}")
+            row = without_checksum(json.loads(line.decode() or "{}"))
             if not isinstance(row, dict):
                 raise ValueError(f"but {type(row).__name__}, where an object is wanted")
         except (ValueError, RecursionError) as error:
             if running and number == len(lines):
                 return
-            raise RunDirError(f"{path} line {number} is no JSON ({error}); delete the line or train again") from None
+            raise RunDirError(f"{path} line {number} is damaged ({error}); delete the line or train again") from None
         if row:
             yield row

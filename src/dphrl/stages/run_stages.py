@@ -32,7 +32,7 @@ def run_stages(
     begun = open_run(config, allow_change=allow_change)  # before stage 1 compares the config with that of the training
     if not config.eval_tasks:
         raise ConfigError("eval_tasks is empty, so there is nothing to measure; name at least one task")
-    if not (begun.final / "config.json").exists():
+    if not begun.is_trained:
         check_installed()
         plan_run(config, base_dir=base_dir, gpus=1, progress=progress)  # or it would end after hours of drawing
     if config.base_run is None and needs_presamples(config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from dphrl.engines.common.bad_step import NAMED, BadMicroBatch, BadShare, BadStep, MicroBatch, keep_share
+from dphrl.files import read_json
 from dphrl.types import Anchor
 
 ANCHOR = Anchor("p", (1, 2), (3,), (-0.5,), draw=3)
@@ -40,7 +40,7 @@ def test_files_hold_batches_and_name_prompts_and_anchors(tmp_path: Path) -> None
     assert torch.equal(kept["micro-0/prompt_ids"], ids) and torch.equal(kept["micro-0/advantages"], torch.ones(2))
     assert len(kept["rng_state"]) == len(torch.random.get_rng_state())
     BadStep(4, math.inf, 2, (share,)).write(tmp_path / "bad")
-    assert json.loads((tmp_path / "bad/step-4.json").read_text()) == {
+    assert read_json(tmp_path / "bad/step-4.json") == {
         "step": 4,
         "grad_norm": "inf",
         "in_a_row": 2,

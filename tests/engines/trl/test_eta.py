@@ -17,6 +17,7 @@ from dphrl.engines.common.eta_control import EtaCourse, EtaSettings
 from dphrl.engines.trl.callbacks import EtaControl
 from dphrl.errors import ConfigError
 from dphrl.method.eta import controlled_eta
+from dphrl.runs.training_log import read_metrics
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def trained(demo_values: dict[str, Any]) -> Any:
         if base is None:
             presample(config, base_dir=Path())
         run = train(config, base_dir=Path())
-        return [json.loads(line) for line in run.metrics.read_text().splitlines()], run.root
+        return read_metrics(run.metrics), run.root
 
     return make
 

@@ -18,6 +18,7 @@ from dphrl.config.load import build_config
 from dphrl.config.objective import DphObjective, Method
 from dphrl.config.root import Config
 from dphrl.errors import DataError, RunDirError
+from dphrl.files import read_json
 from dphrl.metrics.intervals import Scores
 from dphrl.report.labels import METHODS, dph_label
 from dphrl.report.setting_names import config_label, setting_names
@@ -101,7 +102,7 @@ def test_the_base_stands_once_a_seed_and_rows_keep_their_fields(runs: list[Path]
     assert {key: value for key, value in summary["rows"][2].items() if key in on_disk} == on_disk
     assert not any(value for key, value in summary["rows"][2].items() if key not in on_disk), "not known: null or empty"
     assert summary["notes"] == [] and summary["baseline"] == "grpo"
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+    assert read_json(tmp_path / "out" / "summary.json") == summary
 
 
 def test_other_rules_of_the_verifier_are_noted(runs: list[Path], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from dphrl.cli.main import main
 from dphrl.config.load import build_config
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, ModelError, RunDirError
+from dphrl.files import read_json, write_json
 from dphrl.models.policy import load_policy, save_policy
 from dphrl.runs.checkpoints import Seal, checksums
 from dphrl.runs.eval_dir import Model, read_evaldir
@@ -163,9 +164,9 @@ def test_what_changed_is_refused_by_name(tmp_path: Path, moved: Model) -> None:
     before = (tmp_path / "e/evaluation.json").read_text()
     with pytest.raises(RunDirError, match=r"eval.n: there 4, now 8"):
         evaluated(tmp_path / "e", BASE, eval={"n": 8})
-    older = json.loads(before)
+    older = read_json(tmp_path / "e/evaluation.json")
     del older["made"]["settings"]["eval"]["drift"]
-    (tmp_path / "e/evaluation.json").write_text(json.dumps(older))
+    write_json(tmp_path / "e/evaluation.json", older)
     evaluated(tmp_path / "e", BASE)
     assert (tmp_path / "e/evaluation.json").read_text() == before, "a setting that is newer has its default"
     with pytest.raises(RunDirError, match=r"eval_tasks.sums.limit: there 6, now 3"):

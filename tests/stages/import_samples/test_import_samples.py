@@ -17,6 +17,7 @@ import pytest
 
 from dphrl.cli.main import main
 from dphrl.errors import ConfigError, DataError, DphrlError, RunDirError
+from dphrl.files import read_json
 from dphrl.runs.eval_dir import Model, read_evaldir, write_evaldir
 from dphrl.runs.samples import read_samples
 from dphrl.stages.import_samples.import_samples import import_samples
@@ -126,7 +127,7 @@ def test_everything_that_a_line_may_say(write: Write, tmp_path: Path) -> None:
     assert where.models == (Model("g-1", method="GRPO", seed=1), Model("g-2", method="GRPO", seed=2))
     assert where.tasks == ("my-task",)
     assert drawn(where, "g-2", "my-task") == [("p", -1, "g/2 True", False), ("p", 0, "g/2 False", True)]
-    assert json.loads((where.root / "prompts" / "my-task.jsonl").read_text()) == {
+    assert read_json(where.root / "prompts" / "my-task.jsonl") == {
         "id": "p",
         "prompt": "why?",
         "gold": "42",

@@ -15,6 +15,7 @@ from presample_runs import config_of, made, result, stored
 from dphrl.anchors import open_store
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, DataError, EmptyAnchorStore, RunDirError
+from dphrl.files import read_json, write_json
 from dphrl.runs.run_dir import RunDir
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.evaluate.evaluate import evaluate
@@ -56,7 +57,7 @@ def test_stopping_early_gives_the_sets_of_drawing_everything(whole: RunDir, tmp_
     assert all(c["draws"] == 5 for c in full_sets["counts"].values())
     one = early_sets["counts"][early_sets["near_perfect"][0]]
     assert 0 < one["low"] < one["successes"] / one["draws"] and one["low"] < one["high"] < 1 and one["successes"] == 4
-    assert list(json.loads((whole.presample / "speed.json").read_text())) == ["seconds", "tokens", "timeout_share"]
+    assert list(read_json(whole.presample / "speed.json")) == ["seconds", "tokens", "timeout_share"]
 
 
 def test_a_finished_run_is_left_alone(whole: RunDir, drawn: list[tuple[str, int]]) -> None:
@@ -221,9 +222,9 @@ def test_sets_of_other_settings_are_not_trained_on(whole: RunDir) -> None:
 def test_draws_of_other_weights_are_not_mixed(whole: RunDir, tmp_path: Path) -> None:
     run = RunDir(shutil.copytree(whole.root, tmp_path / "run"))
     origin = run.presample / "drawn.json"
-    content = json.loads(origin.read_text())
+    content = read_json(origin)
     content["fingerprint"]["weights"] = "0" * 32
-    origin.write_text(json.dumps(content))
+    write_json(origin, content)
     with pytest.raises(
         RunDirError, match=r"(?s)draws of another origin:\n  fingerprint.weights: there '0.*another --out"
     ):

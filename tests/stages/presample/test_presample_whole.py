@@ -19,6 +19,7 @@ from presample_runs import PROMPTS, config_of, made, result, stored
 from dphrl.cli.main import main
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
+from dphrl.files import read_json, write_json
 from dphrl.runs import draw_and_store as drawing
 from dphrl.runs import samples
 from dphrl.runs.lock import exclusive
@@ -80,9 +81,9 @@ def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> Non
     copied.unlink()
     with pytest.raises(RunDirError, match=r"s3: draws of 8 prompts are missing, first .*finish it with .*--shard 3/3"):
         merge_shares([first, second, third], tmp_path / "m")
-    drawn_by = json.loads((third / "presample/drawn.json").read_text())
+    drawn_by = read_json(third / "presample/drawn.json")
     drawn_by["fingerprint"]["weights"] = "0" * 32
-    (third / "presample/drawn.json").write_text(json.dumps(drawn_by))
+    write_json(third / "presample/drawn.json", drawn_by)
     with pytest.raises(
         RunDirError,
         match=r"(?s)s3 was drawn by another policy, or for other prompts, than here:\n  fingerprint.weights",

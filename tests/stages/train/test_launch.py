@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 from dphrl.cli.main import main
 from dphrl.errors import ConfigError
+from dphrl.runs.run_dir import RunDir
+from dphrl.runs.training_log import read_metrics
 from dphrl.stages.train.launch import Launch, asked_ranks, check_alone, check_gpus, check_launch, check_precision
 
 ROOT = Path(__file__).parents[3]
@@ -217,9 +219,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "train" / "metrics.jsonl").read_text().splitlines()
     timed = ("throughput/", "step_time")
-    return [{k: v for k, v in json.loads(line).items() if not k.startswith(timed)} for line in lines]
+    return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in read_metrics(RunDir(run).metrics)]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from dphrl.errors import Stopped
 from dphrl.runs.checkpoints import last_checkpoint
 from dphrl.runs.lock import exclusive
 from dphrl.runs.run_dir import RunDir
+from dphrl.runs.training_log import read_metrics
 from dphrl.stages.presample.presample import presample
 from dphrl.stages.train.train import train
 
@@ -134,7 +135,7 @@ def launch_twice(root: Path) -> None:
 
 
 def content(run: RunDir) -> tuple[list[list[tuple[str, Any]]], bytes]:
-    rows = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    rows = read_metrics(run.metrics)
     timeless = [[(k, v) for k, v in row.items() if "time" not in k and "throughput" not in k] for row in rows]
     return timeless, (run.final / "model.safetensors").read_bytes()
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from made_once import made_once
 from tiny_models import tiny
 
 from dphrl.cli.main import main
-from dphrl.config.load import build_config
+from dphrl.config.load import build_config, read_stored_config, write_stored_config
 from dphrl.engines.common.weights_check import weight_digests
 from dphrl.errors import RunDirError
 from dphrl.models.policy import load_tokenizer
@@ -64,8 +65,8 @@ def final_weights(run: RunDir) -> bytes:
 def as_if_killed(whole: Path, out: Path, *steps: int) -> RunDir:
     """A copy of a finished run without its final model and the checkpoints of these steps."""
     shutil.copytree(whole, out)
-    config = out / "config.yaml"
-    config.write_text(config.read_text().replace(str(whole), str(out)))
+    moved = replace(read_stored_config(out / "config.yaml"), out=str(out))
+    write_stored_config(out / "config.yaml", moved)
     shutil.rmtree(out / "train/final")
     for step in steps:
         shutil.rmtree(out / f"train/checkpoint-{step}")

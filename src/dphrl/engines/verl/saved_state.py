@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from dphrl.anchors import AnchorStore
 from dphrl.engines.common.anchor_term import AnchorSettings
 from dphrl.engines.verl.settings import VerlSettings
 from dphrl.errors import AnchorError
-from dphrl.files import write_json
+from dphrl.files import read_json, write_json
 
 FILE = "dphrl.json"
 
@@ -44,7 +43,7 @@ class SavedState:
         """
         path = folder / FILE
         try:
-            saved = SavedState(**json.loads(path.read_bytes()))
+            saved = SavedState(**read_json(path))
         except FileNotFoundError:
             raise AnchorError(
                 f"{folder} was not trained with anchors: it has no {FILE}; start from its exported model with another "

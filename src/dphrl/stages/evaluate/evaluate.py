@@ -7,18 +7,18 @@ from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.errors import ConfigError, RunDirError
-from dphrl.files import read_json
 from dphrl.models.fingerprint import weights_digest
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
 from dphrl.report.model_card import write_model_card
 from dphrl.runs.run_dir import RunDir, base_of, open_run
+from dphrl.runs.training_start import read_training_start
 from dphrl.stages.compare.compare import compare_runs
 from dphrl.stages.evaluate.measure_checkpoints import measure_checkpoints
 from dphrl.stages.evaluate.measure_model import MeasuredBase, Subject, load_eval_tasks, measure_model
 from dphrl.stages.evaluate.run_harness import HarnessRequest, HarnessTarget, run_harness
 from dphrl.stages.evaluate.seen_prompts import contamination_check
-from dphrl.stages.presample.draw_origin import ORIGIN
+from dphrl.stages.presample.draw_origin import ORIGIN, drawing_weights
 from dphrl.stages.presample.presample import TASK
 
 MODELS = ("base", "final")
@@ -49,7 +49,7 @@ def evaluate(
     initial = load_policy(config, trained=False)  # no weights are read
     tasks = load_eval_tasks(config, initial, base_dir)
     base = base_of(config, run)
-    if "final" in models and not (run.final / "config.json").exists():
+    if "final" in models and not run.is_trained:
         raise RunDirError(f"{run.root} holds no trained model; run `dphrl train`, or measure the base: --model base")
     measures_base = config.eval.base and base == run
     if tuple(models) == ("base",) and not measures_base:
@@ -82,11 +82,10 @@ def check_initial_weights(config: Config, run: RunDir) -> None:
     Raises:
         RunDirError: the weights differ.
     """
-    known = [
-        (file, read_json(file)[section].get("weights"))
-        for file, section in ((run.draws(TASK) / ORIGIN, "fingerprint"), (run.started, "policy"))
-        if file.exists()
-    ]
+    draws = run.draws(TASK)
+    known = [(draws / ORIGIN, drawing_weights(draws))] if (draws / ORIGIN).exists() else []
+    if run.started.exists():
+        known.append((run.started, read_training_start(run.started).policy.get("weights")))
     if not known:
         return
     trained = load_policy(config)  # a bfloat16 model is drawn from in other numbers than it is trained in

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from dphrl.config.sources import TaskConfig
 from dphrl.errors import RunDirError
@@ -56,5 +57,22 @@ def differing_origin(folder: Path, origin: Sections) -> Iterable[str]:
     Raises:
         RunDirError: drawn.json is damaged.
     """
-    with damage_refused(folder / ORIGIN, "give another --out: whose the draws beside it are is not known"):
+    with _damage_refused(folder):
         return changed_settings(dict(read_json(folder / ORIGIN)), origin, origin)
+
+
+def drawing_weights(folder: Path) -> str | None:
+    """Digest of the weights that made the draws of the task; None where there are no draws, or it is not said.
+
+    Raises:
+        RunDirError: drawn.json is damaged.
+    """
+    if not (folder / ORIGIN).exists():
+        return None
+    with _damage_refused(folder):
+        weights: str | None = read_json(folder / ORIGIN)["fingerprint"].get("weights")
+        return weights
+
+
+def _damage_refused(folder: Path) -> Any:
+    return damage_refused(folder / ORIGIN, "give another --out: whose the draws beside it are is not known")

@@ -39,8 +39,9 @@ def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent
     Returns:
         The content of drift.json, or a text: why there is none.
     Raises:
-        RunDirError: drift.json is damaged.
+        RunDirError: drift.json is damaged, or a file of the trained model that is to be read.
     """
+    from dphrl.runs.checkpoints import refuse_damaged
     from dphrl.runs.run_dir import base_of, read_run
 
     path = run / "drift.json"
@@ -52,7 +53,7 @@ def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent
     except DphrlError as error:
         return _saved(path) or str(error)
     saved = _saved(path)
-    if not (folder.final / "config.json").exists():
+    if not folder.is_trained:
         return saved or "its trained model is not here"
     if not (anchors / "manifest.json").exists():
         return saved or "it has no anchors"
@@ -61,6 +62,7 @@ def anchor_drift(run: Path, *, measure: bool = True, progress: Progress = silent
         saved = AnchorDrift(key, 0, False, ())
     if saved.complete:
         return saved
+    refuse_damaged(folder.final)
     from torch import OutOfMemoryError
 
     try:

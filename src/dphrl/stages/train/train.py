@@ -18,7 +18,7 @@ from dphrl.errors import Stopped
 from dphrl.method.collapse import TrainingWarning
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
-from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint
+from dphrl.runs.checkpoints import checkpoint_step, last_checkpoint, refuse_damaged
 from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, base_of, cannot_be_made, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
@@ -60,7 +60,9 @@ def train(
 
 def _train(run: RunDir, config: Config, base_dir: Path, progress: Progress, *, allow_change: bool) -> None:
     """As `train`, in a run that no other training writes to."""
-    if (run.final / "config.json").exists():
+    if run.is_trained:
+        if is_first():
+            refuse_damaged(run.final)
         return
     check_installed()
     if asked_ranks() == 1:
