@@ -34,7 +34,7 @@ COMMANDS = {
 READERS = {
     "anchors/index.arrow": "go on",
     "anchors/manifest.json": "go on",
-    "anchors/part-00000.arrow": "go on",
+    "anchors/part-00000.arrow": "begin",
     "config.yaml": "report",
     "drift.json": "report",
     "eval/base/summary.json": "report",
@@ -54,8 +54,8 @@ READERS = {
     "train/started.json": "go on",
     "versions.json": "report",
 }
-"""File -> the command that reads it; `go on` is a training whose model is not there yet, `partition` a pre-sampling
-that has its draws alone."""
+"""File -> the command that reads it; `go on` is a training whose model is not there yet, `begin` one that
+has no checkpoint either, `partition` a pre-sampling that has its draws alone."""
 UNREAD = re.compile(r"report/.*|.*README\.md|.*/speed\.json|train/warnings\.jsonl|presample/completions-0000[1-9].*")
 """Files that no command reads, or that people read, or that hold nothing, and further shards."""
 CHECKPOINTS = re.compile(r"train/checkpoint-\d+/.*")
@@ -98,14 +98,16 @@ def test_every_file_has_a_reader_here(whole: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_a_flipped_bit_is_refused_by_name(name: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, reader = copy / name, READERS[name]
-    if reader == "go on":
-        shutil.rmtree(copy / "train/final")
+    reader = READERS[name]
+    if reader in ("go on", "begin"):
+        for path in (copy / "train").glob("final" if reader == "go on" else "*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         reader = "train"
     if reader == "partition":
         shutil.rmtree(copy / "anchors")
         (copy / "presample/partition.json").unlink()
         reader = "presample"
+    path = copy / name
     content = path.read_bytes()
     for place in places(content):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
