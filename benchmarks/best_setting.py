@@ -14,9 +14,7 @@ an interrupted search goes on. The picture is OUT/frontier.png, the table OUT/ta
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -31,9 +29,10 @@ from dphrl.config.load import build_config
 from dphrl.config.root import Config
 from dphrl.demo.build import build
 from dphrl.demo.database import CROSS_DOMAIN, IN_DOMAIN, open_database
-from dphrl.demo.limit import limit
+from dphrl.demo.limit import chances_of, limit
 from dphrl.demo.task import ASSETS, canonical, model_folder, world_database
 from dphrl.demo.world import Problem
+from dphrl.metrics.frontier_limit import distance_to_limit
 from dphrl.metrics.pass_at_k import pass_at_k
 from dphrl.progress import shown
 from dphrl.stages.demo.parallel_jobs import gather, worker_pool
@@ -226,17 +225,6 @@ def resampled(scores_SPM: NDArray[np.float64], other_SPM: NDArray[np.float64]) -
     return [[float(x) for x in row] for row in zip(gap_SPM.mean(axis=(0, 1)), low, high, strict=True)]
 
 
-def distance(point: Sequence[float], border: Sequence[tuple[float, float]]) -> float:
-    """From (mean@64, Pass@8) to the nearest point of the border, a polygon's sides included."""
-    nearest = math.inf
-    for (x1, y1), (x2, y2) in itertools.pairwise(border):
-        along, length = (x2 - x1, y2 - y1), (x2 - x1) ** 2 + (y2 - y1) ** 2
-        share = 0.0 if length == 0 else ((point[0] - x1) * along[0] + (point[1] - y1) * along[1]) / length
-        share = min(max(share, 0.0), 1.0)
-        nearest = min(nearest, math.hypot(point[0] - x1 - share * along[0], point[1] - y1 - share * along[1]))
-    return nearest
-
-
 def measured(configs: Mapping[tuple[str, int], Config], borders: Mapping[str, Any]) -> dict[str, Any]:
     """Setting -> task -> level and differences of mean@64, Pass@8, distinct solutions."""
     names = list(dict.fromkeys(name for name, _ in configs))
@@ -250,7 +238,7 @@ def measured(configs: Mapping[tuple[str, int], Config], borders: Mapping[str, An
             entry = {"level": level.tolist()}
             entry |= {f"over {other}": resampled(scores_SPM, of[other]) for other in ("grpo", "base") if other != name}
             if task in borders:
-                entry["distance"] = distance(level[:2], borders[task])
+                entry["distance"] = distance_to_limit((level[0], level[1]), borders[task])
             found.setdefault(name, {})[task] = entry
     return found
 
@@ -331,7 +319,8 @@ def main() -> None:
     run_all(configs, list(bases.values()), options.jobs)
     connection = open_database(world_database(assets))
     borders = {
-        task: limit(connection, tables, problems_of(assets, task, "eval"), k=K) for task, tables in TABLES.items()
+        task: limit([*chances_of(connection, tables, problems_of(assets, task, "eval")).values()], k=K)
+        for task, tables in TABLES.items()
     }
     found = measured(configs, borders)
     (options.out / "table.md").write_text(table(found), encoding="utf-8")

@@ -125,6 +125,22 @@ def item_of(prompt: Prompt, completion: str, token_ids: Sequence[int] | None = N
 
 
 @dataclass(frozen=True, slots=True)
+class FrontierLimit:
+    """The best pairs (mean@n, Pass@k) that a policy can have on some prompts, as far as the task itself says."""
+
+    k: int
+    """Draws of Pass@k."""
+    what: str
+    """Whose limit it is, in words that end the sentence 'The limit is ...'."""
+    points: tuple[tuple[float, float], ...]
+    """(mean@n, Pass@k) in 0..1, from the highest Pass@k to the highest mean@n."""
+
+
+LimitOfPrompts = Callable[[Sequence[str], int], FrontierLimit | None]
+"""(ids of prompts, k >= 2) -> what can be reached on them; None where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """Prompts, the verifier that judges completions, and the function that names a correct completion's solution."""
 
@@ -141,6 +157,8 @@ class Task:
     """Its arguments; `db_dir` is absolute."""
     notes: tuple[str, ...] = ()
     """What the user should know of the prompts, in short lines: what was dropped to keep to `task.prompt_tokens`."""
+    frontier_limit: LimitOfPrompts | None = None
+    """What can be reached on its prompts; None = nobody knows."""
 
 
 RARELY_THERE: Mapping[str, bool] = {"rarely_there": True}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dphrl.demo.database import IN_DOMAIN, open_database
-from dphrl.demo.limit import all_questions, answers_of, best_policy, gold_chances, limit
+from dphrl.demo.limit import Chances, all_questions, answers_of, best_policy, chances_of, gold_chances, limit
 from dphrl.demo.queries import draw_question
-from dphrl.demo.task import ASSETS, world_database
+from dphrl.demo.task import ASSETS, chances_file, load_demo_task, world_database
 from dphrl.demo.world import Problem, query_rows
 
 DRAWN = 20_000
@@ -49,6 +51,37 @@ def test_policies_worked_by_hand() -> None:
     assert np.allclose(best_policy(np.array([0.8, 0.2]), weight=0.9, k=10), [1, 0])
 
 
+def test_a_limit_worked_by_hand() -> None:
+    """Chances 0.8 and 0.2, Pass@3 alone: p (1 - q)^2 is one for both, so 1 - q goes as 1 / sqrt(p): q is 2/3 and 1/3.
+
+    The gold of the first prompt is the likely answer, of the second the other one, of the third the only one. Pass@3 is
+    1 - 1/27, 1 - 8/27 and 1; with mean@n alone the likely answer is all that is given.
+    """
+    prompts = [Chances(0, (0.8, 0.2)), Chances(1, (0.8, 0.2)), Chances(0, (1.0,))]
+    broadest, surest = limit(prompts, k=3, weights=(0, 1))
+    assert broadest == pytest.approx(((2 / 3 + 1 / 3 + 1) / 3, (26 / 27 + 19 / 27 + 1) / 3))
+    assert surest == pytest.approx((2 / 3, 2 / 3))
+
+
+def test_a_task_knows_the_limit_of_the_prompts_that_it_is_asked_for() -> None:
+    """Of one prompt and k = 2 q = p: with Pass@2 alone the gold is given as often as it is meant."""
+    task = load_demo_task("in_domain", "eval")
+    chances = json.loads(chances_file().read_text())
+    prompt = next(p.id for p in task.prompts if len(chances[p.id][1]) == 2)
+    gold, p_A = chances[prompt]
+    assert task.frontier_limit is not None and (found := task.frontier_limit([prompt], 2)) is not None
+    assert found.k == 2 and found.points[0] == pytest.approx((p_A[gold], 1 - (1 - p_A[gold]) ** 2), abs=1e-6)
+    assert load_demo_task("arithmetic", "eval").frontier_limit is None
+
+
+def test_a_world_without_chances_has_no_limit(tmp_path: Path) -> None:
+    for name in ("prompts.jsonl", "world.sqlite"):
+        shutil.copy(ASSETS / name, tmp_path)
+    task = load_demo_task("in_domain", "eval", assets=tmp_path)
+    assert task.frontier_limit is not None and task.frontier_limit([task.prompts[0].id], 8) is None
+
+
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
     st.floats(0, 0.99),
@@ -79,11 +112,13 @@ def test_every_question_has_the_probability_with_which_it_is_drawn() -> None:
 def test_golds_are_as_likely_as_the_definition_says(world: sqlite3.Connection, problems: list[Problem]) -> None:
     """Over 420 prompts the likeliest answer is the gold as often as its probability says."""
     chances = gold_chances(world, IN_DOMAIN)
+    shipped = json.loads(chances_file().read_text())
     likeliest, expected, variance = [], [], 0.0
     for problem in problems:
         answers, p_A = chances[problem.prompt]
         gold = answers.rows.index(query_rows(world, problem.gold))
         assert p_A[gold] > 0
+        assert shipped[problem.id] == [gold, pytest.approx(list(p_A))]
         likeliest.append(gold == int(p_A.argmax()))
         expected.append(p_A.max())
         variance += p_A.max() * (1 - p_A.max())
@@ -93,7 +128,7 @@ def test_golds_are_as_likely_as_the_definition_says(world: sqlite3.Connection, p
 @pytest.mark.slow
 def test_the_border_holds_what_policies_reach(world: sqlite3.Connection, problems: list[Problem]) -> None:
     """Its ends are the surest policy and the broadest; the base's own readings lie within it."""
-    border = limit(world, IN_DOMAIN, problems, k=8, weights=(0, 0.5, 1))
+    border = limit([*chances_of(world, IN_DOMAIN, problems).values()], k=8, weights=(0, 0.5, 1))
     assert border[0][0] < border[1][0] < border[2][0] and border[0][1] > border[1][1] > border[2][1]
     assert border[-1][0] == border[-1][1]  # one answer a question: Pass@8 is mean@n
     texts = {question.text: question for question, _ in all_questions(IN_DOMAIN)}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of
+from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of, summary_of, with_limit
 
 from dphrl.files import read_json
 from dphrl.report.comparison import Entry
@@ -48,10 +48,13 @@ class Loads(HTMLParser):
 HOW = {"Versions": {"trl": "1.16.0"}, "Commands": ["dphrl demo"], "Runs": [{"run": "a", "seed": 7}], "Text": "eta: 0.2"}
 
 
+LIMITED = with_limit(summary_of(THREE, notes=["Seeds differ."]), what="<b>not bold</b>")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of THREE."""
-    summary = comparison(THREE, notes=["Seeds differ."])
+    """The report of THREE, with a limit."""
+    summary = comparison_of(LIMITED)
     extras = Extras(training=TRAINING, how=HOW)
     return write_page(summary, tmp_path_factory.mktemp("report"), title="Demo", extras=extras).parent
 
@@ -89,6 +92,14 @@ def test_every_chart_has_a_text_and_its_data(page: str) -> None:
     assert dict(figures)["keep-0"] == "Keep, %, in-domain: GRPO 93.2, DPH-F 99.7"
 
 
+def test_the_page_says_what_the_limit_is(page: str, folder: Path) -> None:
+    assert (
+        "The limit of in-domain is &lt;b&gt;not bold&lt;/b&gt;." in page and "Distance to the limit in points" in page
+    )
+    svg = (folder / "figures" / "frontier.svg").read_text()
+    assert svg.count(">limit</text>") == 1
+
+
 def test_colours_follow_the_page_in_light_and_dark(page: str) -> None:
     """No colour of ours is left in the figures; every variable that they use is defined for both."""
     style, figures = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL).split("</style>", 1)
@@ -107,10 +118,10 @@ def test_figures_and_tables_are_files_beside_the_page(folder: Path) -> None:
     drawn = [content.decode() for name, content in found.items() if name.endswith("svg")]
     assert all(svg.startswith("<svg xmlns=") and "var(--" not in svg for svg in drawn)
     assert METHODS["dph_f"].light in found["pass_at_k.svg"].decode()
-    assert read_json(folder / "summary.json") == comparison(THREE, notes=["Seeds differ."]).to_json()
+    assert read_json(folder / "summary.json") == comparison_of(LIMITED).to_json()
     assert {p.name for p in (folder / "tables").iterdir()} == {
         *("numbers.csv", "numbers.md", "pass_at_k.csv", "pass_at_k.md", "training.csv", "training.md"),
-        *("verdict.csv", "verdict.md", "verdict.tex"),
+        *("verdict.csv", "verdict.md", "verdict.tex", "limit.csv", "limit.md"),
     }
 
 

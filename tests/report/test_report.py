@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_summaries import EVIL, THREE, TRAINING, comparison
+from report_summaries import EVIL, THREE, TRAINING, comparison, comparison_of, summary_of, with_limit
 from rich.console import Console
 
 from dphrl.errors import DataError
 from dphrl.report.charts.curves import curves
+from dphrl.report.charts.frontier_chart import frontier_chart
 from dphrl.report.charts.looks import looks
 from dphrl.report.comparison import Comparison, Entry
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import METHODS, display, visible
 from dphrl.report.number_text import interval_text, number_text
+from dphrl.report.page.sections import charts_of, limit_lines
 from dphrl.report.page.write_page import write_page
+from dphrl.report.tables import limit_table
 from dphrl.report.terminal import print_levels
 
 GRPO = Entry("grpo")
@@ -60,6 +63,29 @@ def test_methods_of_other_tools_are_told_apart() -> None:
     assert found[Entry("grpo")].css == "var(--grpo)" and found[Entry("qwen")].css == "var(--dapo)"
     assert len({(look.css, look.marker) for look in found.values()}) == len(names)
     assert looks([Entry(f"m{i}") for i in range(11)])[Entry("m10")].css == "var(--other)"
+
+
+def test_the_limit_is_a_line_of_the_frontier_where_the_task_says_it() -> None:
+    """GRPO, 78.9 and 87.4, lies right of the line x = 70 from 99 down to 80, that is 8.9 away; the base, 62.2 and 98.6,
+    7.8 left of it; DPH-F 76.7 and 96.3, 6.7."""
+    view = View(comparison_of(with_limit(summary_of(THREE), points=[[0.7, 0.99], [0.7, 0.8]])))
+    spec, without = (frontier_chart(view, dataset) for dataset in ("in_domain", "arithmetic"))
+    line, name = (layer for layer in spec["layer"] if layer["encoding"].get("color") == {"value": "var(--muted)"})
+    assert [(row["x"], row["y"]) for row in line["data"]["values"]] == [(70, 99), (70, 80)]
+    assert [row["name"] for row in name["data"]["values"]] == ["limit"]
+    assert spec["encoding"]["y"]["scale"]["domain"][0] < 80 < without["encoding"]["y"]["scale"]["domain"][0]
+    assert len(without["layer"]) == len(spec["layer"]) - 2
+    assert limit_lines(view) == ["The limit of in-domain is what a saint reaches."]
+    table = limit_table(view)
+    assert table is not None and table.headings == ("method", "in-domain")
+    assert table.rows == (("Base", "7.8"), ("GRPO", "8.9"), ("DPH-F", "6.7"))
+    labels = [chart.label for chart in charts_of(view)["frontier"]]
+    assert labels[0].endswith("; the limit goes from 70.0, 99.0 to 70.0, 80.0") and "limit" not in labels[1]
+
+
+def test_a_limit_at_another_k_is_not_drawn() -> None:
+    view = View(comparison_of(with_limit(summary_of(THREE), k=4)))
+    assert view.frontier_limit("in_domain") is limit_table(view) is None and limit_lines(view) == []
 
 
 def test_curves_average_seeds_and_smooth() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dphrl.metrics.seeds import SeedSpread
@@ -79,6 +79,15 @@ def summary_of(
         "notes": [],
         **more,
     }
+
+
+def with_limit(
+    summary: dict[str, Any], *, k: int = 8, what: str = "what a saint reaches", points: Sequence[Any] = ((0.7, 0.9),)
+) -> dict[str, Any]:
+    """The same with a limit of the first dataset."""
+    limit = {"frontier_limit": {"k": k, "what": what, "points": points}}
+    first = summary["rows"][0]["dataset"]
+    return summary | {"rows": [row | limit if row["dataset"] == first else row for row in summary["rows"]]}
 
 
 def against_base(method: str, setting: str, like: str, dataset: str) -> list[dict[str, Any]]:

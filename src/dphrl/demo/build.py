@@ -1,7 +1,7 @@
 """Rebuild the demo world from a seed: `python -m dphrl.demo.build --out DIR --seed 0`.
 
-Writes DIR/world.sqlite, DIR/prompts.jsonl, DIR/model/ and DIR/MANIFEST.json in one to two minutes on one CPU thread.
-The world is built to show diversity collapse; `world.py` says how.
+Writes DIR/world.sqlite, DIR/prompts.jsonl, DIR/chances.json, DIR/model/ and DIR/MANIFEST.json in one to two minutes on
+one CPU thread. The world is built to show diversity collapse; `world.py` says how.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from dphrl.demo.database import open_database, write_database
+from dphrl.demo.limit import chances_of
 from dphrl.demo.measure_base import measure_base
-from dphrl.demo.task import model_folder, world_database
+from dphrl.demo.task import chances_file, model_folder, world_database
 from dphrl.demo.tokenizer import MAX_LENGTH, build_tokenizer
-from dphrl.demo.world import Problem, draw_sft_example, make_problems
+from dphrl.demo.world import TABLES_OF, Problem, draw_sft_example, make_problems
 
 SFT_STEPS = 900
 SFT_BATCH = 64
@@ -56,6 +57,20 @@ def build_world(out: Path, *, seed: int) -> list[Problem]:
     lines = [json.dumps(asdict(problem)) + "\n" for problem in problems]
     (out / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
     return problems
+
+
+def write_chances(out: Path, problems: Sequence[Problem]) -> None:
+    """Write how likely each answer to an SQL prompt is its gold, from which the limit of the frontier follows."""
+    connection = open_database(world_database(out))
+    try:
+        of_task = [
+            chances_of(connection, tables, [p for p in problems if p.task == task])
+            for task, tables in TABLES_OF.items()
+        ]
+    finally:
+        connection.close()
+    lines = [f"{json.dumps(i)}: {json.dumps([c.gold, c.answers])}" for each in of_task for i, c in each.items()]
+    chances_file(out).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def new_model(tokenizer: Any) -> Any:
@@ -125,7 +140,7 @@ def build(out: Path, *, seed: int) -> dict[str, dict[str, float]]:
     started = time.monotonic()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    build_world(out, seed=seed)
+    write_chances(out, build_world(out, seed=seed))
     tokenizer = build_tokenizer()
     model = new_model(tokenizer)
     train_base(model, tokenizer, rng=random.Random(f"{seed}-sft"))

@@ -31,6 +31,8 @@ from dphrl.demo.queries import (
 )
 from dphrl.demo.world import PROMPT_KINDS, SUPPORT, TRIES_A_SHAPE, Problem, Rows, is_trivial, query_rows
 
+PLACES = 12
+"""Decimal places of a chance: what differs by less is as likely."""
 HALVINGS = 60
 """Of the interval in which a multiplier is sought: its width ends below 1e-16."""
 
@@ -51,6 +53,16 @@ class Answers:
             return None
         found = (kind for kind, (low, high) in SUPPORT.items() if low <= self.support_A[answer] < high)
         return next(found, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """How likely each answer to a prompt's question is the gold of a prompt that asks it."""
+
+    gold: int
+    """Place of this prompt's own among them."""
+    answers: tuple[float, ...]
+    """Their probabilities, which sum to 1."""
 
 
 def answers_of(connection: sqlite3.Connection, question: Question) -> Answers:
@@ -125,11 +137,29 @@ def _shape_weight(
     return reached[shape] / sum(reached.values()) / accepted[shape, kind]
 
 
-def best_policy(p_A: Float[np.ndarray, " A"], *, weight: float, k: int) -> Float[np.ndarray, " A"]:
+def chances_of(
+    connection: sqlite3.Connection, tables: Sequence[WorldTable], problems: Sequence[Problem]
+) -> dict[str, Chances]:
+    """Id of each SQL prompt about `tables` -> how likely its answers are. It asks all questions: some seconds.
+
+    Args:
+        connection: the world's database.
+        tables: of the task.
+        problems: of the task.
+    """
+    by_text, found = gold_chances(connection, tables), {}
+    for problem in problems:
+        answers, p_A = by_text[problem.prompt]
+        gold = answers.rows.index(query_rows(connection, problem.gold))
+        found[problem.id] = Chances(gold, tuple(round(float(p), PLACES) for p in p_A))
+    return found
+
+
+def best_policy(p_XA: Float[np.ndarray, "*X A"], *, weight: float, k: int) -> Float[np.ndarray, "*X A"]:
     """Probabilities q of the answers that maximise weight * mean + (1 - weight) * Pass@k, both expected over p.
 
     Args:
-        p_A: probability that each answer is the gold.
+        p_XA: probability that each answer is the gold; 0 where a question has fewer answers than others.
         weight: of mean@n, in [0, 1].
         k: draws of Pass@k, >= 2.
     Returns:
@@ -137,35 +167,28 @@ def best_policy(p_A: Float[np.ndarray, " A"], *, weight: float, k: int) -> Float
 
     The objective is concave: every answer that is given has the same slope p (weight + (1 - weight) k (1 - q)^(k - 1)).
     """
+    likeliest_XA = np.arange(p_XA.shape[-1]) == p_XA.argmax(axis=-1, keepdims=True)
     if weight >= 1:
-        return np.asarray(np.arange(len(p_A)) == p_A.argmax(), dtype=np.float64)
-    low, high = 0.0, float(p_A.max()) * (weight + (1 - weight) * k)
+        return np.asarray(likeliest_XA, dtype=np.float64)
+    high_X1 = p_XA.max(axis=-1, keepdims=True) * (weight + (1 - weight) * k)
+    low_X1 = np.zeros_like(high_X1)
     for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if _given(p_A, middle, weight, k).sum() > 1:
-            low = middle
-        else:
-            high = middle
-    q_A = _given(p_A, high, weight, k)
+        middle_X1 = (low_X1 + high_X1) / 2
+        too_much_X1 = _given(p_XA, middle_X1, weight, k).sum(axis=-1, keepdims=True) > 1
+        low_X1, high_X1 = np.where(too_much_X1, middle_X1, low_X1), np.where(too_much_X1, high_X1, middle_X1)
+    q_XA = _given(p_XA, high_X1, weight, k)
     # Where the slope is flat (weight alone is left), what is missing goes to the likeliest answer.
-    q_A[int(p_A.argmax())] += 1 - q_A.sum()
-    return q_A
+    return np.asarray(q_XA + likeliest_XA * (1 - q_XA.sum(axis=-1, keepdims=True)))
 
 
-def _given(p_A: NDArray[np.float64], slope: float, weight: float, k: int) -> NDArray[np.float64]:
-    """q at which each answer's slope is `slope`, within [0, 1]."""
-    with np.errstate(divide="ignore"):
-        rest = np.where(p_A > 0, (slope / np.where(p_A > 0, p_A, 1) - weight) / ((1 - weight) * k), np.inf)
-    return np.asarray(1 - np.clip(rest, 0, 1) ** (1 / (k - 1)))
+def _given(p_XA: NDArray[np.float64], slope_X1: NDArray[np.float64], weight: float, k: int) -> NDArray[np.float64]:
+    """q at which each answer's slope is `slope_X1`, within [0, 1]."""
+    rest_XA = np.where(p_XA > 0, (slope_X1 / np.where(p_XA > 0, p_XA, 1) - weight) / ((1 - weight) * k), np.inf)
+    return np.asarray(1 - np.clip(rest_XA, 0, 1) ** (1 / (k - 1)))
 
 
 def limit(
-    connection: sqlite3.Connection,
-    tables: Sequence[WorldTable],
-    problems: Sequence[Problem],
-    *,
-    k: int,
-    weights: Sequence[float] = tuple(np.linspace(0, 1, 21)),
+    chances: Sequence[Chances], *, k: int, weights: Sequence[float] = tuple(np.linspace(0, 1, 21))
 ) -> list[tuple[float, float]]:
     """(mean@n, Pass@k) of the best policies on these prompts, in [0, 1]: from the highest Pass@k to the highest mean.
 
@@ -173,20 +196,15 @@ def limit(
     trained model. n may be any number: both are expectations.
 
     Args:
-        connection: the world's database.
-        tables: of the task.
-        problems: SQL prompts about these tables.
-        k: draws of Pass@k.
+        chances: of the prompts, one or more.
+        k: draws of Pass@k, >= 2.
         weights: of mean@n against Pass@k, one policy each.
     """
-    chances = gold_chances(connection, tables)
-    golds = [query_rows(connection, problem.gold) for problem in problems]
+    most = max(len(each.answers) for each in chances)
+    p_PA = np.array([each.answers + (0.0,) * (most - len(each.answers)) for each in chances])
+    golds_P1 = np.array([[each.gold] for each in chances])
     points = []
     for weight in weights:
-        right = []
-        for problem, gold in zip(problems, golds, strict=True):
-            answers, p_A = chances[problem.prompt]
-            right.append(best_policy(p_A, weight=weight, k=k)[answers.rows.index(gold)])
-        right_P = np.array(right)
+        right_P = np.take_along_axis(best_policy(p_PA, weight=weight, k=k), golds_P1, axis=-1)
         points.append((float(right_P.mean()), float((1 - (1 - right_P) ** k).mean())))
     return points

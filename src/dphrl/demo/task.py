@@ -5,22 +5,28 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from dphrl.config.sources import TaskConfig
+from dphrl.demo.limit import Chances, limit
 from dphrl.errors import DataError, nearest
 from dphrl.tasks.load import task_from
 from dphrl.tasks.read_rows import Loaded, Row
 from dphrl.tasks.record import ReadyTask, TaskFamily
-from dphrl.types import Task
+from dphrl.types import FrontierLimit, LimitOfPrompts, Task
 
 ASSETS = Path(__file__).parent / "assets"
-"""The shipped world: model/, world.sqlite, prompts.jsonl and MANIFEST.json."""
+"""The shipped world: model/, world.sqlite, prompts.jsonl, chances.json and MANIFEST.json."""
 SQL_TASKS = ("in_domain", "cross_domain")
 TEXT_TASKS = ("arithmetic", "reversal")
 DEMO_TASKS = (*SQL_TASKS, *TEXT_TASKS)
 Split = Literal["train", "eval"]
+WHOSE_LIMIT = (
+    "what a policy can reach that knows every reading of a question and how often each is meant, but not which one is "
+    "meant there"
+)
 
 
 def model_folder(assets: Path = ASSETS) -> Path:
@@ -33,6 +39,11 @@ def world_database(assets: Path = ASSETS) -> Path:
     return assets / "world.sqlite"
 
 
+def chances_file(assets: Path = ASSETS) -> Path:
+    """How likely each answer to an SQL prompt is its gold: {id: [place of the gold, [probability, ...]]}."""
+    return assets / "chances.json"
+
+
 def load_demo_task(name: str, split: Split = "train", *, assets: Path = ASSETS) -> Task:
     """Load one task of the demo.
 
@@ -43,7 +54,8 @@ def load_demo_task(name: str, split: Split = "train", *, assets: Path = ASSETS) 
     Raises:
         DataError: the name or the split does not exist, or the assets are not there.
     """
-    task = dataclasses.replace(demo_task(name), source=functools.partial(_rows, assets=assets))
+    source = functools.partial(_rows, assets=assets)
+    task = dataclasses.replace(demo_task(name), source=source, frontier_limit=_frontier_limit(name, assets))
     return task_from(task, name, TaskConfig(name=f"demo:{name}", split=split), base_dir=assets)
 
 
@@ -65,9 +77,25 @@ def demo_task(name: str) -> ReadyTask:
         # DISTINCT or not is one of the world's conventions
         verifier_args={"keep_distinct": True} if name in SQL_TASKS else {},
         source=_rows,
+        frontier_limit=_frontier_limit(name, ASSETS),
         solution=canonical,
         fixed=True,
     )
+
+
+def _frontier_limit(name: str, assets: Path) -> LimitOfPrompts | None:
+    """Of an SQL task; a sum or a list has one answer, so all can be reached there."""
+    if name not in SQL_TASKS:
+        return None
+
+    def of_prompts(ids: Sequence[str], k: int) -> FrontierLimit | None:
+        path = chances_file(assets)
+        if not path.is_file():  # a world of an earlier version
+            return None
+        chances = {i: Chances(gold, tuple(p)) for i, (gold, p) in json.loads(path.read_text("utf-8")).items()}
+        return FrontierLimit(k, WHOSE_LIMIT, tuple(limit([chances[i] for i in ids], k=k)))
+
+    return of_prompts
 
 
 def canonical(text: str) -> str:

@@ -17,7 +17,7 @@ from dphrl.metrics.lengths import p90
 from dphrl.metrics.pass_at_k import report_ks
 from dphrl.metrics.per_prompt import draws_per_prompt, per_prompt, status_counts
 from dphrl.metrics.voting import Answer
-from dphrl.types import RARELY_THERE, Completion, as_json
+from dphrl.types import RARELY_THERE, Completion, FrontierLimit, as_json
 
 ONE_NUMBER = ("greedy", "mean_at_n", "keep", "explore", "distinct_correct", "style_entropy")
 """Metrics that a summary gives as one number, their intervals apart."""
@@ -101,6 +101,8 @@ class TaskSummary:
     contaminated: SeenInTraining | None = None
     verifier_rules: str | None = field(default=None, metadata=RARELY_THERE)
     """Verifier and number of its rules, where they are not its first ones; None also where that is not known."""
+    frontier_limit: FrontierLimit | None = field(default=None, metadata=RARELY_THERE)
+    """What can be reached on these prompts, where the task knows."""
     others: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the row that dphrl does not know."""
 
@@ -153,6 +155,7 @@ class TaskSummary:
             "too_long": tuple(row.get("too_long") or ()),
             "drift": optional("drift", BaseDrift.from_json),
             "contaminated": optional("contaminated", lambda seen: SeenInTraining(**seen)),
+            "frontier_limit": optional("frontier_limit", _limit_from_json),
         }
         return cls(**known, others={key: value for key, value in row.items() if key not in names})
 
@@ -229,6 +232,12 @@ def _intervals_of(scores: Scores, *, rng: np.random.Generator, resamples: int) -
 
 def _intervals_by_k(values: Mapping[str, Mapping[str, float | None]]) -> dict[int, Interval]:
     return {int(k): interval for k, each in values.items() if (interval := Interval.from_json(each)) is not None}
+
+
+def _limit_from_json(row: Mapping[str, Any]) -> FrontierLimit:
+    if not row["points"]:
+        raise ValueError("frontier_limit has no points")
+    return FrontierLimit(row["k"], row["what"], tuple((float(mean), float(passed)) for mean, passed in row["points"]))
 
 
 def _retention_counts(scores: Scores) -> RetentionCounts:

@@ -11,6 +11,7 @@ from dphrl.metrics.pass_at_k import supported_k
 from dphrl.metrics.summary import TaskSummary
 from dphrl.report.comparison import Aggregate, BaseChange, Comparison, Entry
 from dphrl.report.labels import METHODS, METRIC_NAMES
+from dphrl.types import FrontierLimit
 
 
 class View:
@@ -69,6 +70,11 @@ class View:
         """The k of Pass@k in tables, verdicts and the frontier: see `supported_k`."""
         known = {k for entry in self.entries for k in self.ks(entry, dataset)}
         return supported_k(known, self.n(dataset))
+
+    def frontier_limit(self, dataset: str) -> FrontierLimit | None:
+        """What can be reached on a dataset at the frontier's k; None where its task does not say."""
+        known = (row.summary.frontier_limit for row in self.rows if row.summary.dataset == dataset)
+        return next((limit for limit in known if limit is not None and limit.k == self.k(dataset)), None)
 
     def columns(self, dataset: str) -> Iterator[tuple[str, str]]:
         """(metric, heading) of every column of a dataset's table; Pass@n is left out where it is Pass@k."""

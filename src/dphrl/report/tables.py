@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from dphrl.files import write_text
+from dphrl.metrics.frontier_limit import distance_to_limit
 from dphrl.metrics.intervals import Interval
 from dphrl.report.charts.curves import PANELS, Curve
 from dphrl.report.comparison import Aggregate, Entry
@@ -16,6 +17,7 @@ from dphrl.report.labels import dataset_name, visible
 from dphrl.report.number_text import interval_text, number_text
 from dphrl.report.table_text import Cell, ReportTable, as_csv, latex, markdown
 from dphrl.report.verdict_table import verdict_numbers, verdict_table
+from dphrl.types import FrontierLimit
 
 FURTHER: dict[str, str] = {
     r"maj@\d+": "{name}, %",
@@ -44,6 +46,17 @@ def pass_at_k_tables(view: View) -> list[ReportTable]:
         ]
         tables.append(ReportTable(dataset_name(dataset), ("Pass@k, %", *(f"k = {k}" for k in ks)), tuple(rows)))
     return tables
+
+
+def limit_table(view: View) -> ReportTable | None:
+    """How far every entry lies from what can be reached, in points; None where no task knows it."""
+    limits = {d: limit for d in view.datasets if (limit := view.frontier_limit(d)) is not None}
+    rows = tuple(
+        (entry.name, *(_to_limit(view, entry, dataset, limit) for dataset, limit in limits.items()))
+        for entry in view.entries
+    )
+    headings = ("method", *map(dataset_name, limits))
+    return ReportTable("Distance to the limit in points", headings, _known(rows)) if _known(rows) else None
 
 
 def further_tables(view: View, dataset: str) -> list[ReportTable]:
@@ -183,6 +196,13 @@ def _text(number: Aggregate | None, metric: str) -> str:
     if number is None:
         return "–"
     return f"{number_text(number.mean, metric)} {interval_text(number.low, number.high, metric)}".strip()
+
+
+def _to_limit(view: View, entry: Entry, dataset: str, limit: FrontierLimit) -> str:
+    mean, passed = view.get(entry, dataset, "mean_at_n"), view.get(entry, dataset, f"pass@{limit.k}")
+    if mean is None or passed is None:
+        return "–"
+    return f"{100 * distance_to_limit((mean.mean, passed.mean), limit.points):.1f}"
 
 
 def _further_heading(name: str) -> str:

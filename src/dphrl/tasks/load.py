@@ -94,6 +94,7 @@ def task_from(
         verifier=cfg.verifier,
         verifier_args=own_args,
         notes=renderer.notes(rendered),
+        frontier_limit=ready.frontier_limit,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dphrl.config.sources import TaskConfig
 from dphrl.tasks.read_rows import Loaded, Row, rows_of_data
+from dphrl.types import LimitOfPrompts
 from dphrl.verifiers.verifier import Arguments
 
 Source = Callable[[TaskConfig, Path], Loaded]
@@ -38,6 +39,8 @@ class ReadyTask:
     """Row -> the row with what the template or the verifier needs besides."""
     solution: Callable[[str], str] | None = None
     """Completion -> canonical form; None = the verifier's."""
+    frontier_limit: LimitOfPrompts | None = None
+    """What can be reached on some of its prompts, for a task whose definition tells."""
     descriptions: bool = False
     """Whether {schema} also says what the columns mean."""
     extra: str = ""

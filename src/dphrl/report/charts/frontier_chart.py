@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from dphrl.report.charts.axes import Axis, percent_axis
 from dphrl.report.charts.looks import looks
-from dphrl.report.charts.placing import FONT, Label, place_labels
+from dphrl.report.charts.placing import FONT, Label, Point, place_labels
 from dphrl.report.charts.spec import (
     HEIGHT,
+    MUTED,
     NAME_WIDTH,
     POINT,
     WIDTH,
@@ -22,9 +23,13 @@ from dphrl.report.comparison import Aggregate
 from dphrl.report.comparison_view import View
 from dphrl.report.labels import dataset_name, visible
 
+LIMIT = "limit"
+"""What stands at the line of what can be reached."""
+
 
 def frontier_chart(view: View, dataset: str) -> Spec:
-    """mean@n against Pass@k: one point an entry with its 95 % intervals; a sweep's points are joined."""
+    """mean@n against Pass@k: one point an entry with its 95 % intervals; a sweep's points are joined, and what can be
+    reached is a line, where the task knows it."""
     k, n, drawn = view.k(dataset), view.n(dataset), looks(view.entries)
     rows = [
         {"entry": entry.name, "name": visible(entry.setting) if look.sweep and entry.setting else entry.name}
@@ -33,8 +38,12 @@ def frontier_chart(view: View, dataset: str) -> Spec:
         if (x := view.get(entry, dataset, "mean_at_n")) is not None
         and (y := view.get(entry, dataset, f"pass@{k}")) is not None
     ]
-    x_axis = percent_axis([row[f] for row in rows for f in ("x", "x_low", "x_high")], WIDTH)
-    y_axis = percent_axis([row[f] for row in rows for f in ("y", "y_low", "y_high")], HEIGHT)
+    limit = view.frontier_limit(dataset)
+    border = [(100 * mean, 100 * passed) for mean, passed in limit.points] if limit is not None else []
+    x_axis = percent_axis([*(row[f] for row in rows for f in ("x", "x_low", "x_high")), *(x for x, _ in border)], WIDTH)
+    y_axis = percent_axis(
+        [*(row[f] for row in rows for f in ("y", "y_low", "y_high")), *(y for _, y in border)], HEIGHT
+    )
     encoding = {"x": quantity("x", x_axis, f"mean@{n}, %"), "y": quantity("y", y_axis, None)}
     tips = [
         {"field": "entry", "title": "method"},
@@ -42,11 +51,12 @@ def frontier_chart(view: View, dataset: str) -> Spec:
         {"field": "y_shown", "title": f"Pass@{k}, %"},
     ]
     layers: list[Spec] = [
+        *_border_line(border),
         {"mark": {"type": "rule", "opacity": 0.45}, "encoding": {"x": {"field": "x_low"}, "x2": {"field": "x_high"}}},
         {"mark": {"type": "rule", "opacity": 0.45}, "encoding": {"y": {"field": "y_low"}, "y2": {"field": "y_high"}}},
         *_joined_sweeps(rows),
         {"mark": POINT | {"size": 90}, "encoding": {**shaped(drawn), "tooltip": tips}},
-        _placed_names(rows, x_axis, y_axis),
+        *_placed_names(rows, border, x_axis, y_axis),
     ]
     title = f"Pass@{k} against mean@{n}, {dataset_name(dataset)}, %"
     return layered_chart(title, rows, encoding, layers, view.entries)
@@ -71,7 +81,22 @@ def _joined_sweeps(rows: Sequence[Spec]) -> list[Spec]:
     ]
 
 
-def _placed_names(rows: Sequence[Spec], x: Axis, y: Axis) -> Spec:
+def _border_line(border: Sequence[Point]) -> list[Spec]:
+    """The limit, behind everything else."""
+    if not border:
+        return []
+    return [
+        {
+            "data": {"values": [{"x": x, "y": y, "order": i} for i, (x, y) in enumerate(border)]},
+            "mark": {"type": "line", "strokeWidth": 1.5, "strokeDash": [5, 3]},
+            "encoding": {"order": {"field": "order"}, "color": {"value": MUTED}},
+        }
+    ]
+
+
+def _placed_names(rows: Sequence[Spec], border: Sequence[Point], x: Axis, y: Axis) -> list[Spec]:
+    """Every name beside its point, and that of the limit beside the middle of its line."""
+    line = [(x.at(mean), y.at(passed)) for mean, passed in border]
     labels = [
         Label(
             (x.at(r["x"]), y.at(r["y"])),
@@ -80,15 +105,21 @@ def _placed_names(rows: Sequence[Spec], x: Axis, y: Axis) -> Spec:
         )
         for r in rows
     ]
-    places = place_labels(labels, (0.0, 0.0, x.pixels, y.pixels), NAME_WIDTH)
-    at = [
-        {"entry": r["entry"], "name": r["name"], "x": x.value(left), "y": y.value(middle)}
-        for r, (left, middle) in zip(rows, places, strict=True)
+    labels += [Label(at, LIMIT, (*at, *at)) for at in line[len(line) // 2 :][:1]]
+    places = place_labels(labels, (0.0, 0.0, x.pixels, y.pixels), NAME_WIDTH, line=line)
+    at = [{"x": x.value(left), "y": y.value(middle)} for left, middle in places]
+    names = [{"entry": r["entry"], "name": r["name"], **place} for r, place in zip(rows, at, strict=False)]
+    return [
+        _texts(names, {}),
+        *(_texts([{"name": LIMIT, **place}], {"color": {"value": MUTED}}) for place in at[len(rows) :]),
     ]
+
+
+def _texts(names: Sequence[Spec], encoding: Spec) -> Spec:
     return {
-        "data": {"values": at},
+        "data": {"values": list(names)},
         "mark": {"type": "text", "align": "left", "baseline": "middle", "fontSize": FONT, "limit": NAME_WIDTH},
-        "encoding": {"text": {"field": "name"}},
+        "encoding": {"text": {"field": "name"}, **encoding},
     }
 
 

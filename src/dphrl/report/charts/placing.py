@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,15 +33,19 @@ class Label:
     """The point's interval lines: left, bottom, right and top end."""
 
 
-def place_labels(labels: Sequence[Label], frame: Box, widest: float = 1000.0) -> list[Point]:
+def place_labels(
+    labels: Sequence[Label], frame: Box, widest: float = 1000.0, *, line: Sequence[Point] = ()
+) -> list[Point]:
     """Where each label starts (left end, middle of its height) so that it covers least of points, lines and labels.
 
     Args:
         labels: in any order; the result has the same.
         frame: the plot, which labels should not leave.
         widest: a longer label is cut to this width, in pixels.
+        line: corners of a line that labels should not cover either.
     """
     taken = [box for label in labels for box in _lines(label)]
+    taken += [_around(at, 2.0) for start, end in itertools.pairwise(line) for at in _between(start, end)]
     starts: dict[int, Point] = {}
     for i in sorted(range(len(labels)), key=lambda i: -labels[i].at[1]):
         width = min(LETTER * len(labels[i].text), widest)
@@ -78,6 +84,13 @@ def moved_apart(heights: Sequence[float], top: float, gap: float = LINE) -> list
     for rank, i in enumerate(reversed(order)):
         placed[i] = min(placed[i], top - gap * rank)
     return [placed[i] for i in range(len(heights))]
+
+
+def _between(start: Point, end: Point) -> list[Point]:
+    """Points of a segment, 4 pixels apart or less, its end left out."""
+    steps = max(1, math.ceil(math.dist(start, end) / 4))
+    (x, y), (across, up) = start, (end[0] - start[0], end[1] - start[1])
+    return [(x + across * i / steps, y + up * i / steps) for i in range(steps)]
 
 
 def _touch(below: tuple[float, list[int]], above: tuple[float, list[int]], gap: float) -> bool:

@@ -79,6 +79,7 @@ def charts_of(view: View) -> Charts:
         label = f"Pass@k over k, {shown}: {_means_as_text(view, dataset, f'pass@{k}')}"
         by_section["pass_at_k"].append(Chart(f"pass-{i}", label, pass_at_k_chart(view, dataset)))
         label = f"mean@{n} against Pass@{k}, {shown}; mean@{n}: {_means_as_text(view, dataset, 'mean_at_n')}"
+        label += _limit_as_text(view, dataset)
         by_section["frontier"].append(Chart(f"frontier-{i}", label, frontier_chart(view, dataset)))
         for section, metrics in (("retention", RETENTION), ("diversity", DIVERSITY)):
             for metric, title in metrics.items():
@@ -87,6 +88,15 @@ def charts_of(view: View) -> Charts:
                     label = f"{title}, {shown}: {_means_as_text(view, dataset, metric)}"
                     by_section[section].append(Chart(f"{metric.replace('_', '-')}-{i}", label, spec))
     return by_section
+
+
+def limit_lines(view: View) -> list[str]:
+    """What the line of what can be reached is, a sentence for each kind of it."""
+    of: dict[str, list[str]] = {}
+    for dataset in view.datasets:
+        if (limit := view.frontier_limit(dataset)) is not None:
+            of.setdefault(limit.what, []).append(dataset_name(dataset))
+    return [f"The limit of {', '.join(datasets)} is {what}." for what, datasets in of.items()]
 
 
 def training_charts(trained: Mapping[str, Mapping[Entry, Curve]], drawn: Mapping[Entry, Look]) -> list[Chart]:
@@ -185,6 +195,15 @@ def _means_as_text(view: View, dataset: str, metric: str) -> str:
     """'Base 98.6, GRPO 87.4'."""
     numbers = [(entry, view.get(entry, dataset, metric)) for entry in view.entries]
     return ", ".join(f"{entry.name} {number_text(n.mean, metric)}" for entry, n in numbers if n is not None)
+
+
+def _limit_as_text(view: View, dataset: str) -> str:
+    """'; the limit goes from 71.3, 99.6 to 82.0, 82.0', or nothing."""
+    limit = view.frontier_limit(dataset)
+    if limit is None:
+        return ""
+    first, last = (", ".join(f"{100 * x:.1f}" for x in point) for point in (limit.points[0], limit.points[-1]))
+    return f"; the limit goes from {first} to {last}"
 
 
 def _change(change: BaseChange) -> str:

@@ -24,7 +24,7 @@ from dphrl.report.page.drift_view import AnchorDrift, DriftView, drift_views
 from dphrl.report.page.sample_browser import Browser
 from dphrl.report.page.verdict_view import VerdictView, verdict_view
 from dphrl.report.table_text import ReportTable
-from dphrl.report.tables import band_tables, pass_at_k_tables, training_tables, write_tables
+from dphrl.report.tables import band_tables, limit_table, pass_at_k_tables, training_tables, write_tables
 from dphrl.report.verdict_table import WORDS
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Page:
     verdict: VerdictView | None = None
     course: Sequence[str] = ()
     notes: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    """What the lines of the frontier are."""
     missing: Sequence[str] = ()
     refresh: int | None = None
     """Seconds after which the browser asks again."""
@@ -114,7 +116,7 @@ def write_page(comparison: Comparison, out: Path, *, title: str, extras: Extras 
     trained = curves(extras.training)
     write_json(out / "summary.json", comparison.to_json())
     _write_figures(view, trained, out / "figures")
-    write_tables(view, trained, out / "tables", {"harness": harness_table(view.harness)})
+    write_tables(view, trained, out / "tables", {"harness": harness_table(view.harness), "limit": limit_table(view)})
     write_text(out / "index.html", _render(_page(view, trained, title, extras)))
     return out / "index.html"
 
@@ -173,6 +175,7 @@ def _page(view: View, trained: Trained, heading: str, extras: Extras) -> Page:
         },
         verdict=verdict_view(view, drawn, _sign),
         notes=view.notes,
+        limits=sections.limit_lines(view),
         course=extras.course,
         banded=len(view.entries) <= BANDS_UP_TO,
         seeds=len(view.seeds()),
@@ -183,6 +186,7 @@ def _page(view: View, trained: Trained, heading: str, extras: Extras) -> Page:
         numbers=[sections.numbers_table(view, dataset) for dataset in view.datasets],
         tables={
             "pass_at_k": pass_at_k_tables(view),
+            "limit": [table] if (table := limit_table(view)) is not None else [],
             "bands": band_tables(view),
             "training": training_tables(trained),
         },

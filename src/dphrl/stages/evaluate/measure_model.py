@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dphrl.config.root import Config
 from dphrl.errors import RunDirError
+from dphrl.metrics.pass_at_k import report_ks, supported_k
 from dphrl.metrics.summary import SeenInTraining
 from dphrl.models.policy import Policy
 from dphrl.progress import Progress, silent
@@ -22,7 +23,7 @@ from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
 from dphrl.stages.evaluate.policy_drift import DriftTask, check_vocabulary, measure_drift
-from dphrl.types import GREEDY_DRAW, Completion, Task
+from dphrl.types import GREEDY_DRAW, Completion, FrontierLimit, Task
 from dphrl.verifiers.registry import rules_of
 
 
@@ -166,9 +167,16 @@ def _draw_and_store(
             "too_long": list(prompts.dropped),
             "contaminated": subject.contaminated(task),
             "verifier_rules": rules_of(task.verifier),
+            "frontier_limit": _frontier_limit(task, tuple(prompts.encoded), config.eval.n),
         },
     )
     shutil.rmtree(parts.folder, ignore_errors=True)
+
+
+def _frontier_limit(task: Task, ids: Sequence[str], n: int) -> FrontierLimit | None:
+    """At the k of the report's frontier; Pass@1 would be mean@n, where the best policy is one point."""
+    k = supported_k(report_ks(n), n)
+    return task.frontier_limit(ids, k) if task.frontier_limit is not None and k > 1 else None
 
 
 def _tokens_per_second(speed: Speed) -> float | None:
