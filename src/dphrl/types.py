@@ -131,7 +131,7 @@ class FrontierLimit:
     k: int
     """Draws of Pass@k."""
     what: str
-    """Whose limit it is, in words that end the sentence 'The limit is ...'."""
+    """Whose limit it is, in words that end the sentence 'The limit: ...'."""
     points: tuple[tuple[float, float], ...]
     """(mean@n, Pass@k) in 0..1, from the highest Pass@k to the highest mean@n."""
 

@@ -54,23 +54,23 @@ def test_policies_worked_by_hand() -> None:
 def test_a_limit_worked_by_hand() -> None:
     """Chances 0.8 and 0.2, Pass@3 alone: p (1 - q)^2 is one for both, so 1 - q goes as 1 / sqrt(p): q is 2/3 and 1/3.
 
-    The gold of the first prompt is the likely answer, of the second the other one, of the third the only one. Pass@3 is
-    1 - 1/27, 1 - 8/27 and 1; with mean@n alone the likely answer is all that is given.
+    The gold of two prompts is the likely answer, of the third the other one, of the fourth the only one. Pass@3 is
+    1 - 1/27, 1 - 8/27 and 1; with mean@n alone the likely answer is all that is given. Without the second prompt that
+    would be a mean of 2/3, as before, and a lower Pass@3: it is left out.
     """
-    prompts = [Chances(0, (0.8, 0.2)), Chances(1, (0.8, 0.2)), Chances(0, (1.0,))]
+    prompts = [Chances(0, (0.8, 0.2)), Chances(0, (0.8, 0.2)), Chances(1, (0.8, 0.2)), Chances(0, (1.0,))]
     broadest, surest = limit(prompts, k=3, weights=(0, 1))
-    assert broadest == pytest.approx(((2 / 3 + 1 / 3 + 1) / 3, (26 / 27 + 19 / 27 + 1) / 3))
-    assert surest == pytest.approx((2 / 3, 2 / 3))
+    assert broadest == pytest.approx(((2 * 2 / 3 + 1 / 3 + 1) / 4, (2 * 26 / 27 + 19 / 27 + 1) / 4))
+    assert surest == pytest.approx((3 / 4, 3 / 4))
+    assert limit(prompts[1:], k=3, weights=(0, 1)) == [pytest.approx((2 / 3, (26 / 27 + 19 / 27 + 1) / 3))]
 
 
 def test_a_task_knows_the_limit_of_the_prompts_that_it_is_asked_for() -> None:
-    """Of one prompt and k = 2 q = p: with Pass@2 alone the gold is given as often as it is meant."""
     task = load_demo_task("in_domain", "eval")
-    chances = json.loads(chances_file().read_text())
-    prompt = next(p.id for p in task.prompts if len(chances[p.id][1]) == 2)
-    gold, p_A = chances[prompt]
-    assert task.frontier_limit is not None and (found := task.frontier_limit([prompt], 2)) is not None
-    assert found.k == 2 and found.points[0] == pytest.approx((p_A[gold], 1 - (1 - p_A[gold]) ** 2), abs=1e-6)
+    chances = {i: Chances(gold, tuple(p)) for i, (gold, p) in json.loads(chances_file().read_text()).items()}
+    asked = [prompt.id for prompt in task.prompts][10:30]
+    assert task.frontier_limit is not None and (found := task.frontier_limit(asked, 4)) is not None
+    assert found.k == 4 and list(found.points) == limit([chances[i] for i in asked], k=4)
     assert load_demo_task("arithmetic", "eval").frontier_limit is None
 
 

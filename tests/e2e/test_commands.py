@@ -300,6 +300,7 @@ def test_demo_quick_compares_and_writes_the_page(tmp_path: Path) -> None:
     assert {r["method"] for r in summary["rows"]} == {"base", "grpo", "dph_f"}
     assert {r["dataset"] for r in summary["rows"]} == {"in_domain", "cross_domain", "arithmetic", "reversal"}
     assert {"method", "dataset", "metric", "mean", "sd", "difference"} <= set(summary["aggregate"][0])
+    assert {r["dataset"] for r in summary["rows"] if "frontier_limit" in r} == {"in_domain", "cross_domain"}
     assert (out / "report/index.html").stat().st_size > 10_000
     refused(called("demo", "--methods", "base,grop"), "did you mean 'grpo'")
 

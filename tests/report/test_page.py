@@ -94,7 +94,8 @@ def test_every_chart_has_a_text_and_its_data(page: str) -> None:
 
 def test_the_page_says_what_the_limit_is(page: str, folder: Path) -> None:
     assert (
-        "The limit of in-domain is &lt;b&gt;not bold&lt;/b&gt;." in page and "Distance to the limit in points" in page
+        "Dashed, the limit (in-domain): &lt;b&gt;not bold&lt;/b&gt;." in page
+        and "Distance to the limit in points" in page
     )
     svg = (folder / "figures" / "frontier.svg").read_text()
     assert svg.count(">limit</text>") == 1

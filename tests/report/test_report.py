@@ -75,7 +75,7 @@ def test_the_limit_is_a_line_of_the_frontier_where_the_task_says_it() -> None:
     assert [row["name"] for row in name["data"]["values"]] == ["limit"]
     assert spec["encoding"]["y"]["scale"]["domain"][0] < 80 < without["encoding"]["y"]["scale"]["domain"][0]
     assert len(without["layer"]) == len(spec["layer"]) - 2
-    assert limit_lines(view) == ["The limit of in-domain is what a saint reaches."]
+    assert limit_lines(view) == ["Dashed, the limit (in-domain): what a saint reaches."]
     table = limit_table(view)
     assert table is not None and table.headings == ("method", "in-domain")
     assert table.rows == (("Base", "7.8"), ("GRPO", "8.9"), ("DPH-F", "6.7"))

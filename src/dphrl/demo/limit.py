@@ -190,7 +190,8 @@ def _given(p_XA: NDArray[np.float64], slope_X1: NDArray[np.float64], weight: flo
 def limit(
     chances: Sequence[Chances], *, k: int, weights: Sequence[float] = tuple(np.linspace(0, 1, 21))
 ) -> list[tuple[float, float]]:
-    """(mean@n, Pass@k) of the best policies on these prompts, in [0, 1]: from the highest Pass@k to the highest mean.
+    """(mean@n, Pass@k) of the best policies on these prompts, in [0, 1]: from the highest Pass@k to the highest mean,
+    without pairs that another one is not below in either.
 
     The policies know the world's definition and no prompt's gold; what they reach is counted at the golds, as for a
     trained model. n may be any number: both are expectations.
@@ -207,4 +208,4 @@ def limit(
     for weight in weights:
         right_P = np.take_along_axis(best_policy(p_PA, weight=weight, k=k), golds_P1, axis=-1)
         points.append((float(right_P.mean()), float((1 - (1 - right_P) ** k).mean())))
-    return points
+    return [p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)]

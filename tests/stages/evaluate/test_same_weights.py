@@ -31,7 +31,7 @@ def config_of() -> Any:
             "eval_tasks": {"t": {"data": "demo:in_domain", "split": "eval", "limit": 2}},
             "sampling": {"max_new_tokens": 16},
             "train": {"steps": 1, "prompts_per_step": 2, "group_size": 4, "learning_rate": 1e-3},
-            "eval": {"n": 4, "resamples": 100},
+            "eval": {"n": 2, "resamples": 100},
         }
     )
 

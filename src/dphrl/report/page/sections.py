@@ -96,7 +96,7 @@ def limit_lines(view: View) -> list[str]:
     for dataset in view.datasets:
         if (limit := view.frontier_limit(dataset)) is not None:
             of.setdefault(limit.what, []).append(dataset_name(dataset))
-    return [f"The limit of {', '.join(datasets)} is {what}." for what, datasets in of.items()]
+    return [f"Dashed, the limit ({', '.join(datasets)}): {what}." for what, datasets in of.items()]
 
 
 def training_charts(trained: Mapping[str, Mapping[Entry, Curve]], drawn: Mapping[Entry, Look]) -> list[Chart]:
