@@ -39,18 +39,24 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_dir(path: Path) -> Iterator[Path]:
-    """As `replaced`, for a folder; an older folder of that name is removed only once the new one is whole."""
+    """As `replaced`, for a folder; an older folder of that name stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
+    staging, older = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in (".tmp", ".old.tmp"))
+    for left in (staging, older):
+        shutil.rmtree(left, ignore_errors=True)
     staging.mkdir()
     try:
         yield staging
         if path.exists():
-            shutil.rmtree(path)
+            path.rename(older)  # removing it takes a while, in which a kill would leave half of it
         staging.rename(path)
+    except BaseException:
+        if older.exists() and not path.exists():
+            older.rename(path)
+        raise
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        for left in (staging, older):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

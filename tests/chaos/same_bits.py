@@ -1,9 +1,10 @@
 """Whether two run directories are the same, file by file, apart from what may differ.
 
-May differ: keys that hold times and rates, and in drift.json times of files (`TIMES`); facts of the machine and seals,
-which are checksums of files that hold times (`MACHINE`); in how many pieces draws are stored; which checkpoints are
-kept (a signal saves one of its own; weights and optimiser of those that both have are compared); checkpoints that were
-put aside; and the report, which shows rates. Its numbers come from the summaries and samples, which are compared.
+May differ: keys that hold times and rates, and in drift.json times of files (`TIMES`); facts of the machine, of the
+last call alone (speed.json), and seals, which are checksums of files that hold times (`MACHINE`); in how many pieces
+draws are stored; which checkpoints are kept (a signal saves one of its own; weights and optimiser of those that both
+have are compared); checkpoints that were put aside; and the report, which shows rates. Its numbers come from the
+summaries and samples, which are compared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 TIMES = re.compile(
     r"second|time|_per_s|when|rate$|speed|began|ended|created|date|hours|memory|runtime|pieces|crc32|_share$|^key$"
 )
-MACHINE = re.compile(r"(^|/)(versions\.json|dphrl-complete|README\.md)$|^\w+/report/")
+MACHINE = re.compile(r"(^|/)(versions\.json|speed\.json|dphrl-complete|README\.md)$|^\w+/report/")
 CHECKPOINT = re.compile(r"^r/train/checkpoint-\d+/")
 COMPARED = ("model.safetensors", "optimizer.pt")
 """Of a checkpoint, where both runs have it."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,9 +46,12 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the unfinished files that a killed process left; no other process may be at work in the folder."""
-    for path in folder.rglob(".*.tmp"):
-        path.unlink()
+    """Remove the unfinished files and folders of a killed process; no other may be at work in the folder."""
+    for path in list(folder.rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)  # it lay in such a folder
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dphrl.method.verdict_counts import by_draw
 from dphrl.models.fingerprint import fingerprint
 from dphrl.models.policy import load_policy
 from dphrl.progress import Progress, silent
-from dphrl.runs.lock import disk_errors, exclusive
+from dphrl.runs.lock import disk_errors, exclusive, sweep
 from dphrl.runs.run_dir import RunDir, Sections, changed_settings, open_run, read_run
 from dphrl.runs.samples import HEAVY, SampleFiles
 from dphrl.sampling.encoded_prompts import EncodedPrompts
@@ -59,6 +59,7 @@ def merge_shares(
     outcomes = [_gathered(parts, one, config) for one in prompts]
     run = open_run(config)
     with exclusive(run.root), disk_errors(run.root):
+        sweep(run.root)
         if run.presample.exists():
             _check_same(run, prompts, outcomes)
         else:
