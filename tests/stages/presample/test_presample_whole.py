@@ -58,6 +58,7 @@ def test_merged_shares_are_what_one_run_makes(tmp_path: Path) -> None:
 
 
 def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> None:
+    (tmp_path / "s1/presample").mkdir(parents=True)  # the disk was full before anything was drawn
     first, second, third = shares(tmp_path)
     with pytest.raises(RunDirError, match="share 2/3 is missing; every share must be given once"):
         merge_shares([first, third], tmp_path / "m")

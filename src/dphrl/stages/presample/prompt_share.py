@@ -58,7 +58,7 @@ def check_share(run: RunDir, shard: PromptShare | None) -> None:
         RunDirError: the run holds something else.
     """
     stored = read_share(run)
-    if stored is None and shard is not None and run.presample.exists():
+    if stored is None and shard is not None and any(run.presample.rglob("*.parquet")):  # no draw, no claim
         raise RunDirError(f"{run.root} holds presamples of all prompts; give --shard {shard} another --out")
     if stored is not None and stored[0] != shard:
         raise RunDirError(
