@@ -57,7 +57,7 @@ MOVED = {
 
 AFTER_INTERRUPT = {
     "watch": "the page is no longer served, and the runs were not touched",
-    **dict.fromkeys(("verify", "anchors", "import", "export"), "nothing was written"),
+    **dict.fromkeys(("verify", "anchors", "export"), "nothing was written"),
 }
 """Command -> what to know after Ctrl-C; the others go on where they were."""
 
