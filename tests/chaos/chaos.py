@@ -44,8 +44,10 @@ class Chaos:
         self.disk = disturbances.Disk(work / "disk")
         self.seconds: dict[str, float] = {}
         self.bytes: dict[str, int] = {}
-        self.unread: Counter[str] = Counter()
+        self.unread: set[str] = set()
+        self.tried: Counter[str] = Counter()
         self.ended_early: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         self._to_damage: list[tuple[str, str]] = []
 
     @property
@@ -156,7 +158,8 @@ class Chaos:
         wrong = [
             f"with status 0 {text}" for text in found if not text.startswith((f"{file} ", f"{compared_as(file)} "))
         ]
-        self.unread[file] += bool(found) and not wrong
+        if found and not wrong:
+            self.unread.add(file)
         return done, wrong
 
     def _all_files(self) -> list[tuple[str, str]]:
@@ -215,21 +218,27 @@ def _end(number: int, frame: Any) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _series(chaos: Chaos, kinds: list[str], seconds: float) -> tuple[Counter[str], Counter[str]]:
-    """Trials for a while, every second one of damage: (tried, failed), both by kind."""
-    tried: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
+def _series(chaos: Chaos, kinds: list[str], seconds: float) -> None:
+    """Trials for a while, every second one of damage."""
     others = [kind for kind in kinds if kind != "damage"]
     damage = ["damage"] * (len(kinds) > len(others))
     turns = itertools.cycle([kind for other in others for kind in (other, *damage)] or damage)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        tried[kind := next(turns)] += 1
-        done, wrong = chaos.trial(kind)
+        done, wrong = chaos.trial(kind := next(turns))
+        chaos.tried[kind] += 1
         if wrong:
-            failed[kind] += 1
-            print(f"FAILED, trial {sum(tried.values())}: {kind}, {done}\n  " + "\n  ".join(wrong[:6]), flush=True)
-    return tried, failed
+            chaos.failed[kind] += 1
+            print(f"FAILED, trial {chaos.tried.total()}: {kind}, {done}\n  " + "\n  ".join(wrong[:6]), flush=True)
+
+
+def _print_counts(chaos: Chaos, kinds: list[str]) -> None:
+    if not chaos.disk.mounted:
+        print("full and read-only disks were not tried: this user cannot mount a small disk")
+    for kind in kinds:
+        counts = chaos.tried[kind], chaos.ended_early[kind], chaos.failed[kind]
+        print("{}: {} tried, {} ended early, {} failed".format(kind, *counts))
+    print("damaged and never read again:", ", ".join(sorted(chaos.unread)) or "none")
 
 
 def main() -> None:
@@ -247,18 +256,14 @@ def main() -> None:
             kinds = [kind for kind in options.kinds if chaos.disk.mounted or kind not in ("full", "read-only")]
             if not kinds:
                 sys.exit("nothing can be tried: this user cannot mount a small disk")
-            tried, failed = _series(chaos, kinds, options.seconds)
+            _series(chaos, kinds, options.seconds)
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
             commands.end_all()
             chaos.disk.close()
-    if not chaos.disk.mounted:
-        print("full and read-only disks were not tried: this user cannot mount a small disk")
-    for kind in options.kinds:
-        print(f"{kind}: {tried[kind]} tried, {chaos.ended_early[kind]} ended early, {failed[kind]} failed")
-    print("damaged and never read again:", ", ".join(sorted(chaos.unread)) or "none")
-    sys.exit(1 if failed else 0)
+            _print_counts(chaos, options.kinds)
+    sys.exit(1 if chaos.failed else 0)
 
 
 if __name__ == "__main__":
