@@ -1,4 +1,4 @@
-"""Dropout that families keep as modules, as numbers of modules, or in attention alone: off in training, too."""
+"""Dropout that families keep as modules, as numbers of modules or in attention, and jitter: off in training, too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import (
     BioGptConfig,
     GPT2Config,
     GPTBigCodeConfig,
+    MixtralConfig,
     OPTConfig,
     Qwen2Config,
     XGLMConfig,
@@ -48,6 +49,7 @@ CONFIGS = {
         **COMMON, **{k: v for k, v in LLAMA.items() if "key" not in k}, max_position_embeddings=64, layerdrop=0.5
     ),
     "qwen2": Qwen2Config(**COMMON, **LLAMA, attention_dropout=0.2),
+    "mixtral": MixtralConfig(**COMMON, **LLAMA, num_local_experts=2, router_jitter_noise=0.2),
 }
 
 

@@ -113,8 +113,8 @@ def dataset(rows: int = 32) -> Dataset:
 class Recorder(TrainerCallback):
     """Of each optimiser step: the gradient, and the weights it was taken at; of each micro-batch: inputs and loss."""
 
-    def __init__(self, trainer: DPHTrainer) -> None:
-        self.trainer, self.model = trainer, trainer.model
+    def __init__(self, trainer: DPHTrainer, fresh: Callable[[], Any] = lambda: load_policy(CONFIG).model) -> None:
+        self.trainer, self.model, self.fresh = trainer, trainer.model, fresh
         self.inputs: list[dict[str, Any]] = []
         self.losses: list[float] = []
         self.gradients: list[Tensor] = []
@@ -136,7 +136,7 @@ class Recorder(TrainerCallback):
 
     def model_at(self, step: int) -> Any:
         """An untouched model of transformers with the weights of that step."""
-        model = load_policy(CONFIG).model
+        model = self.fresh()
         model.load_state_dict(self.states[step])
         return model
 

@@ -13,7 +13,10 @@ from transformers import (
     CohereConfig,
     DeepseekV3Config,
     FalconConfig,
+    FalconH1Config,
+    FalconMambaConfig,
     Gemma2Config,
+    Gemma3Config,
     Gemma3nTextConfig,
     Gemma3TextConfig,
     Gemma4TextConfig,
@@ -22,12 +25,19 @@ from transformers import (
     GptOssConfig,
     GraniteConfig,
     LlamaConfig,
+    MambaConfig,
+    MiniMaxConfig,
     MistralConfig,
     MixtralConfig,
+    Olmo2Config,
+    Olmo3Config,
     OPTConfig,
+    Phi3Config,
     PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    RecurrentGemmaConfig,
+    RwkvConfig,
     StableLmConfig,
 )
 from transformers.models.auto import AutoModelForCausalLM
@@ -97,15 +107,45 @@ FAMILIES: dict[str, Any] = {
         layer_types=WINDOW_AND_ALL * 2, num_kv_shared_layers=2, hidden_size_per_layer_input=8,
         vocab_size_per_layer_input=VOCABULARY,
     ),
+    "olmo2-norms": Olmo2Config(**SMALL),
+    "olmo3-window": Olmo3Config(**SMALL, sliding_window=5, layer_types=WINDOW_AND_ALL),
+    "phi3-window": Phi3Config(**SMALL, sliding_window=5),
+    "gemma3-of-images-and-text": Gemma3Config(
+        text_config={**SMALL, "head_dim": 8, "sliding_window": 6},
+        vision_config={
+            "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "image_size": 16, "patch_size": 8,
+        },
+        mm_tokens_per_image=4,
+    ),
 }  # fmt: skip
 """Models whose prompts are shared, with windows that are shorter than the rows."""
+
+NO_HEADS = {name: value for name, value in SMALL.items() if "heads" not in name}
+HYBRID = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 4}
+RECURRENT: dict[str, Any] = {
+    "mamba": MambaConfig(**NO_HEADS, state_size=8),
+    "falcon-mamba": FalconMambaConfig(**NO_HEADS, state_size=8),
+    "falcon-h1-hybrid": FalconH1Config(**SMALL, **HYBRID, mamba_d_ssm=64),
+    "minimax-lightning": MiniMaxConfig(
+        **SMALL, head_dim=8, layer_types=["linear_attention", "full_attention"], num_local_experts=2, block_size=4
+    ),
+    "recurrent-gemma": RecurrentGemmaConfig(
+        **{**SMALL, "num_hidden_layers": 3}, attention_window_size=5, lru_width=32
+    ),
+    "rwkv": RwkvConfig(
+        vocab_size=VOCABULARY, hidden_size=32, attention_hidden_size=32, num_hidden_layers=2, bos_token_id=1,
+        eos_token_id=2,
+    ),
+}  # fmt: skip
+"""Models with a state that runs over all tokens; the last three are refused."""
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float32, vocabulary: int = VOCABULARY, **how: Any) -> Any:
     """A random model whose logits are some nats apart, with a head bias that acts if it has one."""
     torch.manual_seed(0)
-    config = copy.deepcopy((CONFIGS | FAMILIES)[name])
-    config.vocab_size = vocabulary
+    config = copy.deepcopy((CONFIGS | FAMILIES | RECURRENT)[name])
+    config.get_text_config().vocab_size = vocabulary
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **how).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -144,7 +144,7 @@ def _list_or_print(folder: str, name: str | None) -> None:
 
 
 @click.command()
-@option("--model", help="Folder or name of a model: load it, and say whether it trains.")
+@option("--model", help="Folder or name of a model: load it on the CPU, and say whether it trains.")
 def doctor(model: str | None) -> None:
     """Say what is installed, what works, and what to install; or whether a model can be trained."""
     from dphrl.stages.doctor import installation_text

@@ -165,8 +165,8 @@ def load_policy(config: Config, path: str | None = None, *, trained: bool = True
         trained: in the precision that trains, which anchors are scored in; else as the final model is stored, which is
             enough to draw from it.
     Raises:
-        ModelError: as `load_tokenizer`; a model whose config cannot be read; a stop token that is not one token; a
-            GPU that is not there.
+        ModelError: as `load_tokenizer`; a model whose config cannot be read or is of no causal LM; a stop token that
+            is not one token; a GPU that is not there.
     """
     import torch
     from transformers import AutoConfig, GenerationConfig
@@ -184,6 +184,7 @@ def load_policy(config: Config, path: str | None = None, *, trained: bool = True
         shape = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=config.model.trust_remote_code)
     except Exception as error:  # a damaged config.json raises whatever its model's class does
         raise ModelError(f"model.path={source} cannot be loaded as a causal LM: {_first_line(error)}") from None
+    _refuse_other_tasks(shape, source)
     try:
         defaults = GenerationConfig.from_pretrained(source, revision=revision)
     except Exception as error:
@@ -204,6 +205,20 @@ def load_policy(config: Config, path: str | None = None, *, trained: bool = True
         context=getattr(shape.get_text_config(), "max_position_embeddings", None),
         precision=precision,
         load=lambda: _load_weights(source, revision, config.model, precision.weights, stop_ids, tokenizer),
+    )
+
+
+def _refuse_other_tasks(shape: Any, source: str) -> None:
+    """Encoders, and models of images and text that have no reading for text alone."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(shape) in MODEL_FOR_CAUSAL_LM_MAPPING or "AutoModelForCausalLM" in (getattr(shape, "auto_map", None) or {}):
+        return
+    other = type(shape) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    raise ModelError(
+        f"model.path={source} cannot be loaded as a causal LM: it is a {shape.model_type}, "
+        + ("a model of images and text" if other else "for which transformers has none")
+        + "; give a causal language model of text"
     )
 
 

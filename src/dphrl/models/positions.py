@@ -26,15 +26,17 @@ def needs_positions(model: Any) -> bool:
     """Whether a row's log-probabilities may change with the padding to its left unless positions are given.
 
     Most rotary models (`rope_parameters` in their config) see only distances; the frequencies of some follow the
-    longest position, which padding moves. Those with learned positions (GPT-2) count from the left edge. `generate`
-    gives both positions, so that without them another policy would be trained than the one that is sampled.
+    longest position, which padding moves. Those with learned positions (GPT-2) count from the left edge, and a state
+    may begin where the position is 0 (RecurrentGemma). `generate` gives positions to all of them, so that without them
+    another policy would be trained than the one that is sampled.
 
     Args:
         model: a causal LM of transformers, or a PEFT model around one.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
-    distances = getattr(config, "rope_parameters", None) is not None and not follows_longest_row(config)
+    rotary = getattr(config, "rope_parameters", None) is not None
+    distances = rotary and not follows_longest_row(config) and not base._is_stateful
     return not distances and takes_positions(base.base_model)
 
 

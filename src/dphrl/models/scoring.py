@@ -29,6 +29,8 @@ TokenIds = Sequence[int]
 
 MAX_BATCH_TOKENS = 16_384
 """Tokens in one forward, padding included, unless one completion alone has more: bounds the body's memory."""
+OTHER_CAPS = ("logits_soft_cap", "output_logit_soft_cap")
+"""How RecurrentGemma and xLSTM name the cap that others call final_logit_softcapping."""
 CHECKED_TOKENS = 8
 """Tokens of the first row on which the head is compared with the model's own."""
 
@@ -226,13 +228,21 @@ class _Head:
         """The head of a causal LM.
 
         Raises:
-            ModelError: it has no body or no output embedding of its own.
+            ModelError: it has no body or no output embedding of its own, or a cap on its logits that training would
+                leave out.
         """
         embedding = model.get_output_embeddings()
         if embedding is None or model.base_model is model:
             raise ModelError(
                 f"{type(model).__name__} has no body and output embedding of its own, which scoring and training need; "
                 "use a causal language model of transformers"
+            )
+        caps = [name for name in OTHER_CAPS if getattr(model.config.get_text_config(), name, None) is not None]
+        if caps:
+            raise ModelError(
+                f"{type(model).__name__} caps its logits by {caps[0]} of its config, and training knows "
+                "final_logit_softcapping alone, so another policy would be trained than the one that is sampled; use "
+                "another model"
             )
         return cls(embedding, LogitRule.of(model.config, temperature))
 

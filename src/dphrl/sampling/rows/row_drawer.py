@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from dphrl.sampling.decoding import until_stop
-from dphrl.sampling.rows.grouped_rows import CACHE, GroupedRows, can_group, has_keys_and_values_alone
+from dphrl.sampling.rows.grouped_rows import CACHE, GroupedRows, Pick, can_group, has_keys_and_values_alone
 from dphrl.sampling.rows.inverse_cdf import inverse_cdf
 from dphrl.sampling.uniform import uniforms
 
@@ -55,7 +55,7 @@ class _Pick:
 class _Draw(LogitsProcessor):  # type: ignore[misc]
     """Leaves one token possible in each row: the one that it draws."""
 
-    def __init__(self, pick: _Pick, prompt_length: int) -> None:
+    def __init__(self, pick: Pick, prompt_length: int) -> None:
         self.pick = pick
         self.prompt_length = prompt_length
 
@@ -114,17 +114,21 @@ class RowDrawer:
         """
         chosen = torch.tensor(greedy if greedy is not None else [False] * len(prompts))
         pick = _Pick(np.asarray(keys, dtype=np.uint64), chosen, self.decoding)
-        rows = self._side_by_side(model, prompts, pick) if can_group(model) else self._one_by_one(model, prompts, pick)
+        rows = self.draw_by(model, prompts, pick)
         return [until_stop(row, self.decoding.stop_ids)[0] for row in rows.tolist()]
 
-    def _side_by_side(self, model: Any, prompts: Sequence[tuple[int, ...]], pick: _Pick) -> Int64[Tensor, "rows time"]:
+    def draw_by(self, model: Any, prompts: Sequence[tuple[int, ...]], pick: Pick) -> Int64[Tensor, "rows time"]:
+        """The tokens that `pick` takes for each row, padded behind its end."""
+        return self._side_by_side(model, prompts, pick) if can_group(model) else self._one_by_one(model, prompts, pick)
+
+    def _side_by_side(self, model: Any, prompts: Sequence[tuple[int, ...]], pick: Pick) -> Int64[Tensor, "rows time"]:
         goes_on = self._goes_on or (lambda mine: mine)
         decoding = self.decoding
         return GroupedRows(model, prompts, decoding.max_new_tokens, decoding.stop_ids, decoding.pad_id, goes_on).draw(
             pick
         )
 
-    def _one_by_one(self, model: Any, prompts: Sequence[tuple[int, ...]], pick: _Pick) -> Int64[Tensor, "rows time"]:
+    def _one_by_one(self, model: Any, prompts: Sequence[tuple[int, ...]], pick: Pick) -> Int64[Tensor, "rows time"]:
         """By transformers' `generate`, a row for each completion; keys and values of the prompt are copied to them."""
         longest = max(len(p) for p in prompts)
         pad = self.decoding.pad_id

@@ -22,6 +22,7 @@ from dphrl.runs.summary_file import put_summary, read_summaries, store_evaluatio
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.base import Request, Sampler
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
+from dphrl.sampling.one_policy import check_drawing
 from dphrl.stages.evaluate.policy_drift import DriftTask, check_vocabulary, measure_drift
 from dphrl.types import GREEDY_DRAW, Completion, FrontierLimit, Task
 from dphrl.verifiers.registry import rules_of
@@ -109,6 +110,8 @@ def measure_model(subject: Subject, progress: Progress) -> None:
         _check_rules(base.folder, [subject.tasks[name] for name in missing])
     base_samples = {name: None if base is None else base.samples(name) for name in missing}
     if missing:
+        if subject.config.sampling.backend == "transformers":
+            check_drawing(subject.policy)
         with closing(make_sampler(subject.config, subject.policy)) as sampler:  # one: an engine takes long to start
             for name in missing:
                 with disk_errors(subject.folder.parents[1]):

@@ -23,6 +23,7 @@ from dphrl.runs.run_dir import RunDir, changed_settings, installed_versions, ope
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.backends import make_sampler
 from dphrl.sampling.encoded_prompts import EncodedPrompts, encode_prompts, pick_prompts, task_for_policy
+from dphrl.stages.model_check import check_before_drawing
 from dphrl.stages.presample.draw_origin import claim_draws, keep_set_origin, task_origin
 from dphrl.stages.presample.make_anchors import choose_draws, discard_store, store_anchors
 from dphrl.stages.presample.make_partition import make_partition, rules_of
@@ -70,6 +71,8 @@ def presample(
             claim_draws(run.draws(keep.label), keep_set_origin(keep.task, chosen), remedy)
         if shard is not None:
             write_share(run, shard, base_dir)
+        if config.sampling.backend == "transformers":  # an engine of its own leaves no memory for the weights
+            check_before_drawing(config, policy)
         presamples = _draw(run, config, policy, [prompts_of_share(p, shard) for p in prompts], progress)
         if shard is None:
             make_sets_and_anchors(run, config, policy, presamples, policy_fingerprint, progress)

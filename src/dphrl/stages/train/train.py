@@ -23,6 +23,7 @@ from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, base_of, cannot_be_made, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
+from dphrl.stages.model_check import check_model
 from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.stages.train.check_resume import check_unchanged, find_checkpoint, prepare_to_go_on, training_start
 from dphrl.stages.train.final_model import save_final
@@ -78,6 +79,7 @@ def _train(run: RunDir, config: Config, base_dir: Path, progress: Progress, *, a
     anchors = open_anchors(config, policy, base)
     prompts = [prompt for prompt in task.prompts if prompt.id in ids]
     start = training_start(config, policy, base, prompts, anchors, ranks=1)  # before an adapter renames the weights
+    check_model(config, policy)
     trainer = make_trainer(config, run, task, policy, ids, anchors, progress)
     main = trainer.accelerator.is_main_process
     found = find_checkpoint(run.train, processes_of(trainer.accelerator))
