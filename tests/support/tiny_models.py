@@ -149,7 +149,8 @@ def tiny(name: str, dtype: torch.dtype = torch.float32, vocabulary: int = VOCABU
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **how).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(2.0 if "shared-keys" in name else 4.0)  # their rounding would be blown up
+            blown_up = any(part in name for part in ("shared-keys", "norms"))  # their rounding would be
+            parameter.mul_(2.0 if blown_up else 4.0)
         bias = model.get_output_embeddings().bias
         if bias is not None:
             bias.normal_()
