@@ -124,7 +124,7 @@ class Chaos:
         ended, beside = first.end(), second.end()
         names = ("another process", *(["is there already"] if WORKS[name].once else []))
         wrong = [text for one in (ended, beside) for text in _refusal(one, *names)]
-        return ended, f"beside {other} ({beside.status})", wrong
+        return ended if ended.status else beside, f"beside {other}", wrong
 
     def _damage(self) -> tuple[str, list[str]]:
         """One file of what a command left or read, in half of them with its last files gone, so that it goes on."""
