@@ -3,9 +3,9 @@
 Run: python recipes/spider-smollm2/run.py --spider ../shared/data/spider --out runs/spider-smollm2 --jobs 2
 
 Tunes the base, pre-samples and measures it, then trains and measures each method from it. Everything lies under --out:
-the base (`model`), the questions, `base` with pre-samples and anchors, a run for each method and seed (`grpo-s0`), logs,
-and `report` with tables and figures. The settings are in spider.yaml; what follows the options of this program goes to
-`dphrl train` and `dphrl eval`: --train.steps 100.
+the base (`model`), the questions, `base` with pre-samples and anchors, a run a method and seed (`grpo-s0`), logs, and
+`report` with tables and figures. The settings are in spider.yaml; options that this program does not know go to dphrl:
+--train.steps 100.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ METHODS = {
 class Pipeline:
     """The commands of one folder; each is a process of its own with one thread, its words in OUT/logs."""
 
-    def __init__(self, out: Path, jobs: int) -> None:
-        self.out, self.jobs = out, jobs
+    def __init__(self, out: Path, jobs: int, more: list[str]) -> None:
+        self.out, self.jobs, self.more = out, jobs, more
 
     def python(self, log: str, *words: object) -> None:
         """Run python with these words; on a failure say where its words are."""
@@ -48,7 +48,8 @@ class Pipeline:
         print(f"{log} done", flush=True)
 
     def dphrl(self, log: str, stage: str, *words: object) -> None:
-        self.python(log, "-m", "dphrl", stage, *words)
+        """A stage of dphrl with the recipe's config and this program's further options."""
+        self.python(log, "-m", "dphrl", stage, self.out / "spider.yaml", *words, *self.more)
 
     def base(self, spider: Path, epochs: float) -> None:
         """The tuned base and the questions; the config and Spider's databases beside them."""
@@ -66,32 +67,33 @@ class Pipeline:
 
     def measure_base(self) -> None:
         """Pre-samples, in a share a job, and the base's evaluation."""
-        config = self.out / "spider.yaml"
         if not (self.out / "base").exists():
             shares = [self.out / f"base-share-{i}" for i in range(1, self.jobs + 1)]
 
             def one(number: int, share: Path) -> None:
                 part = ["--shard", f"{number}/{self.jobs}", "--out", share]
-                self.dphrl(f"presample-{number}", "presample", config, *part)
+                self.dphrl(f"presample-{number}", "presample", *part)
 
             with ThreadPoolExecutor(self.jobs) as pool:
                 list(pool.map(one, range(1, self.jobs + 1), shares))
-            self.dphrl("merge", "merge", *shares, "--out", self.out / "base", "--config", config)
-        self.dphrl("base-eval", "eval", config, "--out", self.out / "base", "--model", "base")
+            where = ["--out", self.out / "base", "--config", self.out / "spider.yaml"]
+            self.python("merge", "-m", "dphrl", "merge", *shares, *where)
+        self.dphrl("base-eval", "eval", "--out", self.out / "base", "--model", "base")
 
-    def train(self, runs: dict[str, str], more: list[str]) -> None:
+    def train(self, runs: dict[str, str]) -> None:
         """Train and measure each run; what is done already is kept."""
 
         def one(item: tuple[str, str]) -> None:
             name, options = item
             places = ["--out", self.out / name, "--base_run", self.out / "base"]
-            where = [self.out / "spider.yaml", *places, *options.split(), *more]
-            self.dphrl(f"{name}-train", "train", *where)
-            self.dphrl(f"{name}-eval", "eval", *where, "--model", "final")
+            self.dphrl(f"{name}-train", "train", *places, *options.split())
+            self.dphrl(f"{name}-eval", "eval", *places, *options.split(), "--model", "final")
 
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(one, runs.items()))
-        self.dphrl("report", "report", *(self.out / name for name in runs), "--out", self.out / "report")
+        self.python(
+            "report", "-m", "dphrl", "report", *(self.out / name for name in runs), "--out", self.out / "report"
+        )
 
 
 def main() -> None:
@@ -100,17 +102,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", default="grpo,dph_f", help=f"of {', '.join(METHODS)}; default grpo,dph_f")
     parser.add_argument("--seeds", default="0", help="training seeds, as 0,1")
-    parser.add_argument("--epochs", type=float, default=1.0, help="of tuning the base")
+    parser.add_argument("--epochs", type=float, default=0.6, help="of tuning the base")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side, a core each")
     arguments, more = parser.parse_known_args()
     names = [name for name in arguments.methods.split(",") if name]
     if unknown := set(names) - set(METHODS):
         parser.error(f"methods {sorted(unknown)} are not known; allowed: {', '.join(METHODS)}")
-    pipeline = Pipeline(arguments.out, arguments.jobs)
+    pipeline = Pipeline(arguments.out, arguments.jobs, more)
     pipeline.base(arguments.spider, arguments.epochs)
     pipeline.measure_base()
     seeds = arguments.seeds.split(",")
-    pipeline.train({f"{name}-s{seed}": f"--seed {seed} {METHODS[name]}" for seed in seeds for name in names}, more)
+    pipeline.train({f"{name}-s{seed}": f"--seed {seed} {METHODS[name]}" for seed in seeds for name in names})
 
 
 if __name__ == "__main__":

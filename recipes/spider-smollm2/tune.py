@@ -67,12 +67,12 @@ def encode(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> tuple[Tensor,
 
 def loss_of(model: PreTrainedModel, rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> Tensor:
     """Mean cross-entropy of the gold queries' tokens; the schema is read once for all rows."""
-    schema = tokenizer(rows[0]["schema"], add_special_tokens=False, return_tensors="pt").input_ids
-    tokens, mask, labels = encode(rows, tokenizer)
+    schema = tokenizer(rows[0]["schema"], add_special_tokens=False, return_tensors="pt").input_ids.to(model.device)
+    tokens, mask, labels = (each.to(model.device) for each in encode(rows, tokenizer))
     cache = DynamicCache(config=model.config)
     model.model(input_ids=schema, past_key_values=cache, use_cache=True)
     cache.batch_repeat_interleave(len(rows))
-    mask = torch.cat([torch.ones((len(rows), schema.shape[1]), dtype=torch.long), mask], dim=1)
+    mask = torch.cat([mask.new_ones((len(rows), schema.shape[1])), mask], dim=1)
     hidden = model.model(input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True).last_hidden_state
     counted = labels[:, 1:] != IGNORED
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[:, :-1][counted]).float(), labels[:, 1:][counted])
@@ -94,12 +94,13 @@ def save(state: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer, 
 def main(model_path: Path, questions: Path, out: Path, epochs: float) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(model_path)
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).train()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     steps = batches([json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()], epochs)
     state, first = out.with_name(out.name + ".state"), 0
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         first = saved["step"]

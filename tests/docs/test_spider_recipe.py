@@ -1,0 +1,95 @@
+"""recipes/spider-smollm2 from the questions to the report, on a small Spider and a random model in SmolLM2's place."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from byte_models import byte_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "spider-smollm2"
+FEW = "--task.limit 4 --eval_tasks.in_domain.limit 2 --eval_tasks.cross_domain.limit 2 --eval.n 2 --train.steps 1"
+
+
+def small_spider(folder: Path) -> Path:
+    """Spider's layout: two databases, 490 queries of training in two wordings, some of dev."""
+    rows: dict[str, list[dict[str, str]]] = {"train_spider": [], "dev": []}
+    for split, db, queries in (("train_spider", "shop", 490), ("dev", "zoo", 4)):
+        (folder / "database" / db).mkdir(parents=True)
+        with closing(sqlite3.connect(folder / "database" / db / f"{db}.sqlite")) as connection:
+            connection.executescript("CREATE TABLE t(a INTEGER, b INTEGER); INSERT INTO t VALUES (1, 2), (3, 4);")
+        for i in range(queries):
+            gold = {"db_id": db, "query": f"SELECT  a FROM t WHERE b = {i}"}
+            rows[split] += [{**gold, "question": text} for text in (f"Which a has b {i}?", f"Give a where b is {i}.")]
+    for split, lines in rows.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def questions(spider_folder: Path, out: Path) -> dict[str, list[dict[str, str]]]:
+    command = [sys.executable, RECIPE / "questions.py", "--spider", spider_folder, "--out", out]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    return {path.stem: lines(path) for path in out.glob("*.jsonl")}
+
+
+def sizes(parts: dict[str, list[dict[str, str]]]) -> dict[str, int]:
+    return {name: len(rows) for name, rows in parts.items()}
+
+
+def no_query_twice(parts: dict[str, list[dict[str, str]]]) -> bool:
+    golds = [{(row["db_id"], row["gold"]) for row in part} for part in parts.values()]
+    return sum(map(len, golds)) == len(set.union(*golds))
+
+
+def test_questions(tmp_path: Path) -> None:
+    parts = questions(small_spider(tmp_path / "spider"), tmp_path / "questions")
+    assert sizes(parts) == {"in_domain": 80, "train": 400, "tune": 20, "cross_domain": 8}
+    assert no_query_twice(parts)
+    row = parts["cross_domain"][0]
+    assert row["prompt"].startswith("t(a, b)\nQuestion: ") and row["prompt"].endswith("\nSQL:")
+    assert row["gold"].startswith("SELECT a FROM t")
+
+
+def test_questions_of_spider(tmp_path: Path, shared_data: Path) -> None:
+    parts = questions(shared_data / "spider", tmp_path)
+    assert sizes(parts) == {"in_domain": 80, "train": 400, "tune": 1684, "cross_domain": 60}
+    assert no_query_twice(parts)
+    unseen = {row["db_id"] for row in parts["cross_domain"]}
+    assert not unseen & {row["db_id"] for name in ("train", "tune", "in_domain") for row in parts[name]}
+
+
+@pytest.mark.slow
+def test_from_the_base_to_the_report(tmp_path: Path) -> None:
+    """In two shares, then once more: what is done is kept."""
+    out = tmp_path / "out"
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(out / "smollm2")
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    shape.eos_token_id = tokenizer.eos_token_id
+    LlamaForCausalLM(shape).save_pretrained(out / "smollm2")
+    where = ["--spider", str(small_spider(tmp_path / "spider")), "--out", str(out)]
+    command = [sys.executable, str(RECIPE / "run.py"), *where, "--methods", "grpo", "--jobs", "2", *FEW.split()]
+    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr + "".join(path.read_text() for path in out.glob("logs/*"))
+    assert (out / "report" / "index.html").exists()
+    final = out / "grpo-s0" / "train" / "final" / "model.safetensors"
+    trained = final.stat().st_mtime_ns
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "tune" not in again.stdout and final.stat().st_mtime_ns == trained
+    of_text = ["--text", str(tmp_path / "spider" / "dev.jsonl"), "--model", str(out / "model"), str(final.parent)]
+    command = [sys.executable, str(RECIPE / "text_loss.py"), *of_text]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    losses = [json.loads(line) for line in said.splitlines()]
+    assert losses[0]["over_first"] == [0.0, 0.0, 0.0] and losses[1]["nats"] > 0
