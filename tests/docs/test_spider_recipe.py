@@ -14,7 +14,16 @@ from byte_models import byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "spider-smollm2"
-FEW = "--task.limit 4 --eval_tasks.in_domain.limit 2 --eval_tasks.cross_domain.limit 2 --eval.n 2 --train.steps 1"
+JUDGE = """
+def reward(completions, gold, **others):
+    # Even numbers are always right: near-perfect prompts; the others now and then.
+    return [float(int(right.split()[-1]) % 2 == 0 or len(text) % 2) for text, right in zip(completions, gold)]
+"""
+"""A random model writes no query, so another judge pays it."""
+FEW = (
+    "--task.verifier judge:reward --task.verifier_args {} --task.limit 12 --eval_tasks.in_domain.limit 2"
+    " --eval_tasks.cross_domain.limit 2 --eval.n 2 --train.steps 1"
+)
 
 
 def small_spider(folder: Path) -> Path:
@@ -80,13 +89,14 @@ def test_from_the_base_to_the_report(tmp_path: Path) -> None:
     shape.eos_token_id = tokenizer.eos_token_id
     LlamaForCausalLM(shape).save_pretrained(out / "smollm2")
     where = ["--spider", str(small_spider(tmp_path / "spider")), "--out", str(out)]
-    command = [sys.executable, str(RECIPE / "run.py"), *where, "--methods", "grpo", "--jobs", "2", *FEW.split()]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(RECIPE / "run.py"), *where, "--methods", "grpo,dph_f", "--jobs", "2", *FEW.split()]
+    (tmp_path / "judge.py").write_text(JUDGE)
+    first = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert first.returncode == 0, first.stderr + "".join(path.read_text() for path in out.glob("logs/*"))
     assert (out / "report" / "index.html").exists()
     final = out / "grpo-s0" / "train" / "final" / "model.safetensors"
     trained = final.stat().st_mtime_ns
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "tune" not in again.stdout and final.stat().st_mtime_ns == trained
     of_text = ["--text", str(tmp_path / "spider" / "dev.jsonl"), "--model", str(out / "model"), str(final.parent)]
     command = [sys.executable, str(RECIPE / "text_loss.py"), *of_text]
