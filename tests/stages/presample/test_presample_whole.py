@@ -23,7 +23,7 @@ from dphrl.files import read_json, write_json
 from dphrl.runs import draw_and_store as drawing
 from dphrl.runs import samples
 from dphrl.runs.lock import exclusive
-from dphrl.runs.run_dir import RunDir
+from dphrl.runs.run_dir import RunDir, open_run
 from dphrl.runs.samples import SampleFiles
 from dphrl.sampling.transformers_sampler import TransformersSampler
 from dphrl.stages.presample.merge_shares import merge_shares
@@ -58,7 +58,8 @@ def test_merged_shares_are_what_one_run_makes(tmp_path: Path) -> None:
 
 
 def test_shares_that_do_not_join_are_named(tmp_path: Path, whole: RunDir) -> None:
-    (tmp_path / "s1/presample").mkdir(parents=True)  # the disk was full before anything was drawn
+    cut_off = open_run(config_of(tmp_path / "s1", anchor={"also": [{"task": "demo:reversal", "prompts": 5}]}))
+    cut_off.presample.mkdir()  # the disk was full before anything was drawn
     first, second, third = shares(tmp_path)
     with pytest.raises(RunDirError, match="share 2/3 is missing; every share must be given once"):
         merge_shares([first, third], tmp_path / "m")
