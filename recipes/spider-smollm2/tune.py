@@ -110,7 +110,7 @@ def main(model_path: Path, questions: Path, out: Path, epochs: float) -> None:
             group["lr"] = learning_rate(step, len(steps))
         loss = loss_of(model, steps[step], tokenizer)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
