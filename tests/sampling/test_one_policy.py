@@ -39,7 +39,7 @@ def policy_of(model: Any) -> Policy:
 
 @pytest.mark.parametrize(
     "name",
-    [*(set(RECURRENT) - set(REFUSED)), "olmo2-norms", "olmo3-window", "phi3-window", "gemma3-of-images-and-text"],
+    [*sorted(set(RECURRENT) - set(REFUSED)), "olmo2-norms", "olmo3-window", "phi3-window", "gemma3-of-images-and-text"],
 )
 def test_one_policy_in_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawn, scored and padded, against each row alone; the head's log-softmax is float32, and Mamba's cache is."""
