@@ -16,7 +16,7 @@ from docs_run import QUICKSTART, quickstart_folder, run_page
 
 ELSEWHERE = {"own-verifier.md": "testing/test_attack.py", "verifiers.md": "docs/test_verifiers_page.py"}
 """Pages that another test runs as a whole."""
-MOST_NOT_RUN = 18
+MOST_NOT_RUN = 19
 """Blocks that may say that no test runs them: a new one is to be weighed."""
 
 
