@@ -366,7 +366,7 @@ def test_the_report_of_one_run_lies_in_it_and_looks_at_its_base(runs: list[Path]
     assert "Changed while training" in text and "objective.eta" in text and "is low" in text
     assert {"pass_at_k.png", "frontier.png", "training.png"} <= {p.name for p in (page.parent / "figures").iterdir()}
     metrics.write_text("{")
-    with pytest.raises(RunDirError, match=r"metrics.jsonl line 1 is no JSON"):
+    with pytest.raises(RunDirError, match=r"metrics.jsonl line 1 is damaged"):
         write_report(runs[2:3], resamples=100)
 
 
