@@ -24,7 +24,7 @@ REFUSED = {
 
 
 def with_a_state() -> Any:
-    """RecurrentGemma; an older transformers (verl's) does not say that it has a state, and it is refused by its draws."""
+    """RecurrentGemma; verl's transformers does not say that it has a state, and it is refused by its draws."""
     model = tiny("recurrent-gemma")
     if not model._is_stateful:
         pytest.skip("this transformers does not say that RecurrentGemma has a state")
