@@ -9,7 +9,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[1] / "src"
 ROOMS = (
     ("errors", "types"),
-    ("files", "progress"),
+    ("files", "progress", "signals"),
     ("method",),
     ("metrics",),
     ("config",),

@@ -57,9 +57,9 @@ class Pipeline:
         shutil.copy(HERE / "spider.yaml", self.out / "spider.yaml")
         if not (self.out / "spider").exists():
             (self.out / "spider").symlink_to(spider.resolve(), target_is_directory=True)
-        if not (self.out / "questions").exists():
+        if not (self.out / "questions" / "cross_domain.jsonl").exists():  # its last file
             self.python("questions", HERE / "questions.py", "--spider", spider, "--out", self.out / "questions")
-        if not (self.out / "smollm2").exists():
+        if not (self.out / "smollm2" / "tokenizer.json").exists():
             self.python("smollm2", HERE.parent / "get_smollm2.py", self.out / "smollm2")
         if not (self.out / "model").exists():
             where = ["--model", self.out / "smollm2", "--questions", self.out / "questions" / "tune.jsonl"]
@@ -67,7 +67,7 @@ class Pipeline:
 
     def measure_base(self) -> None:
         """Pre-samples, in a share a job, and the base's evaluation."""
-        if not (self.out / "base").exists():
+        if not (self.out / "base" / "anchors" / "manifest.json").exists():
             shares = [self.out / f"base-share-{i}" for i in range(1, self.jobs + 1)]
 
             def one(number: int, share: Path) -> None:
@@ -108,6 +108,8 @@ def main() -> None:
     names = [name for name in arguments.methods.split(",") if name]
     if unknown := set(names) - set(METHODS):
         parser.error(f"methods {sorted(unknown)} are not known; allowed: {', '.join(METHODS)}")
+    if not (arguments.spider / "train_spider.jsonl").is_file():
+        parser.error(f"--spider {arguments.spider} holds no train_spider.jsonl; give the folder of Spider")
     pipeline = Pipeline(arguments.out, arguments.jobs, more)
     pipeline.base(arguments.spider, arguments.epochs)
     pipeline.measure_base()

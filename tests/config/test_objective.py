@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dphrl.config.describe import described_settings
-from dphrl.config.load import build_config, load_config, read_stored_config, to_dict, to_yaml
+from dphrl.config.load import build_config, load_config, read_stored_config, to_dict, to_yaml, write_stored_config
 from dphrl.config.objective import (
     ANCHOR_METHODS,
     DEFINED,
@@ -22,7 +22,7 @@ from dphrl.config.objective import (
 from dphrl.config.overrides import parse_overrides, with_overrides
 from dphrl.config.root import Config
 from dphrl.config.train import TrainConfig
-from dphrl.errors import ConfigError
+from dphrl.errors import ConfigError, RunDirError
 
 FOREIGN: list[tuple[str, str]] = [
     ("--method grpo --objective.eta 0.5", "objective.eta is read by methods dph and replay, but method is grpo"),
@@ -200,3 +200,18 @@ def test_help_says_for_which_methods_a_setting_is() -> None:
     assert {"out", "method", "model.path", "objective.eta", "train.steps", "eval.n"} <= {
         k for k in told if told[k].common
     }
+
+
+def test_a_stored_config_may_be_given_another_out_and_nothing_else(tmp_path: Path) -> None:
+    """A run that is copied gets its new name; any other change is damage, or takes the checksum out."""
+    path = tmp_path / "config.yaml"
+    write_stored_config(path, build_config({"out": "runs/first", "seed": 3}))
+    stored = path.read_text()
+    path.write_text(stored.replace("out: runs/first", "out: runs/second"))
+    assert read_stored_config(path) == build_config({"out": "runs/second", "seed": 3})
+    changed = stored.replace("seed: 3", "seed: 2")
+    path.write_text(changed)
+    with pytest.raises(RunDirError, match="has the checksum"):
+        read_stored_config(path)
+    path.write_text(changed.partition("\n")[2])
+    assert read_stored_config(path) == build_config({"out": "runs/first", "seed": 2})

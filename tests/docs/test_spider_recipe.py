@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from pathlib import Path
 import pytest
 from byte_models import byte_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from dphrl.config.load import load_config, to_dict
+from dphrl.config.overrides import parse_overrides
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "spider-smollm2"
 JUDGE = """
@@ -53,6 +58,23 @@ def questions(spider_folder: Path, out: Path) -> dict[str, list[dict[str, str]]]
 
 def sizes(parts: dict[str, list[dict[str, str]]]) -> dict[str, int]:
     return {name: len(rows) for name, rows in parts.items()}
+
+
+def test_every_method_is_one_of_the_config(tmp_path: Path) -> None:
+    shutil.copy(RECIPE / "spider.yaml", tmp_path)
+    methods = runpy.run_path(str(RECIPE / "run.py"))["METHODS"]
+    configs = {
+        name: load_config(tmp_path / "spider.yaml", parse_overrides(words.split())) for name, words in methods.items()
+    }
+    assert len({json.dumps(to_dict(config), default=str) for config in configs.values()}) == len(methods)
+    assert configs["rkl_k2"].objective.kl_estimator == "k2" and configs["dph_js"].objective.eta == 0.5
+
+
+def test_a_folder_that_is_not_spider_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, str(RECIPE / "run.py"), "--spider", str(tmp_path), "--out", str(tmp_path / "out")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "holds no train_spider.jsonl" in ended.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def no_query_twice(parts: dict[str, list[dict[str, str]]]) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,14 @@ from dphrl.cli import stage_commands as stages
 from dphrl.cli import tool_commands as tools
 from dphrl.errors import DphrlError, Stopped
 from dphrl.runs.lock import disk_errors
+from dphrl.signals import heard, known
 
 FAILED = 1
 BAD_INPUT = 2
 SIGNALLED = 128
 """Added to the number of the signal that ended a command, as a shell does."""
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+ENDING = known("SIGTERM", "SIGUSR1")
 """What ends a command as Ctrl-C does, with a line of its own: `kill`, `timeout` and clusters send it."""
 
 COMPLETE = "_DPHRL_COMPLETE"
@@ -110,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 2 wrong use or bad input, 130 interrupted, 143 and 138 ended by SIGTERM and SIGUSR1, 1 standard output
         was closed. A bug ends with a traceback and status 1.
     """
-    with _heard_signals():
+    with heard(ENDING, _end):
         return _main(arguments)
 
 
@@ -141,27 +140,11 @@ def _main(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-@contextmanager
-def _heard_signals() -> Iterator[None]:
-    """The first of `ENDING` raises Stopped; later ones are not heard, since launchers pass on what all were sent."""
-
-    def handler(number: int, frame: Any) -> None:
-        for each in heard:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number, f"ended by {signal.Signals(number).name}")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in ENDING}
-    heard = [number for number, old in before.items() if old is not signal.SIG_IGN]  # a parent process handles it
-    for number in heard:
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
+def _end(number: int, frame: Any) -> None:
+    """Ends the command; later signals are not heard, since launchers pass on what all were sent."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number, f"ended by {signal.Signals(number).name}")
 
 
 def _explained(error: click.ClickException) -> str:

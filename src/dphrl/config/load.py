@@ -21,6 +21,7 @@ from dphrl.config.train import TrainerSettings
 from dphrl.errors import ConfigError, RunDirError, nearest
 from dphrl.files import write_text
 
+_OUT = re.compile(r"^out: .*\n", re.MULTILINE)
 _HEAD = re.compile(r"# ([0-9a-f]{8}) .*?\n", re.ASCII)
 """First line of a run's config.yaml: before the settings, so that a file that was cut off has it too."""
 
@@ -75,9 +76,8 @@ def load_config(path: Path | str, overrides: Mapping[str, str] | None = None, ba
 def write_stored_config(path: Path, config: Config) -> None:
     """The settings of a run behind their checksum, whole or not at all."""
     text = to_yaml(config)
-    write_text(
-        path, f"# {_crc_of(text)} is the CRC-32 of what follows; take this line out if you change a setting\n{text}"
-    )
+    head = f"# {_crc_of(text)} is the CRC-32 of what follows but for `out`; take this line out if you change more"
+    write_text(path, f"{head}\n{text}")
 
 
 def read_stored_config(path: Path) -> Config:
@@ -135,7 +135,8 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _crc_of(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
+    """Of a run's settings. Where it lies is left out, so that a copied run may be given its new name."""
+    return f"{zlib.crc32(_OUT.sub('', text, count=1).encode()):08x}"
 
 
 def _read_yaml(path: Path, *, stored: bool = False) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from dphrl.runs.lock import disk_errors, exclusive
 from dphrl.runs.run_dir import RunDir, base_of, cannot_be_made, open_run, run_dir_of
 from dphrl.runs.training_log import append_warning
 from dphrl.sampling.encoded_prompts import encode_prompts, task_for_policy
+from dphrl.signals import heard, known
 from dphrl.stages.model_check import check_model
 from dphrl.stages.presample.training_prompts import training_ids
 from dphrl.stages.train.check_resume import check_unchanged, find_checkpoint, prepare_to_go_on, training_start
@@ -30,7 +30,7 @@ from dphrl.stages.train.final_model import save_final
 from dphrl.stages.train.launch import asked_ranks, is_first
 from dphrl.stages.train.make_trainer import make_trainer, open_anchors
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = known("SIGINT", "SIGTERM", "SIGUSR1")
 """What ends training after the running optimiser step, with a checkpoint: Ctrl-C, and how a cluster says time is up."""
 
 
@@ -123,18 +123,8 @@ def _caught_signals() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    caught = [number for number, old in before.items() if old is not signal.SIG_IGN]  # a parent process handles it
-    for number in caught:
-        signal.signal(number, handler)
-    try:
+    with heard(SIGNALS, handler):
         yield lambda: asked[0] if asked else 0
-    finally:
-        for number in caught:
-            signal.signal(number, before[number])
 
 
 def _callbacks(config: Config, run: RunDir, progress: Progress, warn: Callable[[TrainingWarning], None]) -> list[Any]:
