@@ -4,8 +4,8 @@ Run: python recipes/spider-smollm2/run.py --spider ../shared/data/spider --out r
 
 Tunes the base, pre-samples and measures it, then trains and measures each method from it. Everything lies under --out:
 the base (`model`), the questions, `base` with pre-samples and anchors, a run a method and seed (`grpo-s0`), logs, and
-`report` with tables and figures. The settings are in spider.yaml; options that this program does not know go to dphrl:
---train.steps 100.
+`report` with tables and figures of all of them. The settings are in spider.yaml; options that this program does not
+know go to dphrl: --train.steps 100.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ METHODS = {
     "rkl_k2": "--method rkl --objective.beta 0.1 --objective.kl_estimator k2",
     "rkl_k3": "--method rkl --objective.beta 0.1 --objective.kl_estimator k3",
     "dph_js": "--method dph --objective.divergence js --objective.eta 0.5",
+    # Right presamples of every prompt as anchors, RL on all: near the limit on each of the demo's worlds.
+    "dph_correct": "--method dph --objective.eta 0.5 --anchor.source correct --train.prompts all",
 }
+BASES = {"base": "", "base-correct": "--anchor.source correct"}
+"""Folder of pre-samples and anchors -> options that it is made with; the first serves a method that names none."""
+
+
+def base_of(options: str) -> str:
+    """The base run of a method's options."""
+    return next((name for name, made_with in BASES.items() if made_with and made_with in options), "base")
 
 
 class Pipeline:
@@ -65,35 +74,39 @@ class Pipeline:
             where = ["--model", self.out / "smollm2", "--questions", self.out / "questions" / "tune.jsonl"]
             self.python("tune", HERE / "tune.py", *where, "--out", self.out / "model", "--epochs", epochs)
 
-    def measure_base(self) -> None:
-        """Pre-samples, in a share a job, and the base's evaluation."""
-        if not (self.out / "base" / "anchors" / "manifest.json").exists():
-            shares = [self.out / f"base-share-{i}" for i in range(1, self.jobs + 1)]
+    def measure_base(self, name: str) -> None:
+        """Pre-samples of a base run, in a share a job, and the base's evaluation."""
+        options = BASES[name].split()
+        if not (self.out / name / "anchors" / "manifest.json").exists():
+            shares = [self.out / f"{name}-share-{i}" for i in range(1, self.jobs + 1)]
 
             def one(number: int, share: Path) -> None:
                 part = ["--shard", f"{number}/{self.jobs}", "--out", share]
-                self.dphrl(f"presample-{number}", "presample", *part)
+                self.dphrl(f"{name}-presample-{number}", "presample", *part, *options)
 
             with ThreadPoolExecutor(self.jobs) as pool:
                 list(pool.map(one, range(1, self.jobs + 1), shares))
-            where = ["--out", self.out / "base", "--config", self.out / "spider.yaml"]
-            self.python("merge", "-m", "dphrl", "merge", *shares, *where)
-        self.dphrl("base-eval", "eval", "--out", self.out / "base", "--model", "base")
+            where = ["--out", self.out / name, "--config", self.out / "spider.yaml"]
+            self.python(f"{name}-merge", "-m", "dphrl", "merge", *shares, *where)
+        self.dphrl(f"{name}-eval", "eval", "--out", self.out / name, "--model", "base", *options)
 
     def train(self, runs: dict[str, str]) -> None:
         """Train and measure each run; what is done already is kept."""
 
         def one(item: tuple[str, str]) -> None:
             name, options = item
-            places = ["--out", self.out / name, "--base_run", self.out / "base"]
+            places = ["--out", self.out / name, "--base_run", self.out / base_of(options)]
             self.dphrl(f"{name}-train", "train", *places, *options.split())
             self.dphrl(f"{name}-eval", "eval", *places, *options.split(), "--model", "final")
 
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(one, runs.items()))
-        self.python(
-            "report", "-m", "dphrl", "report", *(self.out / name for name in runs), "--out", self.out / "report"
-        )
+
+    def report(self) -> None:
+        """Of every measured run that lies here, also of earlier commands."""
+        found = (sorted(self.out.glob(f"{name}-s*/eval/final/summary.json")) for name in METHODS)
+        measured = [path.parents[2] for paths in found for path in paths]
+        self.python("report", "-m", "dphrl", "report", *measured, "--out", self.out / "report")
 
 
 def main() -> None:
@@ -112,9 +125,11 @@ def main() -> None:
         parser.error(f"--spider {arguments.spider} holds no train_spider.jsonl; give the folder of Spider")
     pipeline = Pipeline(arguments.out, arguments.jobs, more)
     pipeline.base(arguments.spider, arguments.epochs)
-    pipeline.measure_base()
+    for base in dict.fromkeys(["base", *(base_of(METHODS[name]) for name in names)]):
+        pipeline.measure_base(base)
     seeds = arguments.seeds.split(",")
     pipeline.train({f"{name}-s{seed}": f"--seed {seed} {METHODS[name]}" for seed in seeds for name in names})
+    pipeline.report()
 
 
 if __name__ == "__main__":
