@@ -16,7 +16,7 @@ from dphrl.report.comparison_view import View
 from dphrl.report.table_text import as_csv, latex
 from dphrl.report.terminal import print_verdict
 from dphrl.report.verdict_lines import entry_of, share_text, verdict_groups, verdict_sentence
-from dphrl.report.verdict_table import NO_BASE, verdict_markdown, verdict_numbers, verdict_table
+from dphrl.report.verdict_table import BASE_ALONE, NO_BASE, verdict_markdown, verdict_numbers, verdict_table
 
 ONE = ("in_domain",)
 
@@ -49,6 +49,8 @@ def test_without_a_base_it_is_said() -> None:
     console = Console(file=io.StringIO(), width=100)
     print_verdict(comparison({"grpo": "grpo"}, datasets=ONE), console)
     assert NO_BASE in console.file.getvalue()  # type: ignore[attr-defined]
+    print_verdict(comparison({"base": "base"}, datasets=ONE), console)
+    assert BASE_ALONE in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -12,7 +12,7 @@ from dphrl.report.labels import COUNTS, dataset_name, visible
 from dphrl.report.lm_eval_table import print_harness
 from dphrl.report.number_text import number_text
 from dphrl.report.verdict_lines import verdict_groups, verdict_sentence
-from dphrl.report.verdict_table import ENDS, HALVES, NO_BASE, terminal_table
+from dphrl.report.verdict_table import ENDS, HALVES, nothing_to_compare, terminal_table
 from dphrl.report.verdict_table import NARROWER as NARROWER_VERDICT
 
 if TYPE_CHECKING:
@@ -71,9 +71,11 @@ def print_verdict(comparison: Comparison, console: Console) -> None:
     from rich.measure import Measurement
     from rich.text import Text
 
-    groups, unicode = verdict_groups(View(comparison)), _unicode(console)
+    view, unicode = View(comparison), _unicode(console)
+    groups = verdict_groups(view)
+    said = verdict_sentence(groups) or nothing_to_compare(view)
     console.print()
-    console.print(Text(_ascii(visible(verdict_sentence(groups) or NO_BASE), unicode), style="bold"))
+    console.print(Text(_ascii(visible(said), unicode), style="bold"))
     if not groups:
         return
     unbounded = console.options.update(width=10_000)
@@ -85,8 +87,8 @@ def print_verdict(comparison: Comparison, console: Console) -> None:
     hidden = [name for name in left_out if name != HALVES]
     hint = f"; a wider terminal shows {', '.join(hidden)} too" if hidden else ""
     half = "; ±: half of the 95 % interval" if ENDS in left_out and HALVES not in left_out else ""
-    said = "Changes against the base, points; distinct: different right solutions, %; kept: of what the base solved, %"
-    console.print(Text(_ascii(f"{said}{half}{hint}", unicode), style="dim"))
+    what = "Changes against the base, points; distinct: different right solutions, %; kept: of what the base solved, %"
+    console.print(Text(_ascii(f"{what}{half}{hint}", unicode), style="dim"))
 
 
 def print_levels(comparison: Comparison, console: Console) -> None:

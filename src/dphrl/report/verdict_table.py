@@ -23,6 +23,7 @@ WORDS = (
 )
 """What the words of a verdict mean."""
 NO_BASE = "No base was measured, so nothing says what was gained or lost."
+BASE_ALONE = "The base alone was measured: this is what a method starts from."
 
 ENDS, HALVES, KEPT, ACCURACY, DISTINCT, MIND = (
     "the intervals",
@@ -45,6 +46,11 @@ NARROWER: tuple[tuple[str, ...], ...] = (
 )
 """What the table leaves out, from a wide terminal to a narrow one: the first that fits is shown. Without the ends of an
 interval half of it is shown ('-11.3±5.9')."""
+
+
+def nothing_to_compare(view: View) -> str:
+    """What stands in a verdict's place where nothing was measured beside a base."""
+    return BASE_ALONE if all(entry.method == "base" for entry in view.entries) else NO_BASE
 
 
 def verdict_table(view: View) -> ReportTable | None:

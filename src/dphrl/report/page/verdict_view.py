@@ -14,7 +14,7 @@ from dphrl.report.comparison_view import View
 from dphrl.report.labels import SHAPES
 from dphrl.report.number_text import number_text
 from dphrl.report.verdict_lines import VerdictGroup, entry_of, verdict_groups, verdict_sentence
-from dphrl.report.verdict_table import NO_BASE, change_text
+from dphrl.report.verdict_table import change_text, nothing_to_compare
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -89,7 +89,7 @@ def verdict_view(view: View, looks: Mapping[Entry, Look], sign: Callable[[Look],
     """The first screen; without a base a sentence that says so."""
     groups = verdict_groups(view)
     if not groups:
-        return VerdictView(NO_BASE, (), (), ())
+        return VerdictView(nothing_to_compare(view), (), (), ())
     lines = [line for group in groups for line in group.lines]
     axes = {name: _axis([of(line) for line in lines], zero) for name, (of, zero) in COLUMNS.items()}
     first = groups[0]
