@@ -60,7 +60,7 @@ def forgetting_chart(view: View) -> Spec | None:
         "interpolate": "rgb",
     }
     return {
-        "title": "Forgotten: no longer solved of what the base solved, %",
+        "title": ["Forgotten, %:", "no longer solved", "of what the base solved"],
         "width": {"step": 74},
         "height": {"step": 34},
         "data": {"values": rows},
