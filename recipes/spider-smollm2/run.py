@@ -3,7 +3,7 @@
 Run: python recipes/spider-smollm2/run.py --spider ../shared/data/spider --out runs/spider-smollm2 --jobs 2
 
 Tunes the base, pre-samples and measures it, then trains and measures each method from it. Everything lies under --out:
-the base (`model`), the questions, `base` with pre-samples and anchors, a run a method and seed (`grpo-s0`), logs, and
+the base (`model`), the questions, `base-s0` with pre-samples and anchors, a run a method and seed (`grpo-s0`), logs and
 `report` with tables and figures of all of them. The settings are in spider.yaml; options that this program does not
 know go to dphrl: --train.steps 100.
 """
@@ -15,7 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,12 +31,29 @@ METHODS = {
     "dph_correct": "--method dph --objective.eta 0.5 --anchor.source correct --train.prompts all",
 }
 BASES = {"base": "", "base-correct": "--anchor.source correct"}
-"""Folder of pre-samples and anchors -> options that it is made with; the first serves a method that names none."""
+"""Base run -> options that it is made with; the first serves a method that names none of them."""
 
 
-def base_of(options: str) -> str:
-    """The base run of a method's options."""
-    return next((name for name, made_with in BASES.items() if made_with and made_with in options), "base")
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training, and the base run that it starts from."""
+
+    method: str
+    seed: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-s{self.seed}"
+
+    @property
+    def options(self) -> str:
+        return f"--seed {self.seed} {METHODS[self.method]}"
+
+    @property
+    def base(self) -> tuple[str, str]:
+        """Name and options; of the same seed, since presamples are draws of a seed."""
+        made = next((name for name, with_ in BASES.items() if with_ and with_ in METHODS[self.method]), "base")
+        return f"{made}-s{self.seed}", f"--seed {self.seed} {BASES[made]}"
 
 
 class Pipeline:
@@ -74,33 +92,41 @@ class Pipeline:
             where = ["--model", self.out / "smollm2", "--questions", self.out / "questions" / "tune.jsonl"]
             self.python("tune", HERE / "tune.py", *where, "--out", self.out / "model", "--epochs", epochs)
 
-    def measure_base(self, name: str) -> None:
-        """Pre-samples of a base run, in a share a job, and the base's evaluation."""
-        options = BASES[name].split()
-        if not (self.out / name / "anchors" / "manifest.json").exists():
-            shares = [self.out / f"{name}-share-{i}" for i in range(1, self.jobs + 1)]
+    def presample(self, base: str, options: str) -> None:
+        """Pre-samples and anchors of a base run, in a share a job."""
+        if (self.out / base / "anchors" / "manifest.json").exists():
+            return
+        shares = [self.out / f"{base}-share-{i}" for i in range(1, self.jobs + 1)]
 
-            def one(number: int, share: Path) -> None:
-                part = ["--shard", f"{number}/{self.jobs}", "--out", share]
-                self.dphrl(f"{name}-presample-{number}", "presample", *part, *options)
-
-            with ThreadPoolExecutor(self.jobs) as pool:
-                list(pool.map(one, range(1, self.jobs + 1), shares))
-            where = ["--out", self.out / name, "--config", self.out / "spider.yaml"]
-            self.python(f"{name}-merge", "-m", "dphrl", "merge", *shares, *where)
-        self.dphrl(f"{name}-eval", "eval", "--out", self.out / name, "--model", "base", *options)
-
-    def train(self, runs: dict[str, str]) -> None:
-        """Train and measure each run; what is done already is kept."""
-
-        def one(item: tuple[str, str]) -> None:
-            name, options = item
-            places = ["--out", self.out / name, "--base_run", self.out / base_of(options)]
-            self.dphrl(f"{name}-train", "train", *places, *options.split())
-            self.dphrl(f"{name}-eval", "eval", *places, *options.split(), "--model", "final")
+        def one(number: int, share: Path) -> None:
+            part = ["--shard", f"{number}/{self.jobs}", "--out", share]
+            self.dphrl(f"{base}-presample-{number}", "presample", *part, *options.split())
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            list(pool.map(one, runs.items()))
+            list(pool.map(one, range(1, self.jobs + 1), shares))
+        where = ["--out", self.out / base, "--config", self.out / "spider.yaml"]
+        self.python(f"{base}-merge", "-m", "dphrl", "merge", *shares, *where)
+
+    def measure_base(self, base: str, options: str) -> None:
+        self.dphrl(f"{base}-eval", "eval", "--out", self.out / base, "--model", "base", *options.split())
+
+    def train(self, run: Run, base_measured: Future[None]) -> None:
+        """Train a run, and measure it when its base was; what is done already is kept."""
+        places = ["--out", self.out / run.name, "--base_run", self.out / run.base[0]]
+        self.dphrl(f"{run.name}-train", "train", *places, *run.options.split())
+        base_measured.result()
+        self.dphrl(f"{run.name}-eval", "eval", *places, *run.options.split(), "--model", "final")
+
+    def train_all(self, runs: list[Run]) -> None:
+        """The bases' presamples one after the other; then evaluations of bases and trainings side by side."""
+        bases = dict(run.base for run in runs)
+        for base, options in bases.items():
+            self.presample(base, options)
+        with ThreadPoolExecutor(self.jobs) as pool:  # it begins them in this order, so that no run waits for ever
+            measured = {base: pool.submit(self.measure_base, base, options) for base, options in bases.items()}
+            trained = [pool.submit(self.train, run, measured[run.base[0]]) for run in runs]
+            for each in [*measured.values(), *trained]:
+                each.result()
 
     def report(self) -> None:
         """Of every measured run that lies here, also of earlier commands."""
@@ -125,10 +151,8 @@ def main() -> None:
         parser.error(f"--spider {arguments.spider} holds no train_spider.jsonl; give the folder of Spider")
     pipeline = Pipeline(arguments.out, arguments.jobs, more)
     pipeline.base(arguments.spider, arguments.epochs)
-    for base in dict.fromkeys(["base", *(base_of(METHODS[name]) for name in names)]):
-        pipeline.measure_base(base)
     seeds = arguments.seeds.split(",")
-    pipeline.train({f"{name}-s{seed}": f"--seed {seed} {METHODS[name]}" for seed in seeds for name in names})
+    pipeline.train_all([Run(name, seed) for seed in seeds for name in names])
     pipeline.report()
 
 

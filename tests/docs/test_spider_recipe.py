@@ -67,7 +67,15 @@ def test_every_method_is_one_of_the_config(tmp_path: Path) -> None:
         name: load_config(tmp_path / "spider.yaml", parse_overrides(words.split())) for name, words in methods.items()
     }
     assert len({json.dumps(to_dict(config), default=str) for config in configs.values()}) == len(methods)
+    assert configs["dph_correct"].anchor.source == "correct" and configs["dph_f"].anchor.source == "near_perfect"
     assert configs["rkl_k2"].objective.kl_estimator == "k2" and configs["dph_js"].objective.eta == 0.5
+
+
+def test_a_run_starts_from_presamples_of_its_seed_and_anchors() -> None:
+    run = runpy.run_path(str(RECIPE / "run.py"))["Run"]
+    assert run("dph_f", "0").base == ("base-s0", "--seed 0 ")
+    assert run("grpo", "1").base == run("dph_js", "1").base == ("base-s1", "--seed 1 ")
+    assert run("dph_correct", "1").base == ("base-correct-s1", "--seed 1 --anchor.source correct")
 
 
 def test_a_folder_that_is_not_spider_is_refused(tmp_path: Path) -> None:
@@ -110,12 +118,12 @@ def test_from_the_base_to_the_report(tmp_path: Path) -> None:
     shape.eos_token_id = tokenizer.eos_token_id
     LlamaForCausalLM(shape).save_pretrained(out / "smollm2")
     where = ["--spider", str(small_spider(tmp_path / "spider")), "--out", str(out)]
-    command = [sys.executable, str(RECIPE / "run.py"), *where, "--methods", "dph_f", *FEW.split()]
+    command = [sys.executable, str(RECIPE / "run.py"), *where, "--methods", "dph_f", "--seeds", "1", *FEW.split()]
     (tmp_path / "judge.py").write_text(JUDGE)
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr + "".join(path.read_text() for path in out.glob("logs/*"))
     assert (out / "report" / "index.html").exists()
-    final = out / "dph_f-s0" / "train" / "final" / "model.safetensors"
+    final = out / "dph_f-s1" / "train" / "final" / "model.safetensors"
     of_text = ["--text", str(tmp_path / "spider" / "dev.jsonl"), "--model", str(out / "model"), str(final.parent)]
     command = [sys.executable, str(RECIPE / "text_loss.py"), *of_text]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

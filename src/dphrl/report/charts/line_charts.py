@@ -76,6 +76,7 @@ def training_chart(curves: Mapping[Entry, Curve], panel: str, drawn: Mapping[Ent
     for row in rows:
         row["shown"] = f"{row['value']:.4g}" + (f" [{row['low']:.4g}, {row['high']:.4g}]" if "low" in row else "")
     steps = [row["step"] for row in rows]
+    bounds = [row[end] for row in rows for end in ("low", "value", "high") if end in row]
     encoding = {
         "x": {
             "field": "step",
@@ -86,7 +87,7 @@ def training_chart(curves: Mapping[Entry, Curve], panel: str, drawn: Mapping[Ent
         "y": {
             "field": "value",
             "type": "quantitative",
-            "scale": {"zero": False},
+            "scale": _scale(bounds),
             "axis": {"title": None, "tickCount": 6},
         },
     }
@@ -100,6 +101,12 @@ def training_chart(curves: Mapping[Entry, Curve], panel: str, drawn: Mapping[Ent
         },
     ]
     return layered_chart(PANELS[panel].title, rows, encoding, layers, list(drawn)) | {"height": 180}
+
+
+def _scale(values: Sequence[float]) -> Spec:
+    """Of the values alone; where all are one, from 0, since an axis without a length has one tick with a wrong label."""
+    low, high = min(values), max(values)
+    return {"zero": False} if low < high else {"domain": [min(low, 0.0), max(high, 0.0) or float(low == 0)]}
 
 
 def _names_at_the_end(last: Sequence[Spec], y: Axis, x: str) -> Spec:
