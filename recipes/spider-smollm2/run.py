@@ -93,8 +93,13 @@ class Pipeline:
             self.python("tune", HERE / "tune.py", *where, "--out", self.out / "model", "--epochs", epochs)
 
     def presample(self, base: str, options: str) -> None:
-        """Pre-samples and anchors of a base run, in a share a job."""
+        """Pre-samples and anchors of a base run, in a share a job; from the draws of `base` where it has them."""
         if (self.out / base / "anchors" / "manifest.json").exists():
+            return
+        drawn = self.out / f"base-{base.rpartition('-')[2]}"
+        if (drawn / "anchors" / "manifest.json").exists():
+            shutil.copytree(drawn, self.out / base, dirs_exist_ok=True, ignore=shutil.ignore_patterns("anchors"))
+            self.dphrl(f"{base}-presample", "presample", "--out", self.out / base, *options.split())
             return
         shares = [self.out / f"{base}-share-{i}" for i in range(1, self.jobs + 1)]
 
