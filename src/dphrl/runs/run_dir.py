@@ -264,7 +264,12 @@ def base_of(config: Config, run: RunDir) -> RunDir:
     base, base_config = read_run(Path(config.base_run))
     changed = changed_settings(to_dict(base_config), to_dict(config), _SHARED)
     if changed:
-        raise RunDirError(f"base_run={config.base_run} is of another config:\n" + "\n".join(changed))
+        raise RunDirError(
+            f"base_run={config.base_run} is of another config:\n"
+            + "\n".join(changed)
+            + "\ngive the values from there, or a base_run made with these: `dphrl presample`, then "
+            "`dphrl eval --model base`, with them and an --out of its own"
+        )
     return base
 
 
