@@ -104,7 +104,7 @@ def training_chart(curves: Mapping[Entry, Curve], panel: str, drawn: Mapping[Ent
 
 
 def _scale(values: Sequence[float]) -> Spec:
-    """Of the values alone; where all are one, from 0, since an axis without a length has one tick with a wrong label."""
+    """Of the values alone; where all are one, from 0: an axis without a length has one tick with a wrong label."""
     low, high = min(values), max(values)
     return {"zero": False} if low < high else {"domain": [min(low, 0.0), max(high, 0.0) or float(low == 0)]}
 
