@@ -78,6 +78,21 @@ def test_a_run_starts_from_presamples_of_its_seed_and_anchors() -> None:
     assert run("dph_correct", "1").base == ("base-correct-s1", "--seed 1 --anchor.source correct")
 
 
+def test_other_anchors_are_made_from_the_draws_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline_of = runpy.run_path(str(RECIPE / "run.py"))["Pipeline"]
+    for name in ("presample/drawn.json", "eval/base/summary.json", "anchors/manifest.json"):
+        (tmp_path / "base-s1" / name).parent.mkdir(parents=True)
+        (tmp_path / "base-s1" / name).write_text("{}")
+    called: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pipeline_of, "dphrl", lambda self, *words: called.append(words))
+    other = tmp_path / "base-correct-s1"
+    pipeline_of(tmp_path, 2, []).presample("base-correct-s1", "--seed 1 --anchor.source correct")
+    options = ("--seed", "1", "--anchor.source", "correct")
+    assert called == [("base-correct-s1-presample", "presample", "--out", other, *options)]
+    assert (other / "presample" / "drawn.json").exists() and (other / "eval" / "base" / "summary.json").exists()
+    assert not (other / "anchors").exists()  # the other run's would pass for its own
+
+
 def test_a_folder_that_is_not_spider_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, str(RECIPE / "run.py"), "--spider", str(tmp_path), "--out", str(tmp_path / "out")]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
